@@ -1,0 +1,238 @@
+"""The schema of a configuration file, and reading one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from kdp.errors import KdpError
+
+
+class Section(BaseModel):
+    """Typed, closed (an unknown key is an error) and immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """A network of `kdp.models` and its arguments."""
+
+    name: str
+    args: dict[str, Any] = {}
+
+
+class OutputConfig(Section):
+    """Where the stages write: `{dir}/{name}_*.pth`, and logs and checkpoints in `{runs}`."""
+
+    dir: Path = Path("weights")
+    name: str
+    runs: Path = Path("runs")
+
+
+class PicturesConfig(Section):
+    """Pairs of HR and LR pictures.
+
+    `embedded` needs nothing; `paired` needs `hr` and `lr`; `hr_only` needs `hr` and keeps the LR
+    pictures it makes in `cache`.
+    """
+
+    kind: Literal["embedded", "paired", "hr_only"] = "embedded"
+    hr: Path | None = None
+    lr: Path | None = None
+    lr_template: str | None = None
+    cache: Path = Path(".cache/lr")
+
+
+class DataConfig(PicturesConfig):
+    """Training patches; `patch_size` is the side of the LR crop in pixels."""
+
+    patch_size: PositiveInt = 54
+    augment: bool = True
+    workers: int = Field(0, ge=0)
+
+
+class TrainConfig(Section):
+    """Optimisation; the optimizer is Adam (AdamW where weight_decay > 0)."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt = 4
+    lr: PositiveFloat = 2e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine", "multistep", "trapezoid"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    milestones: list[PositiveInt] = []
+    decay_steps: PositiveInt | None = None
+    clip_norm: PositiveFloat | None = None
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    validate_every: PositiveInt = 500
+    checkpoint_every: PositiveInt = 200
+    log_every: PositiveInt = 10
+    trackers: list[Literal["tensorboard", "wandb"]] = []
+
+
+class CalibrationConfig(Section):
+    """The patches importance is measured on."""
+
+    patches: PositiveInt = 8
+    patch_size: PositiveInt = 28
+
+
+class PruneConfig(Section):
+    """What is scored, how, and what the search may not do.
+
+    `options` go to the criterion. `min_units` and `round_to` are per kind of group: what a group
+    keeps at least, and the multiple it keeps (`round_to` never forces below `min_units`).
+    """
+
+    criterion: str = "optin"
+    options: dict[str, Any] = {}
+    calibration: CalibrationConfig = CalibrationConfig()
+    min_units: dict[str, int] = {}
+    round_to: dict[str, PositiveInt] = {}
+    kinds: list[str] | None = None
+
+
+class LossConfig(Section):
+    """Weight of one distillation loss, its schedule over the run, and its own options."""
+
+    weight: float = Field(1.0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    options: dict[str, Any] = {}
+
+
+class DistillConfig(Section):
+    """What is learnt from the teacher, and where; `task_weight` is that of the ground truth."""
+
+    task_weight: float = Field(1.0, ge=0)
+    losses: dict[str, LossConfig]
+    taps: list[str] | None = None
+
+
+class MeasureConfig(Section):
+    """Protocol of `compare` and of the budget; sizes are (height, width) of the input."""
+
+    input_size: tuple[PositiveInt, PositiveInt] = (64, 64)
+    latency_size: tuple[PositiveInt, PositiveInt] = (128, 128)
+    latency_runs: PositiveInt = 7
+    warmup_runs: int = Field(2, ge=0)
+
+
+class TileConfig(Section):
+    """Large pictures are computed in overlapping tiles of `size` input pixels."""
+
+    size: PositiveInt = 256
+    overlap: PositiveInt = 32
+
+
+class Config(Section):
+    """A whole configuration file; each subcommand reads the sections it needs."""
+
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    output: OutputConfig
+    model: ModelConfig | None = None
+    teacher: Path | None = None
+    data: DataConfig = DataConfig()
+    evaluation: dict[str, PicturesConfig] = {"embedded": PicturesConfig()}
+    tiles: TileConfig = TileConfig()
+    measure: MeasureConfig = MeasureConfig()
+    mac_constraint: float | None = Field(None, gt=0, lt=1)
+    prune: PruneConfig = PruneConfig()
+    train: TrainConfig | None = None
+    finetune: TrainConfig | None = None
+    distill: DistillConfig | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration in plain values, as records keep it."""
+        return self.model_dump(mode="json")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Compose a YAML file (Hydra defaults lists, `key=value` overrides) and check it.
+
+    Raises:
+        KdpError: the file is missing or no YAML, or a key or value does not fit the schema.
+    """
+    plain = _compose(path, overrides)
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        raise KdpError(f"{path}: {_explain(error)}") from error
+
+
+def _compose(path: Path, overrides: Sequence[str]) -> Any:
+    from hydra import compose, initialize
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    groups: set[str] = set()
+    store = ConfigStore.instance()
+    _register(path, path.parent, store, groups)
+    for group, _, name in (o.partition("=") for o in overrides):
+        if group in groups:
+            _register(path.parent / group / f"{name}.yml", path.parent, store, set())
+    fixed = [o if o.split("=")[0] in groups or o[0] in "+~" else f"++{o}" for o in overrides]
+    try:
+        with initialize(version_base="1.3", config_path=None):
+            composed = compose(config_name=path.stem, overrides=fixed)
+        return OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise KdpError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
+    """Give Hydra a file and those its defaults list names, whatever their suffix."""
+    from omegaconf import OmegaConf
+
+    if not path.is_file():
+        raise KdpError(f"the configuration {path} does not exist")
+    try:
+        node = OmegaConf.load(path)
+    except Exception as error:  # the YAML library has no common base for what it raises
+        raise KdpError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not OmegaConf.is_dict(node):
+        raise KdpError(f"{path} holds no configuration (a mapping of keys to values)")
+    folder = path.parent.relative_to(root).as_posix()
+    store.store(name=path.stem, node=node, group=None if folder == "." else folder)
+    for entry in node.get("defaults", []):
+        pairs = [(None, entry)] if isinstance(entry, str) else list(entry.items())
+        for group, name in pairs:
+            if name == "_self_":
+                continue
+            if group:
+                groups.add(group)
+            _register(path.parent / (group or "") / f"{name}.yml", root, store, groups)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault in one line, with the nearest key that exists."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}, got {first['input']!r}{more}"
+    known = _known_keys(first["loc"][:-1])
+    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+    return f"unknown key {where!r}; {hint}{more}"
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """Keys of the schema at a place in the file."""
+    schema = Config.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        node = node.get("properties", {}).get(str(part)) or node.get("additionalProperties", {})
+        options = [node, *node.get("anyOf", []), *node.get("allOf", [])]
+        reference = next((o["$ref"] for o in options if "$ref" in o), None)
+        if reference:
+            node = schema["$defs"][reference.rsplit("/", 1)[-1]]
+    return sorted(node.get("properties", {}))

@@ -1,0 +1,86 @@
+"""Random training patches; sample number i is the same whoever asks for it, and whenever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from kdp.data.pairs import Pair
+from kdp.errors import KdpError
+
+CACHE_BYTES = 2 * 1024**3
+
+
+class PatchDataset(Dataset[dict[str, Tensor]]):
+    """Aligned crops of picture pairs, flipped and turned, numbered without end.
+
+    Every sample has a random generator of its own, seeded by (seed, number): order, workers and
+    interruptions change nothing.
+
+    Args:
+        pairs: where to crop from.
+        scale: HR side divided by LR side.
+        patch_size: side of the LR crop, in pixels.
+        seed: of everything random here.
+        augment: flip and rotate.
+        length: how many samples there are.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        scale: int,
+        patch_size: int,
+        seed: int,
+        augment: bool,
+        length: int,
+    ) -> None:
+        self.pairs, self.scale, self.patch_size = pairs, scale, patch_size
+        self.seed, self.augment, self.length = seed, augment, length
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """`{"lr": (3, p, p), "hr": (3, s*p, s*p)}`, float in 0..1."""
+        random = np.random.default_rng((self.seed, number))
+        hr, lr = self._pictures(int(random.integers(len(self.pairs))))
+        size, scale = self.patch_size, self.scale
+        top, left = (int(random.integers(side - size + 1)) for side in lr.shape[:2])
+        lr = lr[top : top + size, left : left + size]
+        hr = hr[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+        if self.augment:
+            turns, flip = int(random.integers(4)), bool(random.integers(2))
+            lr, hr = (_turn(image, turns, flip) for image in (lr, hr))
+        return {"lr": to_tensor(lr), "hr": to_tensor(hr)}
+
+    def _pictures(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if index in self._cache:
+            return self._cache[index]
+        pair = self.pairs[index]
+        hr, lr = pair.hr(), pair.lr()
+        if min(lr.shape[:2]) < self.patch_size:
+            raise KdpError(
+                f"picture {pair.name}: its LR version is {lr.shape[1]}x{lr.shape[0]}, smaller than "
+                f"data.patch_size={self.patch_size}"
+            )
+        if self._cached_bytes < CACHE_BYTES:
+            self._cache[index] = hr, lr
+            self._cached_bytes += hr.nbytes + lr.nbytes
+        return hr, lr
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+
+
+def _turn(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
+    image = np.rot90(image, turns)
+    return image[:, ::-1] if flip else image

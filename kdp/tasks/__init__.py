@@ -1,0 +1,23 @@
+"""The task of each network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdp.config import Config
+from kdp.errors import KdpError
+from kdp.tasks.base import Task, TaskFactory
+from kdp.tasks.super_resolution import SuperResolution
+
+TASKS: dict[str, TaskFactory] = {"catanet": SuperResolution}
+
+
+def task_for(arch: dict[str, Any], config: Config) -> Task:
+    """The task of a network.
+
+    Raises:
+        KdpError: no task is known for it.
+    """
+    if arch["name"] not in TASKS:
+        raise KdpError(f"no task is known for the network {arch['name']!r}")
+    return TASKS[arch["name"]](arch, config)

@@ -1,0 +1,63 @@
+"""What a model family tells the stages about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from kdp.config import Config
+from kdp.pruning.groups import Group
+
+Batch = dict[str, Tensor]
+Metrics = dict[str, float]
+
+
+class Task(Protocol):
+    """One family: its data, loss and metrics, what may be pruned and where features are tapped.
+
+    A task is made for one network (`arch`, as an artifact holds it) and one configuration.
+    """
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """What the network reads, out of a training batch."""
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """The loss against the ground truth, a scalar."""
+
+    def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
+        """How far each sample's output is from a reference output: (B,)."""
+
+    def training_data(self, length: int) -> Dataset[Batch]:
+        """Samples numbered 0..length-1, each fully determined by its number and the seed."""
+
+    def calibration_data(self) -> Batch:
+        """The batch importance is measured on."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
+        """Quality on every evaluation set; the model is left in eval mode."""
+
+    @property
+    def headline(self) -> str:
+        """The metric that picks the best checkpoint; higher is better."""
+
+    @property
+    def protocol(self) -> str:
+        """How quality is measured, in words."""
+
+    def example(self, size: Sequence[int]) -> Tensor:
+        """An input of one sample with the given (height, width), on the CPU."""
+
+    def groups(self, model: nn.Module) -> list[Group]:
+        """What may be pruned, in the order of execution."""
+
+    def taps(self, model: nn.Module) -> list[str]:
+        """The modules whose outputs are the features to compare."""
+
+
+class TaskFactory(Protocol):
+    """Makes the task of a family."""
+
+    def __call__(self, arch: dict[str, Any], config: Config) -> Task: ...

@@ -1,0 +1,122 @@
+"""Image super-resolution: data, loss, PSNR and SSIM, and what CATANet lets go of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdp.config import Config, PicturesConfig
+from kdp.data.pairs import Pair, embedded, hr_only, paired
+from kdp.data.patches import PatchDataset, to_tensor
+from kdp.errors import KdpError
+from kdp.measure.quality import psnr, ssim
+from kdp.pruning.groups import Group
+from kdp.tasks.base import Batch, Metrics
+from kdp.tasks.catanet_groups import catanet_groups
+from kdp.tasks.tiles import upscale_image
+
+
+class SuperResolution:
+    """The task of CATANet; see `kdp.tasks.base.Task`."""
+
+    headline = "psnr"
+
+    def __init__(self, arch: dict[str, Any], config: Config) -> None:
+        self.scale = int(arch["args"].get("upscale", 2))
+        self.config = config
+
+    @property
+    def protocol(self) -> str:
+        return f"PSNR and SSIM on Y (BT.601), {self.scale} px border cut off"
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch["lr"]
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Mean absolute error."""
+        return F.l1_loss(output, batch["hr"])
+
+    def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
+        """Mean squared error of each picture."""
+        return (output - reference).square().mean(dim=(1, 2, 3))
+
+    def training_data(self, length: int) -> PatchDataset:
+        return self._patches(self.config.data.patch_size, self.config.seed, length)
+
+    def calibration_data(self) -> Batch:
+        """The patches of the training data with the most contrast among four times as many.
+
+        A patch of plain sky says nothing about any unit.
+        """
+        wanted = self.config.prune.calibration
+        data = self._patches(wanted.patch_size, self.config.seed + 1, 4 * wanted.patches)
+        samples = [data[i] for i in range(len(data))]
+        contrast = torch.stack([sample["lr"].std() for sample in samples])
+        chosen = contrast.argsort(descending=True, stable=True)[: wanted.patches].sort().values
+        return {k: torch.stack([samples[int(i)][k] for i in chosen]) for k in ("lr", "hr")}
+
+    def _patches(self, size: int, seed: int, length: int) -> PatchDataset:
+        data = self.config.data
+        pairs = load_pairs(data, self.scale, validation=False)
+        return PatchDataset(pairs, self.scale, size, seed, data.augment, length)
+
+    @cached_property
+    def evaluation_sets(self) -> dict[str, list[Pair]]:
+        """The evaluation pictures, by set."""
+        sets = self.config.evaluation
+        return {name: load_pairs(s, self.scale, validation=True) for name, s in sets.items()}
+
+    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
+        model.eval()
+        return {name: self._evaluate(model, pairs) for name, pairs in self.evaluation_sets.items()}
+
+    def _evaluate(self, model: nn.Module, pairs: list[Pair]) -> Metrics:
+        scores = []
+        for pair in pairs:
+            output, hr = self.upscale(model, pair.lr()), pair.hr()
+            scores.append((psnr(output, hr, self.scale), ssim(output, hr, self.scale)))
+        mean = np.mean(scores, axis=0)
+        return {"psnr": float(mean[0]), "ssim": float(mean[1])}
+
+    def upscale(self, model: nn.Module, lr: np.ndarray) -> np.ndarray:
+        """Super-resolve an (h, w, 3) uint8 picture; tiles where it is large."""
+        device = next(model.parameters()).device
+        output = upscale_image(model, to_tensor(lr).to(device), self.scale, self.config.tiles)
+        return (output * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    def example(self, size: Sequence[int]) -> Tensor:
+        return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+    def groups(self, model: nn.Module) -> list[Group]:
+        return catanet_groups(model)
+
+    def taps(self, model: nn.Module) -> list[str]:
+        """The convolution that ends each block."""
+        return [name for name, _ in model.named_modules() if name.startswith("mid_convs.")]
+
+
+def load_pairs(pictures: PicturesConfig, scale: int, validation: bool) -> list[Pair]:
+    """The pairs a section of the configuration asks for.
+
+    Raises:
+        KdpError: a folder the kind needs is not given, missing or empty.
+    """
+    if pictures.kind == "embedded":
+        return embedded(scale, validation)
+    hr = _needed(pictures.hr, "hr", pictures.kind)
+    if pictures.kind == "hr_only":
+        return hr_only(hr, scale, pictures.cache)
+    return paired(hr, _needed(pictures.lr, "lr", pictures.kind), scale, pictures.lr_template)
+
+
+def _needed(path: Path | None, key: str, kind: str) -> Path:
+    if path is None:
+        raise KdpError(f"pictures of kind {kind!r} need the folder `{key}`")
+    return path

@@ -1,0 +1,75 @@
+"""Training curves on disk: JSONL and CSV after every row, a PNG at every validation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from kdp.files import write_atomic
+
+Row = dict[str, Any]
+
+
+class Curves:
+    """Rows of numbers by step, in `folder/curves.{jsonl,csv,png}`.
+
+    Args:
+        folder: where the files go.
+        from_step: rows of this step and later are dropped (a run resumes, or starts anew at 0).
+    """
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows = [row for row in self._read() if row["step"] < from_step]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_atomic(self._path, text.encode())
+
+    def add(self, row: Row) -> None:
+        """Append one row; `step` is required."""
+        self.rows.append(row)
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def draw(self) -> None:
+        """Write the CSV and, where there are two points, the picture."""
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomic(self.folder / "curves.csv", buffer.getvalue().encode())
+        write_atomic(self.folder / "curves.png", self._png(columns))
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "curves.jsonl"
+
+    def _read(self) -> list[Row]:
+        if not self._path.exists():
+            return []
+        rows = []
+        for line in self._path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:  # the last line of a killed run
+                break
+        return rows
+
+    def _png(self, columns: list[str]) -> bytes:
+        from matplotlib.figure import Figure
+
+        shown = [c for c in columns if c not in {"step", "seconds"}]
+        figure = Figure(figsize=(8, 2.2 * len(shown)), layout="constrained")
+        for i, column in enumerate(shown):
+            axes = figure.add_subplot(len(shown), 1, i + 1)
+            points = [(row["step"], row[column]) for row in self.rows if column in row]
+            axes.plot(*zip(*points, strict=True), linewidth=1)
+            axes.set(ylabel=column, xlabel="step" if i == len(shown) - 1 else "")
+            axes.grid(alpha=0.3)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=90)
+        return buffer.getvalue()

@@ -1,0 +1,31 @@
+"""Learning rates as a function of the step alone, so that a resumed run needs no state."""
+
+from __future__ import annotations
+
+import math
+
+from kdp.config import TrainConfig
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step, counted from 0.
+
+    Schedules: `constant`; `cosine` to zero; `multistep` halves at every milestone; `trapezoid`
+    is constant and falls linearly to zero over the last `decay_steps`. All rise linearly over
+    `warmup_steps` first.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    return config.lr * _factor(config, step)
+
+
+def _factor(config: TrainConfig, step: int) -> float:
+    if config.schedule == "cosine":
+        done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "multistep":
+        return 0.5 ** sum(step >= milestone for milestone in config.milestones)
+    if config.schedule == "trapezoid":
+        decay = config.decay_steps or max(config.steps // 5, 1)
+        return min(1.0, (config.steps - step) / decay)
+    return 1.0
