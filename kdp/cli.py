@@ -44,6 +44,104 @@ def train(config: ConfigOption, overrides: Overrides = None, resume: Resume = Fa
         typer.echo(path)
 
 
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Artifacts, checkpoints.")]
+
+
+@app.command()
+def inspect_weights(
+    files: Files,
+    layers: Annotated[
+        bool | None,
+        typer.Option("--layers/--no-layers", help="Show every layer (default: of a single file)."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write it all as JSON.")] = None,
+) -> None:
+    """Zeros per file and per layer, what masks keep, and where a file came from."""
+    from kdp.files import write_atomic
+    from kdp.stages.inspect_weights import inspect, show, to_json
+
+    inspections = [inspect(path) for path in files]
+    show(inspections, layers)
+    if json_file:
+        write_atomic(json_file, to_json(inspections).encode())
+
+
+@app.command("calculate-performance", help="The same as compare.")
+@app.command()
+def compare(
+    files: Files,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Evaluation sets, measure, tiles.")
+    ] = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="... as JSON.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--md", help="... as Markdown.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder for side-by-side pictures of every sample.")
+    ] = None,
+) -> None:
+    """Quality, parameters, MACs, size and latency of several files in one table."""
+    from kdp.files import write_atomic
+    from kdp.stages import tables
+    from kdp.stages.compare import compare as run
+    from kdp.stages.compare import settings
+
+    comparison = run(files, settings(config, values or (), device), images)
+    tables.show(comparison)
+    for path, kind in ((csv_file, "csv"), (json_file, "json"), (markdown_file, "md")):
+        if path:
+            write_atomic(path, tables.WRITERS[kind](comparison).encode())
+
+
+@app.command()
+def prune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Search what to remove within a MAC budget; saved importance is reused."""
+    from kdp.config import load_config
+    from kdp.stages.prune import prune as run
+    from kdp.stages.prune_report import show
+
+    found = run(load_config(config, overrides or ()), resume)
+    show(found)
+    for path in (found.pruned, found.masks):
+        typer.echo(path)
+
+
+@app.command()
+def rebuild(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="What to rebuild (default: the fine-tuned file).")
+    ] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks file, if not the chain's.")] = None,
+    target: Annotated[Path | None, typer.Option("--to", help="Where to write.")] = None,
+) -> None:
+    """Write the physically smaller network, once it is proven equal to the masked one."""
+    from kdp.config import load_config
+    from kdp.progress import say
+    from kdp.stages.rebuild import rebuild as run
+
+    done = run(load_config(config, overrides or ()), source, masks, target)
+    share = done.parameters / done.full_parameters
+    say(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
+    say(f"largest relative difference from the masked network: {done.difference:.1e}")
+    typer.echo(done.path)
+
+
+@app.command()
+def finetune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Recover a pruned network by distillation; what was removed stays removed."""
+    from kdp.config import load_config
+    from kdp.stages.finetune import finetune as run
+
+    for path in run(load_config(config, overrides or ()), resume).values():
+        typer.echo(path)
+
+
 def main() -> None:
     """Run, and turn what the user can mend into one line and an exit code."""
     try:

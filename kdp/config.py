@@ -107,10 +107,14 @@ class LossConfig(Section):
 
 
 class DistillConfig(Section):
-    """What is learnt from the teacher, and where; `task_weight` is that of the ground truth."""
+    """What is learnt from the teacher, and where; `task_weight` is that of the ground truth.
+
+    `taps` names the modules whose features are compared (the task's own where not given). The
+    last of the losses gives the fine-tuned network its file name.
+    """
 
     task_weight: float = Field(1.0, ge=0)
-    losses: dict[str, LossConfig]
+    losses: dict[str, LossConfig] = Field(min_length=1)
     taps: list[str] | None = None
 
 

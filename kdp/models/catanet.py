@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from kdp.models.attention import attend
 
@@ -126,7 +125,7 @@ def infer_args(params: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
     Head widths, patch and group sizes leave no trace in the weights: they are the published ones.
     """
-    if "first_conv.weight" not in params or "blocks.0.0.mlp.fn.fc2.weight" not in params:
+    if "first_conv.weight" not in params or "blocks.0.0.mlp.fn.fc2.bias" not in params:
         return None
     dim = params["first_conv.weight"].shape[0]
     four = "upconv1.weight" in params
@@ -364,13 +363,24 @@ class ConvFFN(nn.Module):
             self.fc1 = nn.Linear(dim, neurons)
             self.act = nn.GELU()
             self.dwconv = DepthwiseConv(neurons)
-        self.fc2 = nn.Linear(neurons, dim) if neurons else skip_init(nn.Linear, 0, dim)
+        self.fc2 = nn.Linear(neurons, dim) if neurons else Bias(dim)
 
     def forward(self, x_BNC: Tensor, size: Sequence[int]) -> Tensor:
         if not self.neurons:
-            return self.fc2.bias.expand_as(x_BNC)
+            return self.fc2(x_BNC)
         hidden = self.act(self.fc1(x_BNC))
         return self.fc2(hidden + self.dwconv(hidden, size))
+
+
+class Bias(nn.Module):
+    """What a linear map without inputs gives: its bias."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        return self.bias.expand_as(x_BNC)
 
 
 class DepthwiseConv(nn.Module):

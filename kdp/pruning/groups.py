@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Group:
         gate_width: consecutive entries of one unit there.
         slices: the parameters to zero, or to cut.
         argument: the argument of the network that holds the number of units.
-        index: position in that argument, when it is a list.
+        index: position in that argument when it is a list, with `length` entries.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Group:
     slices: tuple[Slice, ...]
     argument: str
     index: int | None = None
+    length: int = 0
 
 
 Masks = dict[str, Tensor]
@@ -57,17 +58,6 @@ Masks = dict[str, Tensor]
 def full_masks(groups: list[Group]) -> Masks:
     """Masks that keep everything."""
     return {group.name: torch.ones(group.units, dtype=torch.bool) for group in groups}
-
-
-def entries(mask: Tensor, width: int) -> Tensor:
-    """A unit mask spread over its entries: (units,) -> (units * width,)."""
-    return mask.repeat_interleave(width)
-
-
-def parameters_of(model: nn.Module, group: Group) -> list[tuple[Slice, Tensor]]:
-    """The group's parameters, each arranged as (units, entries of a unit)."""
-    tensors = dict(model.named_parameters())
-    return [(s, by_unit(tensors[s.param], s, group.units)) for s in group.slices]
 
 
 def by_unit(tensor: Tensor, piece: Slice, units: int) -> Tensor:

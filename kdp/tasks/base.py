@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -38,6 +39,18 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Quality on every evaluation set; the model is left in eval mode."""
+
+    @property
+    def evaluation_sets(self) -> Mapping[str, Sized]:
+        """The samples that `evaluate` judges by, by set."""
+
+    def comparison_images(
+        self, models: Sequence[nn.Module], labels: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """What the networks make of each evaluation sample, side by side.
+
+        Yields a name fit for a file and an (H, W, 3) uint8 picture; the networks are in eval mode.
+        """
 
     @property
     def headline(self) -> str:

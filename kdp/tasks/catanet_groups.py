@@ -34,7 +34,9 @@ def _heads(
     slices.append(Slice(f"{attention}.proj.weight", 1, v))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
-    return Group(name, kind, units, f"{attention}.proj", -1, v, tuple(slices), kind, block)
+    return Group(
+        name, kind, units, f"{attention}.proj", -1, v, tuple(slices), kind, block, len(model.blocks)
+    )
 
 
 def _neurons(model: CATANet, kind: str, block: int, ffn: str) -> Group:
@@ -43,4 +45,4 @@ def _neurons(model: CATANet, kind: str, block: int, ffn: str) -> Group:
     slices = (*(Slice(name, 0) for name in rows), Slice(f"{ffn}.fc2.weight", 1))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
-    return Group(name, kind, units, f"{ffn}.fc2", -1, 1, slices, kind, block)
+    return Group(name, kind, units, f"{ffn}.fc2", -1, 1, slices, kind, block, len(model.blocks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kdp.measure.quality import psnr, ssim
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.catanet_groups import catanet_groups
+from kdp.tasks.crops import comparison
 from kdp.tasks.tiles import upscale_image
 
 
@@ -34,7 +35,7 @@ class SuperResolution:
 
     @property
     def protocol(self) -> str:
-        return f"PSNR and SSIM on Y (BT.601), {self.scale} px border cut off"
+        return f"x{self.scale}: PSNR and SSIM on Y (BT.601), {self.scale} px border cut off"
 
     def inputs(self, batch: Batch) -> Tensor:
         return batch["lr"]
@@ -90,6 +91,18 @@ class SuperResolution:
         device = next(model.parameters()).device
         output = upscale_image(model, to_tensor(lr).to(device), self.scale, self.config.tiles)
         return (output * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    def comparison_images(
+        self, models: Sequence[nn.Module], labels: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Bicubic, each network and HR, in the part of each picture that differs most."""
+        for name, pairs in self.evaluation_sets.items():
+            for pair in pairs:
+                outputs = {
+                    label: self.upscale(model, pair.lr())
+                    for label, model in zip(labels, models, strict=True)
+                }
+                yield f"{name}_{pair.name}", comparison(pair.lr(), outputs, pair.hr(), self.scale)
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kdp.errors import KdpError
 from kdp.files import write_atomic
 
 Row = dict[str, Any]
@@ -18,21 +19,28 @@ class Curves:
 
     Args:
         folder: where the files go.
-        from_step: rows of this step and later are dropped (a run resumes, or starts anew at 0).
+        done: steps that are kept; rows of later ones are dropped (0: the run starts anew).
     """
 
-    def __init__(self, folder: Path, from_step: int = 0) -> None:
+    def __init__(self, folder: Path, done: int = 0) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.rows = [row for row in self._read() if row["step"] < from_step]
+        self.rows = [row for row in self._read() if row["step"] <= done]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomic(self._path, text.encode())
 
     def add(self, row: Row) -> None:
-        """Append one row; `step` is required."""
+        """Append one row; `step` is required.
+
+        Raises:
+            KdpError: the file cannot be written.
+        """
         self.rows.append(row)
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise KdpError(f"cannot write {self._path}: {error.strerror}") from error
 
     def draw(self) -> None:
         """Write the CSV and, where there are two points, the picture."""

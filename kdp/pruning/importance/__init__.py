@@ -1,0 +1,40 @@
+"""The criteria, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdp.errors import KdpError
+from kdp.pruning.importance.base import Combine, Context, Criterion, Parts, Scorer, Scores
+from kdp.pruning.importance.optin import combine_optin, optin
+from kdp.pruning.importance.weights import magnitude, random, taylor
+
+CRITERIA: dict[str, Criterion] = {
+    "optin": optin,
+    "magnitude": magnitude,
+    "taylor": taylor,
+    "random": random,
+}
+COMBINE: dict[str, Combine] = {"optin": combine_optin}
+"""How measurements become scores, for criteria that measure more than one number."""
+
+
+def prepare(name: str, context: Context, options: dict[str, Any]) -> Scorer:
+    """A criterion ready to score the groups of a network.
+
+    Raises:
+        KdpError: no such criterion, or options it does not take.
+    """
+    if name not in CRITERIA:
+        raise KdpError(f"no criterion is called {name!r}; there are: {', '.join(CRITERIA)}")
+    try:
+        return CRITERIA[name](context, **options)
+    except TypeError as error:
+        raise KdpError(f"criterion {name!r}: {error}") from error
+
+
+def combine(name: str, parts: Parts, options: dict[str, Any]) -> Scores:
+    """Scores out of measurements."""
+    if name in COMBINE:
+        return COMBINE[name](parts, **options)
+    return {group: values[:, 0] for group, values in parts.items()}

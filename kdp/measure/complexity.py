@@ -1,0 +1,115 @@
+"""Multiply-accumulates (MACs) and parameters of a network, by two named counters.
+
+Papers print what `thop` sees: convolutions, linear maps and the like. The products inside
+attention and token routing are no modules, so the other counter sees more.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdp.models import build
+from kdp.models.attention import true_widths
+
+COUNTER = "torch FlopCounterMode / 2, math attention, true head widths"
+"""How `count_macs` counts, in words."""
+
+_THOP_DISTRIBUTIONS = ("thop", "ultralytics-thop")
+
+
+def count_macs(model: nn.Module, example: Tensor) -> int:
+    """MACs of one forward pass, the products of attention and routing included.
+
+    The math kernel is forced because fused attention counts as nothing on a CPU, and heads have
+    their true widths because padding is no part of the network.
+
+    Args:
+        model: on any device, "meta" included; its modes are as before afterwards.
+        example: the input, on the same device.
+    """
+    counter = FlopCounterMode(display=False)
+    # The counter stumbles over a module whose output is a view of a parameter with gradients.
+    detached = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    with evaluating(model), true_widths(), sdpa_kernel([SDPBackend.MATH]), counter:
+        functional_call(model, detached, (example,))
+    return int(counter.get_total_flops()) // 2
+
+
+def count_macs_of(arch: dict[str, Any], example: Tensor) -> int:
+    """`count_macs` of an architecture, without weights and without computing anything.
+
+    Raises:
+        KdpError: no such network, or arguments it does not take.
+    """
+    return count_macs(skeleton(arch), example.to("meta"))
+
+
+def count_module_macs(model: nn.Module, example: Tensor) -> tuple[int, str]:
+    """MACs of the modules alone, and the program that counted: `(macs, "thop 0.1.1-...")`.
+
+    Args:
+        model: on any device, "meta" included; a copy of it is counted.
+        example: the input, on the same device.
+    """
+    import thop
+
+    duplicate = copy.deepcopy(model)  # thop leaves buffers and hooks behind when a forward fails
+    with true_widths():
+        macs, _ = thop.profile(duplicate, (example,), verbose=False)
+    return int(macs), thop_version()
+
+
+def thop_version() -> str:
+    """Distribution and version behind the module `thop`: the original, or Ultralytics' fork.
+
+    Both install the same module and the fork counts attention too, so a count names its own.
+    """
+    import thop
+
+    for name in _THOP_DISTRIBUTIONS:
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if version.startswith(thop.__version__):
+            return f"{name} {version}"
+    return f"thop {thop.__version__}"
+
+
+def skeleton(arch: dict[str, Any]) -> nn.Module:
+    """The network of an architecture as shapes only (device "meta").
+
+    Raises:
+        KdpError: no such network, or arguments it does not take.
+    """
+    with torch.device("meta"):
+        return build(arch["name"], **arch["args"]).to("meta")
+
+
+def parameters(model: nn.Module) -> tuple[int, int]:
+    """How many parameters there are, and how many of them are not zero."""
+    tensors = [p.detach() for p in model.parameters()]
+    return sum(p.numel() for p in tensors), sum(int(p.count_nonzero()) for p in tensors)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module has its own mode back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

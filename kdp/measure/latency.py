@@ -1,0 +1,102 @@
+"""How long a forward pass takes, on a machine that has other things to do too."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdp.measure.complexity import evaluating
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of repeated forward passes, in milliseconds.
+
+    Attributes:
+        median: the middle one.
+        q1, q3: lower and upper quartile; half of the runs lie between them.
+        runs: how many there were, those that warm up not counted.
+    """
+
+    median: float
+    q1: float
+    q3: float
+    runs: int
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range, in milliseconds."""
+        return self.q3 - self.q1
+
+
+def latency(model: nn.Module, example: Tensor, warmup: int, runs: int) -> Latency:
+    """Time one network on its own; see `latencies`."""
+    return latencies([model], example, warmup, runs)[0]
+
+
+def latencies(
+    models: Sequence[nn.Module], example: Tensor, warmup: int, runs: int
+) -> list[Latency]:
+    """Time several networks in turn (A B C A B C ...), so that a drifting machine hits all alike.
+
+    Args:
+        models: each on its own device; their modes are as before afterwards.
+        example: the input of all; it is moved to each network's device before the clock starts.
+        warmup: rounds that are not counted.
+        runs: rounds that are.
+    """
+    inputs = [example.to(device_of(model)) for model in models]
+    times: list[list[float]] = [[] for _ in models]
+    for round_ in range(warmup + runs):
+        for model, x, own in zip(models, inputs, times, strict=True):
+            spent = _time_once(model, x)
+            if round_ >= warmup:
+                own.append(spent)
+    return [_summary(own) for own in times]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's parameters are."""
+    return next(model.parameters()).device
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called by its maker, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, threads: {torch.get_num_threads()}"
+
+
+def _time_once(model: nn.Module, x: Tensor) -> float:
+    with evaluating(model):
+        _wait(x.device)
+        started = time.perf_counter()
+        model(x)
+        _wait(x.device)
+        return (time.perf_counter() - started) * 1e3
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _summary(times: list[float]) -> Latency:
+    if len(times) == 1:
+        return Latency(times[0], times[0], times[0], 1)
+    q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive")
+    return Latency(median, q1, q3, len(times))
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

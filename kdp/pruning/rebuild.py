@@ -1,0 +1,88 @@
+"""A physically smaller network out of a masked one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdp.errors import KdpError
+from kdp.models import build
+from kdp.pruning.groups import Group, Masks
+from kdp.pruning.masks import gated, kept_units, select
+
+Arch = dict[str, Any]
+TOLERANCE = 1e-4
+
+
+def smaller_arch(arch: Arch, groups: Sequence[Group], kept: Mapping[str, int]) -> Arch:
+    """The architecture with each group's number of units replaced by what it keeps."""
+    args = dict(arch["args"])
+    for argument in {group.argument: None for group in groups}:
+        members = [group for group in groups if group.argument == argument]
+        if members[0].index is None:
+            args[argument] = kept[members[0].name]
+            continue
+        values = {group.index: kept[group.name] for group in members}
+        args[argument] = [values.get(i, 0) for i in range(members[0].length)]
+    return {"name": arch["name"], "args": args}
+
+
+def rebuild(
+    model: nn.Module, arch: Arch, groups: Sequence[Group], masks: Masks
+) -> tuple[nn.Module, Arch]:
+    """Cut the removed units out of the weights and load the rest into a smaller network.
+
+    Returns:
+        The network, in eval mode, and its architecture.
+
+    Raises:
+        KdpError: the cut weights do not fit the smaller network.
+    """
+    small_arch = smaller_arch(arch, groups, kept_units(masks))
+    small = build(small_arch["name"], **small_arch["args"]).eval()
+    params = smaller_params(model.state_dict(), groups, masks)
+    wanted = small.state_dict().keys()
+    try:
+        # What only an emptied group needed is not part of the smaller network.
+        small.load_state_dict({name: params[name] for name in wanted})
+    except (KeyError, RuntimeError) as error:
+        raise KdpError(f"the masks do not fit {arch['name']}: {error}") from error
+    return small, small_arch
+
+
+def smaller_params(
+    params: Mapping[str, Tensor], groups: Sequence[Group], masks: Masks
+) -> dict[str, Tensor]:
+    """Parameters without the entries of the removed units."""
+    result = dict(params)
+    for group in groups:
+        for piece in group.slices:
+            result[piece.param] = select(
+                result[piece.param], masks[group.name], piece.dim, piece.width
+            )
+    return result
+
+
+@torch.no_grad()
+def largest_difference(
+    model: nn.Module, small: nn.Module, groups: Sequence[Group], masks: Masks, probe: Tensor
+) -> float:
+    """Largest difference between the masked and the rebuilt network's outputs on a probe.
+
+    Measured in float64, where a tie or a rounding cannot reorder tokens, and relative to the
+    largest output.
+    """
+    model, small = (_double(network) for network in (model, small))
+    with gated(model, groups, masks):
+        expected = model(probe.double())
+    difference = (small(probe.double()) - expected).abs().max() / expected.abs().max()
+    return float(difference)
+
+
+def _double(model: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(model).cpu().double().eval()

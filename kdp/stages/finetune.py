@@ -1,0 +1,110 @@
+"""`kdp finetune`: a pruned network recovers, and what was removed stays removed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdp.artifacts import Artifact, load, save
+from kdp.config import Config
+from kdp.distillation.objective import Distiller
+from kdp.errors import KdpError
+from kdp.models.loading import load_network
+from kdp.pruning.groups import Group, Masks
+from kdp.pruning.masks import check_masks, removed_are_zero, zero_removed
+from kdp.stages.paths import chain_paths, loss_label
+from kdp.stages.train import ground_truth, make_job, stage_record
+from kdp.tasks import task_for
+from kdp.tasks.base import Task
+from kdp.training.job import Objective
+from kdp.training.loop import fit
+from kdp.training.processes import claim_once, is_main
+
+
+def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
+    """Train the pruned network as `finetune` and `distill` say (no `distill`: ground truth only).
+
+    Reads the pruned network, its masks and the teacher; writes the weights of the best validation
+    to `{dir}/{name}_finetuned_{loss}.pth`, and in `{runs}/{name}_finetune_{loss}/` the checkpoint
+    and the curves.
+
+    Raises:
+        KdpError: a section or a file is missing, the masks are those of another network, removed
+            units are not zero, or whatever the loop raises.
+    """
+    if config.finetune is None:
+        raise KdpError("kdp finetune needs the section `finetune`")
+    started, paths = time.time(), chain_paths(config)
+    model, arch, _ = load_network(paths.pruned)
+    task = task_for(arch, config)
+    groups = task.groups(model)
+    masks = load_masks(paths.masks, groups)
+    check_removed(model, groups, masks, str(paths.pruned))
+    torch.manual_seed(config.seed)
+    objective = make_objective(task, model, config)
+    parents = [paths.pruned, paths.masks]
+    if config.distill and config.teacher:
+        parents.append(config.teacher)
+    stage = f"finetune_{loss_label(config)}"
+    job = make_job(task, model, config, config.finetune, stage, objective, parents)
+    job.after_step = lambda network: zero_removed(network, groups, masks)
+    with claim_once(paths.finetuned):
+        result = fit(job, resume)
+        if is_main():
+            model.load_state_dict(result.best)
+            check_removed(model, groups, masks, "the fine-tuned network")
+            record = stage_record("finetune", config, result, result.best_metrics, started, parents)
+            save(paths.finetuned, Artifact(result.best, arch, record))
+    return {"finetuned": paths.finetuned}
+
+
+def load_masks(path: Path, groups: list[Group]) -> Masks:
+    """The masks that `kdp prune` wrote, checked against a network's groups.
+
+    Raises:
+        KdpError: unreadable, no masks in it, or those of another network.
+    """
+    masks = load(path).extra.get("masks")
+    if masks is None:
+        raise KdpError(f"{path} holds no masks; `kdp prune` writes them")
+    check_masks(groups, masks, str(path))
+    return dict(masks)
+
+
+def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str) -> None:
+    """Make sure that every removed unit is exactly zero.
+
+    Raises:
+        KdpError: one is not.
+    """
+    if not removed_are_zero(model, groups, masks):
+        raise KdpError(
+            f"{what} has weights other than zero where the masks remove units: network and masks "
+            "are not of one `kdp prune`"
+        )
+
+
+def make_objective(task: Task, student: nn.Module, config: Config) -> Objective:
+    """What `finetune` minimises.
+
+    Raises:
+        KdpError: there is no teacher to distil from, or a loss or tap is wrong.
+    """
+    if config.distill is None or config.finetune is None:
+        return ground_truth(task)
+    if config.teacher is None:
+        raise KdpError("the section `distill` needs `teacher`, the file to learn from")
+    teacher, _, _ = load_network(config.teacher)
+    return Distiller(
+        config.distill,
+        student,
+        teacher,
+        taps=config.distill.taps or task.taps(student),
+        inputs=task.inputs,
+        task_loss=task.loss,
+        steps=config.finetune.steps,
+        seed=config.seed,
+    )

@@ -1,0 +1,45 @@
+"""What `kdp prune` tells: what stays in each block, and what that costs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from kdp.pruning.groups import Group
+from kdp.pruning.masks import kept_units
+from kdp.stages.prune import Pruned
+
+console = Console()
+
+
+def show(found: Pruned) -> None:
+    """Print kept units by place and kind, and planned and counted MACs."""
+    kinds = list(dict.fromkeys(group.kind for group in found.groups))
+    places = list(dict.fromkeys(_place(group) for group in found.groups))
+    kept = kept_units(found.plan.masks)
+    table = Table(title="units kept")
+    table.add_column("place")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for place in places:
+        cells = {g.kind: f"{kept[g.name]}/{g.units}" for g in found.groups if _place(g) == place}
+        table.add_row(place, *(cells.get(kind, "") for kind in kinds))
+    totals = [_total(found.groups, kept, kind) for kind in kinds]
+    table.add_section()
+    table.add_row("all", *totals)
+    console.print(table)
+    plan = found.plan
+    for what, macs in (("planned", plan.planned_macs), ("counted", plan.macs)):
+        console.print(
+            f"{what} MACs: {macs / 1e9:.4f} G, {macs / plan.dense_macs:.4f} of the teacher"
+        )
+    console.print(f"importance kept: {plan.importance:.4f}; measured in {found.seconds:.0f} s")
+
+
+def _place(group: Group) -> str:
+    return group.name.rpartition(".")[0] or group.name
+
+
+def _total(groups: list[Group], kept: dict[str, int], kind: str) -> str:
+    members = [group for group in groups if group.kind == kind]
+    return f"{sum(kept[g.name] for g in members)}/{sum(g.units for g in members)}"

@@ -1,0 +1,114 @@
+"""Importance on disk: measured once, reused by every budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdp.artifacts import Artifact, load, make_record, save
+from kdp.config import Config
+from kdp.errors import Interrupted
+from kdp.files import sha256
+from kdp.progress import progress, say
+from kdp.pruning.groups import Group
+from kdp.pruning.importance import Context, Parts, prepare
+from kdp.pruning.search import Count, unit_costs
+from kdp.tasks.base import Task
+from kdp.training.interrupt import on_request
+
+MEASUREMENT = 1
+"""Raised when a criterion measures something else than before; older files are then not reused."""
+
+
+class Measurements:
+    """What a criterion measured of every unit, kept in a file group by group.
+
+    Args:
+        path: the file.
+        key: what the numbers depend on; a file with another key is not used.
+        resume: whether an unfinished file is.
+    """
+
+    def __init__(self, path: Path, key: dict[str, Any], resume: bool) -> None:
+        self.path, self.key = path, key
+        self.parts: Parts = {}
+        self.costs: dict[str, dict[str, float]] = {}
+        self.seconds = 0.0
+        if not path.exists():
+            return
+        extra = load(path).extra
+        if extra.get("key") != key:
+            say(f"{path} was measured under other conditions: measuring anew")
+        elif extra["complete"] or resume:
+            self.parts, self.seconds = extra["parts"], extra["seconds"]
+            self.costs = extra["costs"]
+
+    def complete(self, config: Config, context: Context, groups: Sequence[Group]) -> Parts:
+        """Measure what is missing, with a progress bar; the file is written after every group.
+
+        Raises:
+            Interrupted: on SIGINT or SIGTERM, with the file written.
+        """
+        missing = [group for group in groups if group.name not in self.parts]
+        if not missing:
+            say(f"importance: reused from {self.path}")
+            return self.parts
+        score = prepare(config.prune.criterion, context, config.prune.options)
+        total = sum(group.units for group in groups)
+        done = total - sum(group.units for group in missing)
+        with on_request() as interrupt, progress("importance", total, done) as advance:
+            for group in missing:
+                started = time.perf_counter()
+                self.parts[group.name] = score(group)
+                self.seconds += time.perf_counter() - started
+                self._save(config, groups)
+                advance(group.units, note=group.name)
+                if interrupt.requested:
+                    raise Interrupted(f"stopped after {group.name}; go on with --resume")
+        return self.parts
+
+    def unit_costs(self, config: Config, groups: Sequence[Group], count: Count) -> dict[str, float]:
+        """What one unit of each group costs at the configured input size; counted once."""
+        size = "x".join(str(side) for side in config.measure.input_size)
+        if size not in self.costs:
+            self.costs[size] = unit_costs(groups, count)
+            self._save(config, groups)
+        return self.costs[size]
+
+    def _save(self, config: Config, groups: Sequence[Group]) -> None:
+        parents = [config.teacher] if config.teacher else []
+        record = make_record("prune", config.plain(), parents, device=config.device)
+        extra = {
+            "key": self.key,
+            "parts": self.parts,
+            "costs": self.costs,
+            "seconds": self.seconds,
+            "complete": all(group.name in self.parts for group in groups),
+        }
+        save(self.path, Artifact({}, record=record, extra=extra))
+
+
+def measurement_key(config: Config) -> dict[str, Any]:
+    """Everything that measurements depend on."""
+    plain = config.plain()
+    data = {k: v for k, v in plain["data"].items() if k not in {"workers", "patch_size"}}
+    return {
+        "measurement": MEASUREMENT,
+        "teacher": sha256(config.teacher) if config.teacher else None,
+        "criterion": config.prune.criterion,
+        "options": plain["prune"]["options"],
+        "calibration": plain["prune"]["calibration"],
+        "kinds": config.prune.kinds,
+        "data": data,
+        "seed": config.seed,
+    }
+
+
+def prunable(config: Config, task: Task, model: nn.Module) -> list[Group]:
+    """The groups the configuration wants searched; the others keep everything."""
+    kinds = config.prune.kinds
+    return [g for g in task.groups(model) if g.units and (kinds is None or g.kind in kinds)]

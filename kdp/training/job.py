@@ -1,0 +1,68 @@
+"""What a training is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from kdp.config import TrainConfig
+
+Batch = dict[str, Tensor]
+Params = dict[str, Tensor]
+Metrics = dict[str, dict[str, float]]
+Objective = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass
+class Job:
+    """What to train, and on what.
+
+    Attributes:
+        model: the network, on any device.
+        data: samples numbered by (step * batch + position); see `Task.training_data`.
+        objective: (model, batch, step) -> the loss and its named parts.
+        validate: model -> quality by set and metric.
+        headline: the metric of the first set that picks the best; higher is better.
+        settings: the optimisation.
+        folder: where checkpoint and curves go.
+        seed: of everything random outside the data.
+        device: "auto", "cpu", "cuda", ...
+        workers: processes that load data.
+        extra: modules that learn beside the model and are not part of it.
+        after_step: called on the model after every update, and on its average before use.
+        signature: what a checkpoint must agree on to be resumed.
+    """
+
+    model: nn.Module
+    data: Callable[[int], Dataset[Batch]]
+    objective: Objective
+    validate: Callable[[nn.Module], Metrics]
+    headline: str
+    settings: TrainConfig
+    folder: Path
+    seed: int = 0
+    device: str = "auto"
+    workers: int = 0
+    extra: nn.Module = field(default_factory=nn.Module)
+    after_step: Callable[[nn.Module], None] = lambda model: None
+    signature: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Weights after the last step and at the best validation, with their quality.
+
+    Of several processes only the main one knows the quality and the best weights.
+    """
+
+    last: Params
+    best: Params
+    last_metrics: Metrics
+    best_metrics: Metrics
+    best_step: int
+    device: str

@@ -1,0 +1,29 @@
+"""Working in several processes, as `accelerate launch` and `torchrun` start them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdp.files import claim
+
+
+def is_main() -> bool:
+    """Whether this process writes the files; one of all the processes does."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def claim_once(path: Path) -> Iterator[None]:
+    """`kdp.files.claim`, by the main process for all of them.
+
+    Raises:
+        KdpError: another run holds the path.
+    """
+    if not is_main():
+        yield
+        return
+    with claim(path):
+        yield

@@ -1,0 +1,35 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+TINY: dict[str, Any] = {
+    "upscale": 2,
+    "dim": 8,
+    "tab_heads": 2,
+    "tab_neurons": 6,
+    "lrsa_heads": 2,
+    "lrsa_neurons": 6,
+    "qk_head_dim": 3,
+    "v_head_dim": 4,
+    "patch_sizes": [8, 10],
+    "num_tokens": [4, 8],
+    "group_sizes": [16, 8],
+}
+"""Arguments of a CATANet that is fast to run."""
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Golden tensors and data sets; tests that need them are skipped where they are absent."""
+    folder = Path(os.environ.get("KDP_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent (set KDP_SHARED)")
+    return folder

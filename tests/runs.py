@@ -1,0 +1,129 @@
+"""Small real runs of the command line and of the stages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import yaml
+
+from kdp.artifacts import Artifact, make_record, save
+from kdp.config import Config
+from kdp.models import build
+from kdp.pruning.groups import Masks, full_masks
+from kdp.pruning.masks import zero_removed
+from kdp.tasks.catanet_groups import catanet_groups
+from tests.conftest import ROOT, TINY
+
+SHORT: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 2,
+    "lr": 1e-3,
+    "ema_decay": 0.9,
+    "clip_norm": 1.0,
+    "validate_every": 2,
+    "checkpoint_every": 2,
+    "log_every": 1,
+}
+
+
+def settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A configuration that trains and fine-tunes a tiny CATANet on three pictures, on a CPU."""
+    pictures = {"kind": "hr_only", "hr": str(_pictures(folder)), "cache": str(folder / "cache")}
+    return {
+        "device": "cpu",
+        "output": {"name": "tiny", "dir": str(folder / "weights"), "runs": str(folder / "runs")},
+        "model": {"name": "catanet", "args": TINY},
+        "teacher": str(folder / "teacher.pth"),
+        "data": {**pictures, "patch_size": 12},
+        "evaluation": {"small": pictures},
+        "train": SHORT,
+        "finetune": SHORT,
+        "distill": {
+            "losses": {
+                "fakd": {"weight": 10, "options": {"sample": 16}},
+                "feature": {"schedule": "cosine"},
+            }
+        },
+        **changes,
+    }
+
+
+def config(folder: Path, **changes: Any) -> Config:
+    """`settings`, checked."""
+    return Config.model_validate(settings(folder, **changes))
+
+
+def config_file(folder: Path, **changes: Any) -> Path:
+    """`settings` as a file."""
+    path = folder / "config.yml"
+    path.write_text(yaml.safe_dump(settings(folder, **changes), sort_keys=False))
+    return path
+
+
+def prune(folder: Path) -> Masks:
+    """Write a teacher, a pruned network and its masks, as `kdp prune` would."""
+    torch.manual_seed(5)
+    model, arch = build("catanet", **TINY), {"name": "catanet", "args": TINY}
+    with torch.no_grad():  # larger than at the start of a training, so that units matter
+        for parameter in model.parameters():
+            parameter.mul_(2).add_(0.02 * torch.randn_like(parameter))
+    record = make_record("train", {"seed": 5})
+    save(folder / "teacher.pth", Artifact(model.state_dict(), arch, record))
+    groups = catanet_groups(model)
+    masks = full_masks(groups)
+    for number, mask in enumerate(masks.values()):
+        mask[: 1 + number % 2] = False
+    zero_removed(model, groups, masks)
+    weights = folder / "weights"
+    save(weights / "tiny_pruned.pth", Artifact(model.state_dict(), arch, record))
+    save(weights / "tiny_pruning_masks.pth", Artifact({}, arch, record, {"masks": masks}))
+    return masks
+
+
+def run_kdp(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `kdp` to its end."""
+    command = [sys.executable, "-m", "kdp", *arguments]
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, **options}
+    return subprocess.run(command, check=False, **options)
+
+
+def start_kdp(*arguments: str) -> subprocess.Popen[str]:
+    """Start `kdp`."""
+    command = [sys.executable, "-m", "kdp", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for something that a process should do."""
+    end = time.monotonic() + 180
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+def complaints(stderr: str) -> list[str]:
+    """The lines that `kdp` ends with; there must be no traceback."""
+    assert "Traceback" not in stderr, stderr
+    return [line for line in stderr.splitlines() if line.startswith("kdp:")]
+
+
+def _pictures(folder: Path) -> Path:
+    pictures = folder / "pictures"
+    if not pictures.exists():
+        pictures.mkdir()
+        for number in range(3):
+            coarse = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            picture = cv2.resize(coarse, (48, 48), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(pictures / f"{number}.png"), picture)
+    return pictures

@@ -1,0 +1,269 @@
+"""Distillation losses against their formulas, and what surrounds them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdp.config import DistillConfig
+from kdp.distillation.losses import LOSSES, affinity, make_loss
+from kdp.distillation.objective import Distiller
+from kdp.distillation.schedules import factor
+from kdp.distillation.taps import Taps
+from kdp.distillation.teacher import Teacher
+from kdp.errors import KdpError
+from kdp.models import build
+from tests.conftest import TINY
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def features(*shapes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+    random = generator(seed)
+    return [torch.randn(s, generator=random, dtype=torch.float64) for s in shapes]
+
+
+def l1_by_hand(a: Tensor, b: Tensor) -> float:
+    pairs = list(zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
+    return sum(abs(x - y) for x, y in pairs) / len(pairs)
+
+
+def affinity_by_hand(student: Tensor, teacher: Tensor) -> float:
+    """FAKD's loss of one layer, one pair of positions after another."""
+
+    def unit(feature: Tensor) -> list[list[float]]:
+        columns = feature.flatten(1).T.tolist()
+        lengths = [math.sqrt(sum(v * v for v in column)) + 1e-8 for column in columns]
+        return [[v / n for v in c] for c, n in zip(columns, lengths, strict=True)]
+
+    def dot(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    differences = []
+    for s, t in zip(student, teacher, strict=True):
+        s_unit, t_unit = unit(s), unit(t)
+        for i in range(len(s_unit)):
+            for j in range(len(s_unit)):
+                gap = dot(s_unit[i], s_unit[j]) - dot(t_unit[i], t_unit[j])
+                differences.append(abs(gap))
+    return sum(differences) / len(differences)
+
+
+def test_feature_loss_is_the_sum_of_mean_absolute_differences() -> None:
+    a, b, c, d = features((2, 3, 4, 5), (2, 3, 4, 5), (1, 2, 2, 2), (1, 2, 2, 2))
+    loss = make_loss("feature", {})({"one": (a, b), "two": (c, d)}, generator())
+    assert float(loss) == pytest.approx(l1_by_hand(a, b) + l1_by_hand(c, d), abs=1e-12)
+
+
+def test_output_loss_is_the_mean_absolute_difference_of_outputs() -> None:
+    a, b = features((2, 3, 4, 4), (2, 3, 4, 4))
+    loss = make_loss("output", {})
+    assert loss.compares == "output"
+    assert float(loss({"output": (a, b)}, generator())) == pytest.approx(l1_by_hand(a, b))
+
+
+def test_affinity_loss_is_fakd_for_networks_of_other_widths() -> None:
+    a, b, c, d = features((2, 3, 3, 4), (2, 5, 3, 4), (2, 2, 2, 2), (2, 2, 2, 2))
+    loss = make_loss("fakd", {"sample": None})({"one": (a, b), "two": (c, d)}, generator())
+    assert float(loss) == pytest.approx(affinity_by_hand(a, b) + affinity_by_hand(c, d), abs=1e-12)
+
+
+def test_a_sample_of_all_positions_is_the_exact_affinity() -> None:
+    a, b = features((2, 3, 4, 4), (2, 3, 4, 4))
+    exact, full = (make_loss("fakd", {"sample": n}) for n in (None, 16))
+    assert full({"x": (a, b)}, generator()) == exact({"x": (a, b)}, generator())
+
+
+def test_sampled_affinity_is_unbiased() -> None:
+    torch.manual_seed(0)
+    teacher = build("catanet", **TINY).eval()
+    student = build("catanet", **TINY).eval()
+    picture = nn.functional.interpolate(torch.rand(2, 3, 4, 4), size=(14, 14), mode="bicubic")
+    maps = []
+    for network in (student, teacher):
+        with Taps(network, ["mid_convs.1"]) as found, torch.no_grad():
+            network(picture)
+        maps.append(found["mid_convs.1"].double())
+    pair, sampled = {"x": (maps[0], maps[1])}, make_loss("fakd", {"sample": 12})
+    exact = float(make_loss("fakd", {"sample": None})(pair, generator()))
+    draws = torch.tensor([float(sampled(pair, generator(seed))) for seed in range(600)])
+    assert draws.std() / exact > 0.01, "the draws must differ for their mean to say anything"
+    assert float(draws.mean()) == pytest.approx(exact, rel=0.01)
+
+
+def test_sampled_affinity_takes_under_a_tenth_of_the_memory() -> None:
+    feature = torch.randn(1, 40, 64, 64)
+    sample = make_loss("fakd", {}).model_dump()["sample"]
+    rows = torch.randperm(4096)[:sample]
+    sampled, exact = affinity(feature, rows).nbytes, 4096 * 4096 * 4
+    assert affinity(feature, rows).shape == (1, sample, 4096)
+    assert sampled < exact / 10
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_equal_networks_lose_nothing(name: str) -> None:
+    (a,) = features((2, 3, 4, 4))
+    assert float(make_loss(name, {})({"x": (a, a.clone())}, generator())) == 0
+
+
+@pytest.mark.parametrize(("name", "options"), [("feature", {}), ("fakd", {"sample": 5})])
+def test_gradients_are_those_of_finite_differences(name: str, options: dict[str, Any]) -> None:
+    student, teacher = features((1, 3, 3, 3), (1, 3, 3, 3))
+    loss = make_loss(name, options)
+    assert torch.autograd.gradcheck(
+        lambda x: loss({"x": (x, teacher)}, generator()), (student.requires_grad_(),)
+    )
+
+
+def test_half_precision_features_are_compared_in_single_precision() -> None:
+    a, b = (f.half() for f in features((1, 3, 4, 4), (1, 3, 4, 4)))
+    for name in ("feature", "fakd"):
+        assert make_loss(name, {})({"x": (a, b)}, generator()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("feature", (2, 4, 4, 4)), ("output", (2, 3, 8, 8)), ("fakd", (2, 3, 4, 5))]
+)
+def test_maps_that_cannot_be_compared_are_named(name: str, other: tuple[int, ...]) -> None:
+    a, b = features((2, 3, 4, 4), other)
+    with pytest.raises(KdpError, match=r"'blocks.0'.*\(2, 3, 4, 4\)") as caught:
+        make_loss(name, {})({"blocks.0": (a, b)}, generator())
+    assert str(other) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("featur", {}, "did you mean 'feature'"),
+        ("fakd", {"smaple": 3}, "options.smaple"),
+        ("fakd", {"sample": 0}, "options.sample"),
+        ("output", {"sample": 3}, "options: none"),
+    ],
+)
+def test_wrong_losses_and_options_are_named(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(KdpError, match=message):
+        make_loss(name, options)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [("constant", (1, 1, 1)), ("linear", (1, 0.75, 0)), ("cosine", (1, 0.853553, 0))],
+)
+def test_schedules_run_from_one_to_their_end(schedule: str, values: tuple[float, ...]) -> None:
+    found = [factor(schedule, step, 40) for step in (0, 10, 40)]
+    assert found == pytest.approx(values, abs=1e-6)
+
+
+def test_taps_read_features_and_change_nothing() -> None:
+    torch.manual_seed(0)
+    model = build("catanet", **TINY).eval()
+    x = torch.rand(1, 3, 12, 12)
+    before = model(x)
+    with Taps(model, ["mid_convs.0", "blocks.1.0.mlp"]) as found:
+        during = model(x)
+    after = model(x)
+    assert torch.equal(before, during)
+    assert torch.equal(before, after)
+    assert {name: tuple(f.shape) for name, f in found.items()} == {
+        "mid_convs.0": (1, 8, 12, 12),
+        "blocks.1.0.mlp": (1, 8, 12, 12),
+    }
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_taps_are_gone_after_a_failed_forward() -> None:
+    model = build("catanet", **TINY)
+    with pytest.raises(RuntimeError), Taps(model, ["mid_convs.0"]):
+        model(torch.rand(1, 5, 12, 12))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_an_unknown_tap_is_answered_with_the_nearest() -> None:
+    with pytest.raises(KdpError, match=r"'mid_conv.1'.*did you mean 'mid_convs.1'"):
+        Taps(build("catanet", **TINY), ["mid_conv.1"])
+
+
+def test_a_module_without_a_feature_cannot_be_tapped() -> None:
+    model = build("catanet", **TINY)
+    taps = Taps(model, ["blocks.0.0.irca_attn"])
+    with pytest.raises(KdpError, match=r"'blocks.0.0.irca_attn' returns a tuple"), taps:
+        model(torch.rand(1, 3, 12, 12))
+
+
+def test_a_teacher_is_frozen() -> None:
+    model = build("catanet", **TINY).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    output, found = Teacher(model, ["mid_convs.0"])(torch.rand(1, 3, 12, 12))
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not output.requires_grad
+    assert not found["mid_convs.0"].requires_grad
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def distiller(student: nn.Module, **changes: Any) -> Distiller:
+    config = DistillConfig.model_validate(
+        {
+            "task_weight": 0.5,
+            "losses": {
+                "output": {"weight": 0.25, "schedule": "linear"},
+                "feature": {"weight": 2},
+                "fakd": {"weight": 10, "options": {"sample": 7}},
+            },
+            **changes,
+        }
+    )
+    torch.manual_seed(9)
+    return Distiller(
+        config,
+        student,
+        build("catanet", **TINY),
+        taps=["mid_convs.0", "mid_convs.1"],
+        inputs=lambda batch: batch["lr"],
+        task_loss=lambda output, batch: (output - batch["hr"]).square().mean(),
+        steps=10,
+        seed=3,
+    )
+
+
+def test_the_total_is_the_weighted_sum_of_its_parts() -> None:
+    torch.manual_seed(1)
+    student = build("catanet", **TINY).eval()
+    batch = {"lr": torch.rand(2, 3, 12, 12), "hr": torch.rand(2, 3, 24, 24)}
+    total, parts = distiller(student)(student, batch, step=6)
+    numbers = {name: float(part.detach()) for name, part in parts.items()}
+    assert list(numbers) == ["task", "output", "feature", "fakd"]
+    assert min(numbers.values()) > 0
+    expected = 0.5 * numbers["task"] + 0.25 * 0.4 * numbers["output"]
+    expected += 2 * numbers["feature"] + 10 * numbers["fakd"]
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_step_draws_the_same_sample_whenever_it_runs() -> None:
+    torch.manual_seed(1)
+    student = build("catanet", **TINY).eval()
+    batch = {"lr": torch.rand(2, 3, 12, 12), "hr": torch.rand(2, 3, 24, 24)}
+    first, second = distiller(student), distiller(student)
+    first(student, batch, step=0)
+    _, a = first(student, batch, step=1)
+    _, b = second(student, batch, step=1)
+    _, c = second(student, batch, step=2)
+    assert a["fakd"] == b["fakd"]
+    assert a["fakd"] != c["fakd"]
+
+
+def test_a_tap_that_does_not_run_is_named() -> None:
+    student = build("catanet", **TINY)
+    objective = distiller(student, losses={"feature": {}})
+    objective.taps = Taps(student, ["mid_convs.0"])
+    batch = {"lr": torch.rand(1, 3, 12, 12), "hr": torch.rand(1, 3, 24, 24)}
+    with pytest.raises(KdpError, match=r"'mid_convs.1' does not run"):
+        objective(student, batch, step=0)
