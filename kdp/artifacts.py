@@ -84,7 +84,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise KdpError(f"{path} holds more than tensors (or is no checkpoint): refused") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except PermissionError as error:
+        raise KdpError(f"{path} may not be read by this user") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise KdpError(f"{path} is truncated or not a checkpoint") from error
     if not isinstance(content, dict):
         raise KdpError(f"{path} holds a {type(content).__name__}, not a checkpoint")

@@ -98,6 +98,28 @@ def compare(
 
 
 @app.command()
+def validate(config: ConfigOption, overrides: Overrides = None) -> None:
+    """Check before a long run: files, keys, weights, data, one batch, time and memory."""
+    from kdp.config import load_config
+    from kdp.stages.validate import validate as run
+
+    failed = False
+    for check in run(load_config(config, overrides or ())):
+        typer.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.what}: {check.found}")
+        failed = failed or not check.passed
+    raise typer.Exit(2 if failed else 0)
+
+
+@app.command()
+def paths(config: ConfigOption, overrides: Overrides = None) -> None:
+    """Print where the stages of a configuration read and write, as Make variables."""
+    from kdp.config import load_config
+    from kdp.stages.paths import make_variables
+
+    typer.echo(make_variables(load_config(config, overrides or ())), nl=False)
+
+
+@app.command()
 def prune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
     """Search what to remove within a MAC budget; saved importance is reused."""
     from kdp.config import load_config

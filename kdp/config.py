@@ -194,7 +194,7 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
 
 def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
     """Give Hydra a file and those its defaults list names, whatever their suffix."""
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     if not path.is_file():
         raise KdpError(f"the configuration {path} does not exist")
@@ -202,7 +202,7 @@ def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
         node = OmegaConf.load(path)
     except Exception as error:  # the YAML library has no common base for what it raises
         raise KdpError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not OmegaConf.is_dict(node):
+    if not isinstance(node, DictConfig):
         raise KdpError(f"{path} holds no configuration (a mapping of keys to values)")
     folder = path.parent.relative_to(root).as_posix()
     store.store(name=path.stem, node=node, group=None if folder == "." else folder)

@@ -201,7 +201,8 @@ def test_a_module_without_a_feature_cannot_be_tapped() -> None:
 def test_a_teacher_is_frozen() -> None:
     model = build("catanet", **TINY).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    output, found = Teacher(model, ["mid_convs.0"])(torch.rand(1, 3, 12, 12))
+    picture = torch.rand(1, 3, 12, 12, requires_grad=True)
+    output, found = Teacher(model, ["mid_convs.0"])(picture)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not output.requires_grad

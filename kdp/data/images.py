@@ -6,13 +6,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from kdp.errors import KdpError
 
+Picture = npt.NDArray[np.uint8]
+"""(H, W, 3) RGB."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def read_rgb(path: Path) -> np.ndarray:
+def read_rgb(path: Path) -> Picture:
     """An (H, W, 3) uint8 RGB picture.
 
     Raises:
@@ -25,7 +28,7 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def png_bytes(image: np.ndarray) -> bytes:
+def png_bytes(image: Picture) -> bytes:
     """PNG encoding of an (H, W, 3) uint8 RGB picture."""
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 

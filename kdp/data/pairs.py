@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from kdp.data.images import list_images, png_bytes, read_rgb
+from kdp.data.images import Picture, list_images, png_bytes, read_rgb
 from kdp.data.resize import bicubic_uint8
 from kdp.errors import KdpError
 from kdp.files import write_atomic
@@ -32,8 +32,8 @@ class Pair:
     """
 
     name: str
-    hr: Callable[[], np.ndarray]
-    lr: Callable[[], np.ndarray]
+    hr: Callable[[], Picture]
+    lr: Callable[[], Picture]
 
 
 def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[Pair]:
@@ -52,29 +52,24 @@ def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[
     pairs = []
     for path in list_images(hr):
         partner = _partner(path, lr, scale, templates)
-        pairs.append(
-            Pair(
-                path.stem,
-                lambda path=path, partner=partner: _sized(path, partner, scale),
-                lambda partner=partner: read_rgb(partner),
-            )
-        )
+        hr_image = partial(_sized, path, partner, scale)
+        pairs.append(Pair(path.stem, hr_image, partial(read_rgb, partner)))
     return pairs
 
 
-def hr_only(hr: Path, scale: int, cache: Path) -> list[Pair]:
-    """HR pictures alone; the LR ones are made by bicubic resizing and kept in `cache`.
+def hr_only(hr: Path, scale: int, cache_folder: Path) -> list[Pair]:
+    """HR pictures alone; the LR ones are made by bicubic resizing and kept in a folder.
 
     Raises:
         KdpError: the folder is missing or empty.
     """
     key = hashlib.sha256(str(hr.resolve()).encode()).hexdigest()[:12]
-    folder = cache / f"{hr.name}-{key}-x{scale}"
+    folder = cache_folder / f"{hr.name}-{key}-x{scale}"
     return [
         Pair(
             path.stem,
-            lambda path=path: crop_to_multiple(read_rgb(path), scale),
-            lambda path=path: _cached_lr(path, folder, scale),
+            partial(_cropped, path, scale),
+            partial(_cached_lr, path, folder, scale),
         )
         for path in list_images(hr)
     ]
@@ -86,14 +81,14 @@ def embedded(scale: int, validation: bool) -> list[Pair]:
     return [
         Pair(
             name,
-            lambda name=name: crop_to_multiple(_photograph(name), scale),
-            lambda name=name: _photograph_lr(name, scale),
+            partial(_photograph, name, scale),
+            partial(_photograph_lr, name, scale),
         )
         for name in names
     ]
 
 
-def crop_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
+def crop_to_multiple(image: Picture, scale: int) -> Picture:
     """The top left part whose sides `scale` divides."""
     height, width = image.shape[0] // scale * scale, image.shape[1] // scale * scale
     return image[:height, :width]
@@ -109,7 +104,7 @@ def _partner(path: Path, lr: Path, scale: int, templates: Sequence[str]) -> Path
     raise KdpError(f"no LR picture for {path}: none of {', '.join(names)} is in {lr}")
 
 
-def _sized(path: Path, partner: Path, scale: int) -> np.ndarray:
+def _sized(path: Path, partner: Path, scale: int) -> Picture:
     """The HR picture, cut to its partner's size where the scale does not divide its own."""
     hr = read_rgb(path)
     height, width = (side * scale for side in read_rgb(partner).shape[:2])
@@ -122,7 +117,7 @@ def _sized(path: Path, partner: Path, scale: int) -> np.ndarray:
     return hr[:height, :width]
 
 
-def _cached_lr(path: Path, folder: Path, scale: int) -> np.ndarray:
+def _cached_lr(path: Path, folder: Path, scale: int) -> Picture:
     stat = path.stat()
     target = folder / f"{path.stem}-{stat.st_mtime_ns:x}-{stat.st_size:x}.png"
     if target.is_file():
@@ -132,13 +127,17 @@ def _cached_lr(path: Path, folder: Path, scale: int) -> np.ndarray:
     return lr
 
 
-@lru_cache(maxsize=None)
-def _photograph(name: str) -> np.ndarray:
+def _cropped(path: Path, scale: int) -> Picture:
+    return crop_to_multiple(read_rgb(path), scale)
+
+
+@cache
+def _photograph(name: str, scale: int) -> Picture:
     from skimage import data
 
-    return np.ascontiguousarray(getattr(data, name)()[..., :3])
+    return crop_to_multiple(np.ascontiguousarray(getattr(data, name)()[..., :3]), scale)
 
 
-@lru_cache(maxsize=None)
-def _photograph_lr(name: str, scale: int) -> np.ndarray:
-    return bicubic_uint8(crop_to_multiple(_photograph(name), scale), 1 / scale)
+@cache
+def _photograph_lr(name: str, scale: int) -> Picture:
+    return bicubic_uint8(_photograph(name, scale), 1 / scale)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kdp.data.images import Picture
 
 _MARGIN = 4  # output pixels around the picture: wider than the bicubic kernel reaches
 
@@ -33,7 +34,7 @@ def bicubic(image_BCHW: Tensor, scale: float) -> Tensor:
     return resized[..., skip : skip + size[0], skip : skip + size[1]]
 
 
-def bicubic_uint8(image: np.ndarray, scale: float) -> np.ndarray:
+def bicubic_uint8(image: Picture, scale: float) -> Picture:
     """`bicubic` of an (H, W, C) uint8 picture, rounded back to uint8."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     resized = bicubic(tensor, scale)[0].permute(1, 2, 0)

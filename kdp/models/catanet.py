@@ -88,7 +88,7 @@ class CATANet(nn.Module):
                 ema_decay,
             )
             lrsa = LRSA(dim, l_heads, l_neurons, head_dims, patch_sizes[i])
-            self.blocks.append(nn.ModuleList([tab, lrsa]))
+            self.blocks.append(nn.Sequential(tab, lrsa))
         self.mid_convs = nn.ModuleList(nn.Conv2d(dim, dim, 3, 1, 1) for _ in range(depth))
         if upscale == 4:
             self.upconv1 = nn.Conv2d(dim, dim * 4, 3, 1, 1)
@@ -107,8 +107,8 @@ class CATANet(nn.Module):
         )
         first = self.first_conv(x_BCHW)
         features = first
-        for (tab, lrsa), mid_conv in zip(self.blocks, self.mid_convs, strict=True):
-            features = features + mid_conv(lrsa(tab(features)))
+        for block, mid_conv in zip(self.blocks, self.mid_convs, strict=True):
+            features = features + mid_conv(block(features))
         y = self._reconstruct(features + first) + base
         return y[..., : h * self.upscale, : w * self.upscale]
 
@@ -285,12 +285,11 @@ class LRSA(nn.Module):
         self.layer = nn.ModuleList([attention, PreNormFFN(dim, neurons)])
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        attention, ffn = self.layer
         if self.heads:
-            x_BCHW = self._attend_in_patches(attention, x_BCHW)
-        return x_BCHW + ffn(x_BCHW)
+            x_BCHW = self._attend_in_patches(x_BCHW)
+        return x_BCHW + self.layer[1](x_BCHW)
 
-    def _attend_in_patches(self, attention: nn.Module, x_BCHW: Tensor) -> Tensor:
+    def _attend_in_patches(self, x_BCHW: Tensor) -> Tensor:
         b, c, h, w = x_BCHW.shape
         size = self.patch_size
         rows, cols = (_patch_index(side, size, x_BCHW.device) for side in (h, w))
@@ -298,7 +297,7 @@ class LRSA(nn.Module):
         grid = x_BHWC.index_select(1, rows.flatten()).index_select(2, cols.flatten())
         grid = grid.view(b, len(rows), size, len(cols), size, c).transpose(2, 3)
         patches_XLC = grid.reshape(-1, size * size, c)
-        patches_XLC = patches_XLC + attention(patches_XLC)
+        patches_XLC = patches_XLC + self.layer[0](patches_XLC)
         grid = patches_XLC.view(b, len(rows), len(cols), size, size, c).transpose(2, 3)
         grid = grid.reshape(b, rows.numel(), cols.numel(), c)
         out_BHWC = _average_back(_average_back(grid, cols.flatten(), w, 2), rows.flatten(), h, 1)

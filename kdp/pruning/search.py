@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -132,7 +132,7 @@ def _steps(group: Group, scores: torch.Tensor, cost: float, limits: Limits) -> l
     lost = torch.cat([ascending.new_zeros(1), ascending.cumsum(0)])
     allowed = limits.allowed(group)
     steps = []
-    for high, low in zip(allowed, allowed[1:], strict=False):
+    for high, low in pairwise(allowed):
         gone, more = group.units - high, group.units - low
         steps.append(
             _Step(group.name, high, low, cost * (high - low), float(lost[more] - lost[gone]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdp.config import Config
@@ -13,36 +13,49 @@ LABELS = {"output": "output_kd", "feature": "feature_kd"}
 
 @dataclass(frozen=True)
 class ChainPaths:
-    """The artifacts of one configuration.
+    """The files of one configuration.
 
     Attributes:
         pruned: full size, removed units zeroed.
         masks: what `prune` keeps.
         scores: importance of every unit, by the configured criterion.
         finetuned: fine-tuned, removed units still zero; named by the distillation loss.
+        checkpoint: what an interrupted fine-tuning goes on from.
         rebuilt: physically smaller.
+        table: the comparison, as Markdown.
     """
 
     pruned: Path
     masks: Path
     scores: Path
     finetuned: Path
+    checkpoint: Path
     rebuilt: Path
+    table: Path
 
 
 def chain_paths(config: Config) -> ChainPaths:
     """Where the stages of a configuration read and write."""
+    output, label = config.output, loss_label(config)
 
     def named(what: str) -> Path:
-        return config.output.dir / f"{config.output.name}_{what}.pth"
+        return output.dir / f"{output.name}_{what}.pth"
 
     return ChainPaths(
         pruned=named("pruned"),
         masks=named("pruning_masks"),
         scores=named(f"scores_{config.prune.criterion}"),
-        finetuned=named(f"finetuned_{loss_label(config)}"),
+        finetuned=named(f"finetuned_{label}"),
+        checkpoint=output.runs / f"{output.name}_finetune_{label}" / "checkpoint.pth",
         rebuilt=named("rebuilt"),
+        table=output.runs / output.name / "compare.md",
     )
+
+
+def make_variables(config: Config) -> str:
+    """The paths as assignments a Makefile can include."""
+    paths = {"teacher": config.teacher or "", **asdict(chain_paths(config))}
+    return "".join(f"{name.upper()} := {path}\n" for name, path in paths.items())
 
 
 def loss_label(config: Config) -> str:

@@ -18,7 +18,8 @@ from kdp.files import claim
 from kdp.measure.complexity import COUNTER, count_macs_of
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, full_masks
-from kdp.pruning.importance import Context, Scores, combine
+from kdp.pruning.importance import combine
+from kdp.pruning.importance.base import Context, Scores
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.search import Count, Limits, Plan, search

@@ -12,7 +12,8 @@ from kdp.errors import KdpError
 from kdp.files import claim
 from kdp.models.loading import load_network
 from kdp.pruning.masks import check_masks
-from kdp.pruning.rebuild import TOLERANCE, largest_difference, rebuild as cut
+from kdp.pruning.rebuild import TOLERANCE, largest_difference
+from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.paths import chain_paths
 from kdp.tasks import task_for
 

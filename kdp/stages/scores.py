@@ -15,7 +15,8 @@ from kdp.errors import Interrupted
 from kdp.files import sha256
 from kdp.progress import progress, say
 from kdp.pruning.groups import Group
-from kdp.pruning.importance import Context, Parts, prepare
+from kdp.pruning.importance import prepare
+from kdp.pruning.importance.base import Context, Parts
 from kdp.pruning.search import Count, unit_costs
 from kdp.tasks.base import Task
 from kdp.training.interrupt import on_request

@@ -34,6 +34,13 @@ class Task(Protocol):
     def training_data(self, length: int) -> Dataset[Batch]:
         """Samples numbered 0..length-1, each fully determined by its number and the seed."""
 
+    def check_data(self) -> dict[str, int]:
+        """Read what there is to read, and count it by where it is used.
+
+        Raises:
+            KdpError: something is missing or corrupt, by name.
+        """
+
     def calibration_data(self) -> Batch:
         """The batch importance is measured on."""
 

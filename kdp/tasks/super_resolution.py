@@ -51,6 +51,14 @@ class SuperResolution:
     def training_data(self, length: int) -> PatchDataset:
         return self._patches(self.config.data.patch_size, self.config.seed, length)
 
+    def check_data(self) -> dict[str, int]:
+        """Every picture at both resolutions."""
+        sets = {"training": load_pairs(self.config.data, self.scale, validation=False)}
+        for pairs in (sets | self.evaluation_sets).values():
+            for pair in pairs:
+                pair.lr(), pair.hr()
+        return {name: len(pairs) for name, pairs in (sets | self.evaluation_sets).items()}
+
     def calibration_data(self) -> Batch:
         """The patches of the training data with the most contrast among four times as many.
 

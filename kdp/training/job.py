@@ -34,7 +34,7 @@ class Job:
         device: "auto", "cpu", "cuda", ...
         workers: processes that load data.
         extra: modules that learn beside the model and are not part of it.
-        after_step: called on the model after every update, and on its average before use.
+        after_step: called on the model after every update, before it is averaged.
         signature: what a checkpoint must agree on to be resumed.
     """
 

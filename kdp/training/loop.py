@@ -155,7 +155,7 @@ class _Run:
         self.validated = self.step
         if self.accelerator.is_main_process:
             check_finite(self._params(), f"checkpoints are in {self.job.folder}")
-            self.metrics = self.job.validate(self._subject())
+            self.metrics = self.job.validate(self.average.module)
             flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
             self._log(flat)
             self.curves.draw()
@@ -171,13 +171,9 @@ class _Run:
             self.best = {"value": value, "step": self.step, "params": params}
             self.best["metrics"] = self.metrics
 
-    def _subject(self) -> nn.Module:
-        """The network to validate and to keep."""
-        self.job.after_step(self.average.module)
-        return self.average.module
-
     def _params(self) -> Params:
-        state = self._subject().state_dict()
+        """The weights to keep: the averaged ones."""
+        state = self.average.module.state_dict()
         return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
     def _save_checkpoint(self) -> None:

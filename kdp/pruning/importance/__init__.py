@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kdp.errors import KdpError
-from kdp.pruning.importance.base import Combine, Context, Criterion, Parts, Scorer, Scores
+from kdp.pruning.importance.base import Context, Parts, Scorer, Scores
 from kdp.pruning.importance.optin import combine_optin, optin
 from kdp.pruning.importance.weights import magnitude, random, taylor
 
-CRITERIA: dict[str, Criterion] = {
+CRITERIA: dict[str, Callable[..., Scorer]] = {
     "optin": optin,
     "magnitude": magnitude,
     "taylor": taylor,
     "random": random,
 }
-COMBINE: dict[str, Combine] = {"optin": combine_optin}
-"""How measurements become scores, for criteria that measure more than one number."""
+"""(context, **options) -> scorer: prepares once for a network, then measures group by group."""
+
+COMBINE: dict[str, Callable[..., Scores]] = {"optin": combine_optin}
+"""(measurements, **options) -> scores, for criteria that measure more than one number."""
 
 
 def prepare(name: str, context: Context, options: dict[str, Any]) -> Scorer:

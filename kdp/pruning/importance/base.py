@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -49,13 +49,3 @@ class Context:
 
 Scorer = Callable[[Group], Tensor]
 """Measures the units of one group: (units, measurements)."""
-
-
-class Criterion(Protocol):
-    """Prepares once for a network (a dense pass, a gradient), then scores group by group."""
-
-    def __call__(self, context: Context, **options: Any) -> Scorer: ...
-
-
-Combine = Callable[..., Scores]
-"""Turns all measurements into scores: (parts, **options) -> scores."""

@@ -48,9 +48,10 @@ def optin(context: Context, output_share: float = 1.0) -> Scorer:
         return torch.stack([*columns, distance.view(count, -1).mean(1)], dim=1)
 
     def score(group: Group) -> Tensor:
-        batches = torch.arange(group.units).split(at_once)
+        starts = range(0, group.units, at_once)
+        batches = [range(i, min(i + at_once, group.units)) for i in starts]
         return torch.cat(
-            [measure(replay.without(group, u.tolist()), len(u)).double().cpu() for u in batches]
+            [measure(replay.without(group, u), len(u)).double().cpu() for u in batches]
         )
 
     return score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ def magnitude(context: Context, p: int = 1) -> Scorer:
     params = dict(context.model.named_parameters())
 
     def score(group: Group) -> Tensor:
-        return _sum_over_slices(group, lambda s: params[s.param].detach().abs() ** p)
+        return _sum_over_slices(group, lambda piece: params[piece.param].detach().abs() ** p)
 
     return score
 
@@ -48,7 +49,6 @@ def random(context: Context) -> Scorer:
     return score
 
 
-def _sum_over_slices(group: Group, of: object) -> Tensor:
-    assert callable(of)
+def _sum_over_slices(group: Group, of: Callable[[Slice], Tensor]) -> Tensor:
     sums = [by_unit(of(piece), piece, group.units).double().sum(1) for piece in group.slices]
     return torch.stack(sums).sum(0).unsqueeze(1).cpu()

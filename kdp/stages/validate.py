@@ -1,0 +1,153 @@
+"""`kdp validate`: would a configuration run, how long, and in how much memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from kdp.config import Config, TrainConfig
+from kdp.devices import pick_device
+from kdp.errors import KdpError
+from kdp.models import build
+from kdp.models.loading import Arch, load_network
+from kdp.stages.prune import macs_by_width
+from kdp.tasks import task_for
+from kdp.tasks.base import Task
+
+LEAST_DISK = 200_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at, whether it is well, and what was found."""
+
+    what: str
+    passed: bool
+    found: str
+
+
+@dataclass
+class _Found:
+    """What earlier checks brought, for later ones."""
+
+    config: Config
+    model: nn.Module = field(default_factory=nn.Module)
+    arch: Arch = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        return task_for(self.arch, self.config)
+
+
+def validate(config: Config) -> Iterator[Check]:
+    """Look at everything a run needs, one check at a time, until one fails; nothing is written."""
+    found = _Found(config)
+    checks: dict[str, Callable[[_Found], str]] = {
+        "device": lambda f: str(pick_device(f.config.device)),
+        "output": _output,
+        "network": _network,
+        "data": _data,
+    }
+    if config.mac_constraint is not None:
+        checks["prune"] = _prune
+    for stage in ("train", "finetune"):
+        settings = getattr(config, stage)
+        if settings is not None:
+            checks[stage] = lambda f, settings=settings: _training(f, settings)
+    for what, look in checks.items():
+        try:
+            yield Check(what, True, look(found))
+        except KdpError as error:
+            yield Check(what, False, str(error))
+            return
+
+
+def _output(found: _Found) -> str:
+    """The output folder, or the nearest one above it that exists, takes files and has room."""
+    folder = found.config.output.dir.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise KdpError(f"{found.config.output.dir} cannot be written")
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_DISK:
+        raise KdpError(f"{found.config.output.dir} has {free / 1e6:.0f} MB left on its disk")
+    return f"{found.config.output.dir}, {free / 1e9:.0f} GB free"
+
+
+def _network(found: _Found) -> str:
+    """The teacher, or the network to train, and that the budget and taps fit it."""
+    config = found.config
+    expected = config.model.model_dump() if config.model else None
+    if config.teacher is not None and config.train is None:
+        found.model, found.arch, _ = load_network(config.teacher, expected)
+        source = str(config.teacher)
+    elif expected:
+        found.model, found.arch = build(expected["name"], **expected["args"]), expected
+        source = "new"
+    else:
+        raise KdpError("the configuration names neither `teacher` nor `model`")
+    count = sum(p.numel() for p in found.model.parameters())
+    return f"{found.arch['name']} ({source}), {count:,} parameters"
+
+
+def _data(found: _Found) -> str:
+    counts = found.task.check_data()
+    return ", ".join(f"{name}: {count}" for name, count in counts.items()) + " samples"
+
+
+def _prune(found: _Found) -> str:
+    """One calibration pass, and what all units will take at about half a pass each."""
+    task, device = found.task, pick_device(found.config.device)
+    groups = task.groups(found.model)
+    macs_by_width(task, found.arch, groups, found.config.measure.input_size)({})
+    inputs = task.inputs(task.calibration_data()).to(device)
+    model = found.model.to(device).eval()
+    with torch.no_grad():
+        seconds = _seconds(lambda: model(inputs))
+    units = sum(group.units for group in groups)
+    minutes = seconds * units / 2 / 60
+    return f"{units} units, about {minutes:.1f} min for a trajectory criterion; {_memory()}"
+
+
+def _training(found: _Found, settings: TrainConfig) -> str:
+    """One training step without its optimizer, and what all steps will take."""
+    task, device = found.task, pick_device(found.config.device)
+    data = task.training_data(settings.batch_size)
+    samples = [data[i] for i in range(settings.batch_size)]
+    batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]}
+    model = found.model.to(device).train()
+
+    def step() -> None:
+        loss = task.loss(model(task.inputs(batch)), batch)
+        if not loss.isfinite():
+            raise KdpError("the loss of the first batch is not finite")
+        loss.backward()
+
+    seconds = _seconds(step)
+    hours = seconds * settings.steps / 3600
+    return f"{settings.steps} steps of {seconds:.2f} s, about {hours:.2f} h; {_memory()}"
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The time of the second of two runs."""
+    run()
+    started = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _memory() -> str:
+    """The most memory this process has taken so far."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return f"{host / 1e9:.1f} GB" + (f", {device / 1e9:.1f} GB on the GPU" if device else "")
