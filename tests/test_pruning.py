@@ -83,7 +83,7 @@ def gram_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def test_every_head_and_neuron_is_in_a_group(model: nn.Module, task: Task) -> None:
-    units = {kind: 0 for kind in ("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons")}
+    units = dict.fromkeys(("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons"), 0)
     for group in task.groups(model):
         units[group.kind] += group.units
     assert units == {"tab_heads": 4, "tab_neurons": 12, "lrsa_heads": 4, "lrsa_neurons": 12}

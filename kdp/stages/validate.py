@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ def validate(config: Config) -> Iterator[Check]:
     for stage in ("train", "finetune"):
         settings = getattr(config, stage)
         if settings is not None:
-            checks[stage] = lambda f, settings=settings: _training(f, settings)
+            checks[stage] = partial(_training, settings=settings)
     for what, look in checks.items():
         try:
             yield Check(what, True, look(found))
