@@ -58,8 +58,12 @@ def claim(path: Path) -> Iterator[None]:
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise KdpError(f"another run is writing {path}; wait for it or stop it") from error
+            # The holder before may have unlinked what this run opened.
+            free = lock.exists() and os.fstat(file.fileno()).st_ino == lock.stat().st_ino
+        except BlockingIOError:
+            free = False
+        if not free:
+            raise KdpError(f"another run is writing {path}; wait for it or stop it")
         try:
             yield
         finally:

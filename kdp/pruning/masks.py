@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from kdp.artifacts import load
 from kdp.errors import KdpError
 from kdp.pruning.groups import Group, Masks
 
@@ -24,6 +26,19 @@ def check_masks(groups: Sequence[Group], masks: Masks, where: str) -> None:
     ]
     if wrong:
         raise KdpError(f"{where} holds the masks of another network (see group {wrong[0]})")
+
+
+def load_masks(path: Path, groups: Sequence[Group]) -> Masks:
+    """The masks that `kdp prune` wrote, checked against a network's groups.
+
+    Raises:
+        KdpError: unreadable, no masks in it, or those of another network.
+    """
+    masks = load(path).extra.get("masks")
+    if masks is None:
+        raise KdpError(f"{path} holds no masks; `kdp prune` writes them")
+    check_masks(groups, masks, str(path))
+    return dict(masks)
 
 
 def kept_units(masks: Masks) -> dict[str, int]:

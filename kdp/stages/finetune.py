@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdp.artifacts import Artifact, load, save
+from kdp.artifacts import Artifact, save
 from kdp.config import Config
 from kdp.distillation.objective import Distiller
 from kdp.errors import KdpError
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, Masks
-from kdp.pruning.masks import check_masks, removed_are_zero, zero_removed
+from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
 from kdp.stages.paths import chain_paths, loss_label
 from kdp.stages.train import ground_truth, make_job, stage_record
 from kdp.tasks import task_for
@@ -59,19 +59,6 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
             record = stage_record("finetune", config, result, result.best_metrics, started, parents)
             save(paths.finetuned, Artifact(result.best, arch, record))
     return {"finetuned": paths.finetuned}
-
-
-def load_masks(path: Path, groups: list[Group]) -> Masks:
-    """The masks that `kdp prune` wrote, checked against a network's groups.
-
-    Raises:
-        KdpError: unreadable, no masks in it, or those of another network.
-    """
-    masks = load(path).extra.get("masks")
-    if masks is None:
-        raise KdpError(f"{path} holds no masks; `kdp prune` writes them")
-    check_masks(groups, masks, str(path))
-    return dict(masks)
 
 
 def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str) -> None:

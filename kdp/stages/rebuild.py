@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdp.artifacts import Artifact, load, make_record, save
+from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import claim
 from kdp.models.loading import load_network
-from kdp.pruning.masks import check_masks
+from kdp.pruning.masks import load_masks
 from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.paths import chain_paths
@@ -47,10 +47,7 @@ def rebuild(
     model, arch, artifact = load_network(source)
     task = task_for(arch, config)
     groups = task.groups(model)
-    masks = load(masks_path).extra.get("masks")
-    if masks is None:
-        raise KdpError(f"{masks_path} holds no masks")
-    check_masks(groups, masks, str(masks_path))
+    masks = load_masks(masks_path, groups)
     small, small_arch = cut(model, arch, groups, masks)
     probe = task.example(config.measure.input_size)
     difference = largest_difference(model, small, groups, masks, probe)
