@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from kdp.config import Config
+from kdp.distillation.taps import Taps
 from kdp.models import build
 from kdp.models.attention import true_widths
 from kdp.models.loading import load_network
@@ -28,14 +29,19 @@ from kdp.pruning.masks import gated
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
-PROBED = 24  # units of a group timed with replay; the plain loop takes the same time for each
+PROBED = 10  # units of a group timed with replay; the plain loop takes the same time for each
+
+
+Dense = tuple[dict[str, Tensor], Tensor]
 
 
 @torch.no_grad()
-def plain_loop(task: Task, context: Context, group: Group, units: Sequence[int]) -> Tensor:
+def plain_loop(
+    task: Task, context: Context, dense_pass: Dense, group: Group, units: Sequence[int]
+) -> Tensor:
     """Mask, run the whole network, compare: one unit at a time."""
     inputs = task.inputs(context.batch)
-    dense, reference = traced(task, context.model, inputs)
+    dense, reference = dense_pass
     rows = []
     for unit in units:
         masks = full_masks(list(context.groups))
@@ -52,27 +58,21 @@ def plain_loop(task: Task, context: Context, group: Group, units: Sequence[int])
 
 def traced(task: Task, model: nn.Module, inputs: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Tapped features and output of one forward pass."""
-    features: dict[str, Tensor] = {}
-    handles = []
-    for name in task.taps(model):
-        keep = lambda module, args, output, name=name: features.__setitem__(name, output)
-        handles.append(model.get_submodule(name).register_forward_hook(keep))
-    output = model(inputs)
-    for handle in handles:
-        handle.remove()
+    with Taps(model, task.taps(model)) as features:
+        output = model(inputs)
     return features, output
 
 
-def seconds(run: object, *args: object) -> float:
+def seconds(run: Callable[..., object], *args: object) -> float:
+    """Wall-clock time of one call."""
     started = time.perf_counter()
-    assert callable(run)
     run(*args)
     return time.perf_counter() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patches", type=int, default=8)
+    parser.add_argument("--patches", type=int, default=4)
     parser.add_argument("--size", type=int, default=28)
     parser.add_argument("--weights", type=Path, help="default: random weights")
     options = parser.parse_args()
@@ -87,6 +87,8 @@ def main() -> None:
         model, arch, _ = load_network(options.weights)
     task = task_for(arch, config)
     context = Context(model, task.groups(model), task, task.calibration_data(), 0)
+    with torch.no_grad():
+        dense = traced(task, model, task.inputs(context.batch))
     total = dict.fromkeys(("replay", "loop", "unpadded loop"), 0.0)
     started = time.perf_counter()
     score = optin(context)
@@ -95,14 +97,13 @@ def main() -> None:
         units = min(PROBED, group.units)
         probe = Group(**{**group.__dict__, "units": units})
         total["replay"] += seconds(score, probe) * group.units / units
-        total["loop"] += seconds(plain_loop, task, context, group, [0]) / 2 * group.units
+        total["loop"] += seconds(plain_loop, task, context, dense, group, [0]) * group.units
         with true_widths():
             total["unpadded loop"] += (
-                seconds(plain_loop, task, context, group, [0]) / 2 * group.units
+                seconds(plain_loop, task, context, dense, group, [0]) * group.units
             )
-    table = Table(
-        title=f"importance of all units, {options.patches} patches of {options.size}x{options.size}, {torch.get_num_threads()} threads"
-    )
+    patches = f"{options.patches} patches of {options.size}x{options.size}"
+    table = Table(title=f"importance of all units, {patches}, {torch.get_num_threads()} threads")
     for column in ("way", "seconds", "times replay"):
         table.add_column(column, justify="right" if column != "way" else "left")
     for way, value in total.items():

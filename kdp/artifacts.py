@@ -72,6 +72,9 @@ def load(path: Path) -> Artifact:
         if content.get("version") != VERSION:
             raise KdpError(f"{path} has format version {content.get('version')}, not {VERSION}")
         known = {"format", "version", "arch", "params", "record"}
+        if not known <= content.keys():
+            lost = ", ".join(sorted(known - content.keys()))
+            raise KdpError(f"{path} is incomplete: it lacks {lost}")
         extra = {key: value for key, value in content.items() if key not in known}
         return Artifact(content["params"], content["arch"], content["record"], extra)
     return Artifact(_foreign_params(path, content))

@@ -51,11 +51,15 @@ def claim(path: Path) -> Iterator[None]:
     """Hold `path` against other runs of kdp until the block ends.
 
     Raises:
-        KdpError: another run holds it.
+        KdpError: another run holds it, or its folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as error:
+        raise KdpError(f"cannot write {path}: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before may have unlinked what this run opened.

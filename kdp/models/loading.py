@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from kdp.artifacts import Artifact, load
 from kdp.errors import KdpError
-from kdp.models import INFER, build
+from kdp.models import INFER, MODELS, build
 
 Arch = dict[str, Any]
 
@@ -28,6 +29,8 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     if not artifact.params:
         raise KdpError(f"{path} holds no network (it is the output of {_stage(artifact)})")
     arch = artifact.arch or _infer(path, artifact, expected)
+    if arch["name"] not in MODELS:
+        raise KdpError(f"{path} holds {arch['name']!r}, which this version of kdp does not know")
     _compare(path, arch, expected)
     model = build(arch["name"], **arch["args"])
     try:
@@ -44,10 +47,14 @@ def _stage(artifact: Artifact) -> str:
 
 def _infer(path: Path, artifact: Artifact, expected: Arch | None) -> Arch:
     names = [expected["name"]] if expected else list(INFER)
+    asked = expected["args"] if expected else {}
     for name in names:
-        args = INFER[name](artifact.params) if name in INFER else None
+        try:
+            args = INFER[name](artifact.params) if name in INFER else None
+        except (KeyError, ValueError):  # a part that tells a width is not there
+            continue
         if args is not None:
-            return {"name": name, "args": args}
+            return {"name": name, "args": {**asked, **args}}
     raise KdpError(f"{path}: the weights are of no architecture kdp knows ({', '.join(names)})")
 
 
@@ -56,8 +63,19 @@ def _compare(path: Path, arch: Arch, expected: Arch | None) -> None:
         return
     if expected["name"] != arch["name"]:
         raise KdpError(f"{path} holds {arch['name']}, the configuration says {expected['name']}")
-    for key, value in expected["args"].items():
-        if key in arch["args"] and arch["args"][key] != value:
-            raise KdpError(
-                f"{path} has {key}={arch['args'][key]}, the configuration says {key}={value}"
-            )
+    defaults = signature(MODELS[arch["name"]]).parameters
+    for key, wanted in expected["args"].items():
+        found = arch["args"].get(key, defaults[key].default if key in defaults else None)
+        if not _agree(found, wanted):
+            raise KdpError(f"{path} has {key}={found}, the configuration says {key}={wanted}")
+
+
+def _agree(found: Any, wanted: Any) -> bool:
+    """Whether two arguments are equal; one number stands for as many as the other has."""
+    if isinstance(found, (list, tuple)) and isinstance(wanted, (list, tuple)):
+        return list(found) == list(wanted)
+    if isinstance(found, (list, tuple)):
+        return all(value == wanted for value in found)
+    if isinstance(wanted, (list, tuple)):
+        return all(value == found for value in wanted)
+    return bool(found == wanted)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdp.distillation.taps import Taps
 from kdp.errors import KdpError
 from kdp.pruning.groups import Group
 
@@ -104,7 +105,7 @@ class Replay:
                 stack.enter_context(_returning(self.modules[name], outputs, count))
             masked = _masked_gate(self.modules[gate.name], group, gate, units)
             stack.enter_context(_returning(self.modules[gate.name], [(masked, False)], 1))
-            features = stack.enter_context(_tapped(self.modules, self.taps_after(group)))
+            features = stack.enter_context(Taps(self.model, self.taps_after(group)))
             output = self.model(_repeat(self.inputs, count))
         return Trace(output, features)
 
@@ -185,22 +186,6 @@ def _returning(module: nn.Module, outputs: list[tuple[Any, bool]], count: int) -
         yield
     finally:
         del module.forward
-
-
-@contextmanager
-def _tapped(modules: dict[str, nn.Module], names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    features: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            features[name] = output
-
-        return hook
-
-    with ExitStack() as stack:
-        for name in names:
-            stack.callback(modules[name].register_forward_hook(keep(name)).remove)
-        yield features
 
 
 def _masked_gate(module: nn.Module, group: Group, gate: _Call, units: Sequence[int]) -> Tensor:
