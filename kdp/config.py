@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from kdp.errors import KdpError
+
+# KEY=VALUE, +KEY=VALUE, ++KEY=VALUE, ~KEY or ~KEY=VALUE
+_OVERRIDE = re.compile(r"(\+{0,2}[^\s=+~]+=.*)|(~[^\s=]+(=.*)?)", re.DOTALL)
 
 
 class Section(BaseModel):
@@ -86,11 +99,13 @@ class CalibrationConfig(Section):
 class PruneConfig(Section):
     """What is scored, how, and what the search may not do.
 
-    `options` go to the criterion. `min_units` and `round_to` are per kind of group: what a group
+    `options` go to the criterion. `scores` is the file that keeps what it measured, where it is not
+    to lie beside the other outputs. `min_units` and `round_to` are per kind of group: what a group
     keeps at least, and the multiple it keeps (`round_to` never forces below `min_units`).
     """
 
     criterion: str = "optin"
+    scores: Path | None = None
     options: dict[str, Any] = {}
     calibration: CalibrationConfig = CalibrationConfig()
     min_units: dict[str, int] = {}
@@ -132,6 +147,12 @@ class TileConfig(Section):
 
     size: PositiveInt = 256
     overlap: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _moves_on(self) -> TileConfig:
+        if self.overlap >= self.size:
+            raise ValueError(f"overlap ({self.overlap}) must be less than size ({self.size})")
+        return self
 
 
 class Config(Section):
@@ -177,6 +198,9 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    wrong = next((o for o in overrides if not _OVERRIDE.fullmatch(o)), None)
+    if wrong is not None:
+        raise KdpError(f"{path}: the override {wrong!r} is not of the form KEY=VALUE")
     groups: set[str] = set()
     store = ConfigStore.instance()
     _register(path, path.parent, store, groups)
@@ -189,7 +213,9 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
             composed = compose(config_name=path.stem, overrides=fixed)
         return OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise KdpError(f"{path}: {str(error).splitlines()[0]}") from error
+        given = getattr(error, "override", None)
+        where = f" (in the override {given.removeprefix('++')!r})" if given else ""
+        raise KdpError(f"{path}: {str(error).splitlines()[0]}{where}") from error
 
 
 def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
@@ -221,8 +247,10 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "missing":
+        return f"the key {where!r} is needed and missing{more}"
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg']}, got {first['input']!r}{more}"
+        return f"{where}: {first['msg']}, got {reprlib.repr(first['input'])}{more}"
     known = _known_keys(first["loc"][:-1])
     near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"

@@ -158,9 +158,7 @@ class _Plain:
         name = f"blocks.{block}.0"
         tokens = self.norm(_tokens(x), f"{name}.norm")
         centres = self.centres(tokens, name, training)
-        out = torch.stack(
-            [self.iasa(t, centres, name, self.group_sizes[block]) for t in tokens]
-        )
+        out = torch.stack([self.iasa(t, centres, name, self.group_sizes[block]) for t in tokens])
         conv1x1 = self.params[f"{name}.conv1x1.weight"]
         x = x + F.conv2d(_map(out, x), conv1x1)
         return x + self.ffn(x, f"{name}.mlp")
@@ -181,7 +179,7 @@ class _Plain:
         return centres
 
     def iasa(self, tokens: Tensor, centres: Tensor, name: str, group_size: int) -> Tensor:
-        """(N, C) -> (N, C) for one picture: order, attend in groups and to the centres, put back."""
+        """(N, C) -> (N, C) of one picture: order, attend to group and centres, put back."""
         n = len(tokens)
         nearest = [int(F.cosine_similarity(t[None], centres).argmax()) for t in tokens]
         order = sorted(range(n), key=lambda i: nearest[i])
@@ -192,9 +190,9 @@ class _Plain:
             places = order[start : start + size]
             window = mirrored[start : start + 2 * size]
             q = self.linear(tokens[places], f"{name}.iasa_attn.to_q")
-            out[places] = self.attention(
-                q, tokens[window], f"{name}.iasa_attn"
-            ) + self.attention(q, centres, f"{name}.irca_attn")
+            out[places] = self.attention(q, tokens[window], f"{name}.iasa_attn") + self.attention(
+                q, centres, f"{name}.irca_attn"
+            )
         return self.linear(out, f"{name}.iasa_attn.proj")
 
     def attention(self, q: Tensor, source: Tensor, name: str) -> Tensor:

@@ -117,7 +117,7 @@ def test_pairs_follow_a_template(tmp_path: Path) -> None:
 
 def test_a_template_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
     hr, lr = _folders(tmp_path, {"a.png": "a.png"})
-    with pytest.raises(KdpError, match=r"\{name\}.*stem"):
+    with pytest.raises(KdpError, match=r"\{name\}.*\{stem\}"):
         paired(hr, lr, 2, "{name}.png")
 
 

@@ -59,8 +59,7 @@ def test_ssim_by_hand() -> None:
             spread = (window * (p * p + q * q)).sum() - m * m - n * n
             c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
             values.append(
-                (2 * m * n + c1) * (2 * covariance + c2)
-                / ((m * m + n * n + c1) * (spread + c2))
+                (2 * m * n + c1) * (2 * covariance + c2) / ((m * m + n * n + c1) * (spread + c2))
             )
     assert ssim(noisy, clean, border=1) == pytest.approx(np.mean(values), abs=1e-7)
 

@@ -97,7 +97,12 @@ def crop_to_multiple(image: Picture, scale: int) -> Picture:
 def _partner(path: Path, lr: Path, scale: int, templates: Sequence[str]) -> Path:
     if not lr.is_dir():
         raise KdpError(f"the image folder {lr} does not exist")
-    names = [t.format(stem=path.stem, suffix=path.suffix, scale=scale) for t in templates]
+    try:
+        names = [t.format(stem=path.stem, suffix=path.suffix, scale=scale) for t in templates]
+    except (KeyError, IndexError, ValueError) as error:
+        raise KdpError(
+            f"lr_template {templates[0]!r} may hold {{stem}}, {{suffix}} and {{scale}} only"
+        ) from error
     for name in names:
         if (lr / name).is_file():
             return lr / name

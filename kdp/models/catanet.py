@@ -183,7 +183,7 @@ class TAB(nn.Module):
         return x_BCHW + self.mlp(x_BCHW)
 
     def _aggregate(self, x_BCHW: Tensor) -> Tensor:
-        tokens_BNC = self.norm(x_BCHW.flatten(2).transpose(1, 2))
+        tokens_BNC = self.norm(_to_tokens(x_BCHW))
         unit_BNC = F.normalize(tokens_BNC, dim=-1)
         centres_MC = self._centres(tokens_BNC, unit_BNC)
         k_AMD, v_AME = self.irca_attn(centres_MC)
@@ -192,7 +192,7 @@ class TAB(nn.Module):
         out_BNC = self.iasa_attn(tokens_BNC, order_BN, k_AMD, v_AME)
         if self.training:
             self._remember(centres_MC.detach())
-        return out_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[-2:])
+        return _to_map(out_BNC, x_BCHW.shape[-2:])
 
     def _centres(self, tokens_BNC: Tensor, unit_BNC: Tensor) -> Tensor:
         centres_MC = (
@@ -261,8 +261,7 @@ class IASA(nn.Module):
             q_XASD, k_AMD.expand(b * groups, -1, -1, -1), v_AME.expand(b * groups, -1, -1, -1)
         )
         out_BNC = out_XASE.transpose(1, 2).reshape(b, groups * size, -1)[:, :n]
-        index = order_BN.unsqueeze(-1).expand_as(out_BNC)
-        return self.proj(torch.zeros_like(out_BNC).scatter(1, index, out_BNC))
+        return self.proj(_take(out_BNC, order_BN.argsort(dim=-1)))
 
     def _windows(self, x_BTF: Tensor, size: int) -> Tensor:
         """(B, (G+1)*S, A*D) -> (B*G, A, 2*S, D): each group with the one after it."""
@@ -345,11 +344,10 @@ class PreNormFFN(nn.Module):
         self.fn = ConvFFN(dim, neurons)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        tokens_BNC = x_BCHW.flatten(2).transpose(1, 2)
+        tokens_BNC = _to_tokens(x_BCHW)
         if self.fn.neurons:
             tokens_BNC = self.norm(tokens_BNC)
-        out_BNC = self.fn(tokens_BNC, x_BCHW.shape[-2:])
-        return out_BNC.transpose(1, 2).unflatten(2, x_BCHW.shape[-2:])
+        return _to_map(self.fn(tokens_BNC, x_BCHW.shape[-2:]), x_BCHW.shape[-2:])
 
 
 class ConvFFN(nn.Module):
@@ -391,8 +389,7 @@ class DepthwiseConv(nn.Module):
         self.depthwise_conv = nn.Sequential(conv, nn.GELU())
 
     def forward(self, x_BNC: Tensor, size: Sequence[int]) -> Tensor:
-        x_BCHW = x_BNC.transpose(1, 2).unflatten(2, tuple(size))
-        return self.depthwise_conv(x_BCHW).flatten(2).transpose(1, 2)
+        return _to_tokens(self.depthwise_conv(_to_map(x_BNC, size)))
 
 
 def _per_block(name: str, value: int | Sequence[int], depth: int) -> list[int]:
@@ -407,6 +404,15 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _to_tokens(x_BCHW: Tensor) -> Tensor:
+    return x_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _to_map(x_BNC: Tensor, size: Sequence[int]) -> Tensor:
+    # This way round also one picture keeps the strides of channels last, which convolutions need.
+    return x_BNC.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
 
 
 def _reflect_up_to(x_BCHW: Tensor, side: int) -> Tensor:
@@ -448,7 +454,11 @@ def order_tokens(nearest_BN: Tensor) -> Tensor:
 
 
 def _take(x_BNF: Tensor, index_BT: Tensor) -> Tensor:
-    return x_BNF.gather(1, index_BT.unsqueeze(-1).expand(-1, -1, x_BNF.shape[-1]))
+    """Rows of each picture, (B, T, F); whole rows are copied faster than `gather` does."""
+    b, n, f = x_BNF.shape
+    first = torch.arange(0, b * n, n, device=x_BNF.device).unsqueeze(1)
+    rows = x_BNF.reshape(b * n, f).index_select(0, (index_BT + first).flatten())
+    return rows.view(b, -1, f)
 
 
 def _nearest(unit_BNC: Tensor, unit_MC: Tensor) -> Tensor:
@@ -468,7 +478,8 @@ def _refine(unit_BNC: Tensor, centres_MC: Tensor) -> Tensor:
     """One k-means step on the sphere; a centre without tokens keeps its direction."""
     centres_MC = F.normalize(centres_MC, dim=-1)
     nearest = _nearest(unit_BNC, centres_MC).flatten()
-    members_MN = F.one_hot(nearest, len(centres_MC)).to(unit_BNC.dtype).T
-    sums_MC = members_MN @ unit_BNC.flatten(0, 1)
-    filled_M1 = members_MN.any(dim=1, keepdim=True)
+    members_NM = unit_BNC.new_zeros(len(nearest), len(centres_MC))
+    members_NM.scatter_(1, nearest.unsqueeze(1), 1.0)
+    sums_MC = members_NM.T @ unit_BNC.flatten(0, 1)
+    filled_M1 = members_NM.any(dim=0).unsqueeze(1)
     return torch.where(filled_M1, F.normalize(sums_MC, dim=-1), centres_MC)

@@ -44,7 +44,7 @@ def chain_paths(config: Config) -> ChainPaths:
     return ChainPaths(
         pruned=named("pruned"),
         masks=named("pruning_masks"),
-        scores=named(f"scores_{config.prune.criterion}"),
+        scores=config.prune.scores or named(f"scores_{config.prune.criterion}"),
         finetuned=named(f"finetuned_{label}"),
         checkpoint=output.runs / f"{output.name}_finetune_{label}" / "checkpoint.pth",
         rebuilt=named("rebuilt"),

@@ -50,10 +50,15 @@ def _spans(side: int, tiles: TileConfig) -> list[tuple[int, int]]:
 
 
 def _fade(length: int, before: bool, after: bool, tiles: TileConfig, scale: int) -> Tensor:
-    """Weights along a side: they rise and fall over the overlap where a neighbour is."""
+    """Weights along a side: they rise and fall over the overlap where a neighbour is.
+
+    The outermost eighth of the overlap does not count: zero padding shows there.
+    """
     line = torch.ones(length * scale)
     overlap = min(tiles.overlap, length) * scale
-    ramp = (torch.arange(overlap) + 0.5) / max(overlap, 1)
+    margin = overlap // 8
+    ramp = (torch.arange(overlap) + 0.5 - margin) / (overlap - 2 * margin)
+    ramp = ramp.clamp(0, 1)
     if before:
         line[:overlap] *= ramp
     if after:

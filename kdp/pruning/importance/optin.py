@@ -42,7 +42,7 @@ def optin(context: Context, output_share: float = 1.0) -> Scorer:
                 rows = unit_rows(trace.features[name], count)
                 columns.append(manifold_distance(rows, reference))
             else:
-                columns.append(torch.zeros(count))
+                columns.append(trace.output.new_zeros(count))
         reference = replay.dense.output.repeat(count, *[1] * (replay.dense.output.ndim - 1))
         distance = context.task.output_distance(trace.output, reference)
         return torch.stack([*columns, distance.view(count, -1).mean(1)], dim=1)

@@ -1,0 +1,108 @@
+"""The Makefile's chain, with a stand-in for kdp that only notes what it is asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+STAND_IN = """#!/bin/bash
+declare -A target=([prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
+if [ "$1" = paths ]; then
+    echo "TEACHER := w/teacher.pth"
+    echo "PRUNED := w/pruned.pth"
+    echo "MASKS := w/masks.pth"
+    echo "SCORES := w/scores.pth"
+    echo "FINETUNED := w/fine.pth"
+    echo "CHECKPOINT := w/checkpoint.pth"
+    echo "REBUILT := w/small.pth"
+    echo "TABLE := w/t.md"
+    exit
+fi
+echo "$@" >> calls
+[ "$1" = "$(cat failing 2>/dev/null)" ] && exit 1
+touch "${target[$1]}"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose environment is ready and whose kdp is the stand-in."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in (
+        "pyproject.toml",
+        "constraints.txt",
+        "configs/config_catanet.yml",
+        "w/teacher.pth",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    kdp = tmp_path / ".venv" / "bin" / "kdp"
+    kdp.write_text(STAND_IN)
+    kdp.chmod(0o755)
+    (tmp_path / ".venv" / ".ready").touch()
+    return tmp_path
+
+
+def make(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments], cwd=project, capture_output=True, text=True, env=environment
+    )
+
+
+def calls(project: Path) -> list[str]:
+    """The subcommands since the last look."""
+    path = project / "calls"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return [line.split()[0] for line in lines]
+
+
+def test_all_runs_the_chain_once(project: Path) -> None:
+    assert make(project, "all").returncode == 0
+    assert calls(project) == ["prune", "finetune", "rebuild", "compare"]
+    assert "Nothing to be done" in make(project, "all").stdout
+    assert calls(project) == []
+
+
+def test_a_changed_configuration_runs_the_chain_again(project: Path) -> None:
+    make(project)
+    calls(project)
+    later = (project / "w" / "t.md").stat().st_mtime + 5
+    os.utime(project / "configs" / "config_catanet.yml", (later, later))
+    make(project)
+    assert calls(project)[0] == "prune"
+
+
+def test_a_failed_stage_is_where_the_next_run_goes_on(project: Path) -> None:
+    (project / "failing").write_text("finetune")
+    assert make(project).returncode != 0
+    assert calls(project) == ["prune", "finetune"]
+    (project / "failing").unlink()
+    assert make(project).returncode == 0
+    assert calls(project) == ["finetune", "rebuild", "compare"]
+
+
+def test_an_interrupted_fine_tuning_is_resumed(project: Path) -> None:
+    make(project, "prune")
+    calls(project)
+    (project / "w" / "checkpoint.pth").touch()
+    make(project, "finetune")
+    assert "--resume" in (project / "calls").read_text()
+    assert not (project / "w" / "checkpoint.pth").exists()
+
+
+def test_config_and_device_reach_every_stage(project: Path) -> None:
+    other = project / "configs" / "other.yml"
+    other.touch()
+    make(project, "all", "CONFIG=configs/other.yml", "DEVICE=cuda")
+    lines = (project / "calls").read_text().splitlines()
+    assert len(lines) == 4
+    assert all("configs/other.yml" in line and "cuda" in line for line in lines)
