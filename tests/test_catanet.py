@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.attention import attend, true_widths
-from kdp.models.catanet import order_tokens
+from kdp.models.catanet_tab import order_tokens
 from tests.conftest import TINY
 
 WIDTHS = ("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons")

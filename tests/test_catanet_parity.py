@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdp.models import build
+from kdp.models import build, catanet_tab
 from kdp.models.catanet import CATANet
 from tests.conftest import TINY
 
@@ -25,7 +25,7 @@ def unstable_order(monkeypatch: pytest.MonkeyPatch) -> None:
     It sorts without `stable=True`, which orders the tokens of one centre differently and so moves
     the borders between groups; everything else must agree.
     """
-    monkeypatch.setattr("kdp.models.catanet.order_tokens", lambda nearest: nearest.argsort(dim=-1))
+    monkeypatch.setattr(catanet_tab, "order_tokens", lambda nearest: nearest.argsort(dim=-1))
 
 
 def _golden(shared: Path, scale: int) -> tuple[dict[str, Any], CATANet]:

@@ -16,7 +16,7 @@ from kdp.measure.complexity import (
 from kdp.measure.latency import latencies
 from kdp.measure.sparsity import sparsity_of, total
 from kdp.models import build
-from kdp.models.catanet import Attention
+from kdp.models.catanet_layers import Attention
 from tests.conftest import TINY
 
 DIM, HEADS, QK, V, PATCHES, TOKENS = 40, 4, 9, 10, 3, 16
