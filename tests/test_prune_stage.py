@@ -172,7 +172,7 @@ def test_ctrl_c_ends_the_search_in_one_line(folder: Path) -> None:
     ("change", "message"),
     [
         ({"mac_constraint": 0.05}, "cannot be reached"),
-        ({"prune": {**SMALL, "kinds": []}}, "cannot be reached"),
+        ({"prune": {**SMALL, "kinds": []}}, "nothing to prune"),
         ({"mac_constraint": None}, "needs `teacher` and `mac_constraint`"),
         ({"teacher": "missing.pth"}, "missing.pth does not exist"),
         ({"prune": {**SMALL, "criterion": "hessian"}}, "there are: optin"),

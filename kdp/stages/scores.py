@@ -11,7 +11,7 @@ from torch import nn
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import Config
-from kdp.errors import Interrupted
+from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
 from kdp.progress import progress, say
 from kdp.pruning.groups import Group
@@ -110,6 +110,13 @@ def measurement_key(config: Config) -> dict[str, Any]:
 
 
 def prunable(config: Config, task: Task, model: nn.Module) -> list[Group]:
-    """The groups the configuration wants searched; the others keep everything."""
+    """The groups the configuration wants searched; the others keep everything.
+
+    Raises:
+        KdpError: there are none.
+    """
     kinds = config.prune.kinds
-    return [g for g in task.groups(model) if g.units and (kinds is None or g.kind in kinds)]
+    chosen = [g for g in task.groups(model) if g.units and (kinds is None or g.kind in kinds)]
+    if not chosen:
+        raise KdpError("there is nothing to prune: see prune.kinds")
+    return chosen
