@@ -36,12 +36,24 @@ def _options(
 
 @app.command()
 def train(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Train a network, a teacher say."""
+    """Train a network: a teacher, or a student with `distill` and `dynamic`."""
     from kdp.config import load_config
     from kdp.stages.train import train as run
 
     for path in run(load_config(config, overrides or ()), resume).values():
         typer.echo(path)
+
+
+@app.command()
+def teach(config: ConfigOption, overrides: Overrides = None) -> None:
+    """Write down what the teachers say of every training sample, for many trainings."""
+    from kdp.config import load_config
+    from kdp.progress import say
+    from kdp.stages.teach import teach as run
+
+    done = run(load_config(config, overrides or ()))
+    say(f"{done.samples} samples, {done.size / 1e6:.1f} MB; read with distill.teacher.written=true")
+    typer.echo(done.folder)
 
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Artifacts, checkpoints.")]
@@ -83,6 +95,9 @@ def compare(
     images: Annotated[
         Path | None, typer.Option(help="Folder for side-by-side pictures of every sample.")
     ] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="Draw quality against MACs as PNG.")
+    ] = None,
 ) -> None:
     """Quality, parameters, MACs, size and latency of several files in one table."""
     from kdp.files import write_atomic
@@ -90,11 +105,45 @@ def compare(
     from kdp.stages.compare import compare as run
     from kdp.stages.compare import settings
 
-    comparison = run(files, settings(config, values or (), device), images)
+    chosen = settings(config, values or (), device)
+    comparison = run(files, chosen, images)
     tables.show(comparison)
     for path, kind in ((csv_file, "csv"), (json_file, "json"), (markdown_file, "md")):
         if path:
             write_atomic(path, tables.WRITERS[kind](comparison).encode())
+    if plot_file:
+        from kdp.stages.plots import to_png
+
+        write_atomic(plot_file, to_png(comparison, chosen))
+
+
+@app.command()
+def infer(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Artifact or checkpoint.")],
+    pictures: Annotated[
+        list[str], typer.Argument(metavar="PICTURE...", help="Files, folders, quoted patterns.")
+    ],
+    target: Annotated[
+        Path | None,
+        typer.Option("--to", help="Folder to write into (default: photos_x2 beside photos)."),
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--x8", help="Mean over eight flips and turns; eight times the work.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
+    ] = None,
+) -> None:
+    """Super-resolve pictures and write them as PNG."""
+    from kdp.stages.compare import settings
+    from kdp.stages.infer import infer as run
+
+    done = run(file, pictures, settings(None, values or (), device), target, ensemble)
+    for path in done.written:
+        typer.echo(path)
+    if done.unreadable:
+        raise KdpError("; ".join(done.unreadable))
 
 
 @app.command()

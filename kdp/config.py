@@ -32,10 +32,16 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """A network of `kdp.models` and its arguments."""
+    """A network of `kdp.models`, its arguments, and the file its training starts from, if any."""
 
     name: str
     args: dict[str, Any] = {}
+    weights: Path | None = None
+
+    @property
+    def arch(self) -> dict[str, Any]:
+        """Name and arguments, as artifacts keep them."""
+        return {"name": self.name, "args": self.args}
 
 
 class OutputConfig(Section):
@@ -113,24 +119,101 @@ class PruneConfig(Section):
     kinds: list[str] | None = None
 
 
+class PhaseConfig(Section):
+    """A piece of a schedule: linear from `start` to `end`, `until` this part of the run (0..1)."""
+
+    until: float = Field(gt=0, le=1)
+    start: float = Field(ge=0)
+    end: float = Field(ge=0)
+
+
 class LossConfig(Section):
-    """Weight of one distillation loss, its schedule over the run, and its own options."""
+    """Weight of one distillation loss, its schedule over the run, and its own options.
+
+    `phases` are those of the schedule `piecewise` (the three of attention transfer if not given).
+    """
 
     weight: float = Field(1.0, ge=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "piecewise"] = "constant"
+    phases: list[PhaseConfig] | None = None
     options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _phases_follow(self) -> LossConfig:
+        ends = [phase.until for phase in self.phases or ()]
+        if self.phases is not None and self.schedule != "piecewise":
+            raise ValueError("phases belong to the schedule piecewise")
+        if ends and (ends != sorted(set(ends)) or ends[-1] != 1):
+            raise ValueError("the `until` of phases must grow and end at 1")
+        return self
+
+
+class TeacherConfig(Section):
+    """One or several networks to learn from.
+
+    Outputs are averaged, features compared with those of each; `shares` weights the teachers
+    (equal where not given). With `written`, what they say is read from the files of `kdp teach`.
+    """
+
+    weights: Path | list[Path]
+    shares: list[PositiveFloat] | None = None
+    written: bool = False
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, one or several."""
+        return [self.weights] if isinstance(self.weights, Path) else self.weights
+
+    @model_validator(mode="after")
+    def _a_share_each(self) -> TeacherConfig:
+        if not self.paths:
+            raise ValueError("weights names no file")
+        if self.shares is not None and len(self.shares) != len(self.paths):
+            raise ValueError(f"{len(self.shares)} shares for {len(self.paths)} teachers")
+        return self
 
 
 class DistillConfig(Section):
     """What is learnt from the teacher, and where; `task_weight` is that of the ground truth.
 
-    `taps` names the modules whose features are compared (the task's own where not given). The
-    last of the losses gives the fine-tuned network its file name.
+    `teacher` is the file of the whole configuration where not given. `taps` names the modules
+    whose features are compared (the task's own where not given); a mapping where the student's
+    names are not the teacher's. The last of the losses gives the fine-tuned network its file name.
     """
 
+    teacher: TeacherConfig | None = None
     task_weight: float = Field(1.0, ge=0)
     losses: dict[str, LossConfig] = Field(min_length=1)
-    taps: list[str] | None = None
+    taps: list[str] | dict[str, str] | None = None
+
+
+class SparsityConfig(Section):
+    """A loss on the gates: `l1`, or `group_lasso` that empties whole groups; see `dynamic`."""
+
+    kind: Literal["l1", "group_lasso"] = "l1"
+    weight: float = Field(ge=0)
+
+
+class DynamicConfig(Section):
+    """Pruning while training, by learnable gates, down to `mac_constraint`.
+
+    From `start_step` on, every `period` steps, the units within the budget of that moment are
+    chosen anew; the budget falls along a cubic ramp and is `mac_constraint` from `end_step` on.
+    While it falls a removed unit may come back, unless `regrowth` is off.
+    """
+
+    criterion: str = "gate"
+    start_step: int = Field(0, ge=0)
+    end_step: PositiveInt
+    period: PositiveInt = 10
+    regrowth: bool = True
+    loss: SparsityConfig | None = None
+
+    @model_validator(mode="after")
+    def _ends_later(self) -> DynamicConfig:
+        if self.end_step <= self.start_step:
+            raise ValueError(f"end_step ({self.end_step}) must be after start_step")
+        return self
 
 
 class MeasureConfig(Section):
@@ -172,6 +255,7 @@ class Config(Section):
     train: TrainConfig | None = None
     finetune: TrainConfig | None = None
     distill: DistillConfig | None = None
+    dynamic: DynamicConfig | None = None
 
     def plain(self) -> dict[str, Any]:
         """The configuration in plain values, as records keep it."""

@@ -71,12 +71,23 @@ def test_help_lists_every_command() -> None:
     assert not [name for name in INTERFACE if name not in text]
 
 
-COMPARE = ["--config -c", "--csv", "--device", "--images", "--json", "--md", "--set", "<files>"]
+COMPARE = [
+    "--config -c",
+    "--csv",
+    "--device",
+    "--images",
+    "--json",
+    "--md",
+    "--plot",
+    "--set",
+    "<files>",
+]
 LONG = ["--config -c", "--resume", "<overrides>"]
 INTERFACE: dict[str, list[str]] = {
     "calculate-performance": COMPARE,
     "compare": COMPARE,
     "finetune": LONG,
+    "infer": ["--device", "--set", "--to", "--x8", "<file>", "<pictures>"],
     "inspect-weights": ["--json", "--layers --no-layers", "<files>"],
     "kdp": ["--debug", "--version"],
     "paths": ["--config -c", "<overrides>"],

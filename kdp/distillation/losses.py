@@ -1,17 +1,30 @@
-"""Distillation losses: how far what the student computes is from what its teacher computes."""
+"""Distillation losses: how far what the student computes is from what its teacher computes.
+
+A loss is a function of one pair of tensors (student, teacher) that returns a scalar, and a line
+in `LOSSES`. Its keyword-only parameters are the options that a configuration can give; one called
+`random` is handed the generator of the step. Gradients flow to the student.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    create_model,
+)
 from torch import Tensor
 
-from kdp.config import Section
 from kdp.errors import KdpError
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
@@ -20,77 +33,76 @@ Pairs = Mapping[str, tuple[Tensor, Tensor]]
 _EPS = 1e-8
 
 
-class Loss(Section):
-    """One loss; its fields are the options that a configuration can give.
-
-    Called with the pairs and a generator for all that is random in it; returns a scalar, the sum
-    over the pairs. Gradients flow to the student.
+@dataclass(frozen=True)
+class Loss:
+    """An entry of the table.
 
     Attributes:
-        compares: the outputs of the two networks, or their features at the taps.
+        compare: (student, teacher, *, options) -> scalar.
+        of: the outputs of the two networks, or their features at the taps.
+        any_width: the number of channels (dimension 1) may differ between the two; where it may
+            not, features of another width are aligned (see `kdp.distillation.alignment`).
     """
 
-    compares: ClassVar[Literal["output", "features"]] = "features"
+    compare: Callable[..., Tensor]
+    of: Literal["output", "features"]
+    any_width: bool = False
+
+
+@dataclass(frozen=True)
+class BoundLoss:
+    """A loss of the table with its options."""
+
+    loss: Loss
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, pairs: Pairs, random: torch.Generator) -> Tensor:
-        """Compare every pair.
+        """The sum over the pairs, in single precision at least.
 
         Raises:
             KdpError: the shapes of a pair cannot be compared; names the place.
         """
-        terms = [self.compare(place, *pair, random) for place, pair in pairs.items()]
+        options = dict(self.options)
+        if "random" in inspect.signature(self.loss.compare).parameters:
+            options["random"] = random
+        for place, (student, teacher) in pairs.items():
+            self._check(place, student, teacher)
+        terms = [self.loss.compare(_precise(s), _precise(t), **options) for s, t in pairs.values()]
         return torch.stack(terms).sum()
 
-    def compare(
-        self, place: str, student: Tensor, teacher: Tensor, random: torch.Generator
-    ) -> Tensor:
-        """The scalar loss at one place."""
-        raise NotImplementedError
+    def _check(self, place: str, student: Tensor, teacher: Tensor) -> None:
+        mine, wanted = list(student.shape), list(teacher.shape)
+        if self.loss.any_width and min(len(mine), len(wanted)) > 2:
+            del mine[1], wanted[1]
+        if mine != wanted:
+            shapes = f"{tuple(student.shape)} in the student, {tuple(teacher.shape)} in the teacher"
+            raise KdpError(f"cannot compare {place!r}: its shape is {shapes}")
 
 
-class FeatureLoss(Loss):
-    """Mean absolute difference of features of equal shape, summed over the taps."""
-
-    def compare(
-        self, place: str, student: Tensor, teacher: Tensor, random: torch.Generator
-    ) -> Tensor:
-        if student.shape != teacher.shape:
-            raise _mismatch(place, student, teacher)
-        return F.l1_loss(_precise(student), _precise(teacher))
+def mean_absolute(student: Tensor, teacher: Tensor) -> Tensor:
+    """L1: the mean absolute difference."""
+    return F.l1_loss(student, teacher)
 
 
-class OutputLoss(FeatureLoss):
-    """Mean absolute difference of the outputs."""
-
-    compares: ClassVar[Literal["output", "features"]] = "output"
-
-
-class AffinityLoss(Loss):
-    """FAKD (He et al., ICIP 2020): mean |A_s - A_t|, summed over the taps.
+def affinity_transfer(
+    student: Tensor, teacher: Tensor, *, random: torch.Generator, sample: PositiveInt | None = 256
+) -> Tensor:
+    """FAKD (He et al., ICIP 2020): mean |A_s - A_t| over all pairs of positions.
 
     A feature map (B, C, H, W) is normalised at every position over C; A = F^T F, (B, HW, HW),
-    is the cosine similarity of all pairs of positions. C may differ between the networks.
+    is the cosine similarity of all pairs of positions.
 
-    Attributes:
-        sample: rows of A to compare, drawn anew at every call and shared by both networks; the
+    Args:
+        student, teacher: (B, C, ...), of any C each.
+        random: draws the sample.
+        sample: rows of A to compare, drawn anew at every step and shared by both networks; the
             expected loss is the exact one, in sample / HW of the memory. None, or HW and more:
             the exact form.
     """
-
-    sample: PositiveInt | None = 256
-
-    def compare(
-        self, place: str, student: Tensor, teacher: Tensor, random: torch.Generator
-    ) -> Tensor:
-        same = student.shape[0] == teacher.shape[0] and student.shape[2:] == teacher.shape[2:]
-        if student.ndim < 3 or not same:
-            raise _mismatch(place, student, teacher)
-        positions = student[0, 0].numel()
-        rows = None
-        if self.sample is not None and self.sample < positions:
-            drawn = torch.randperm(positions, generator=random)[: self.sample]
-            rows = drawn.to(student.device)
-        return F.l1_loss(affinity(student, rows), affinity(teacher, rows))
+    positions, rows = student[0, 0].numel(), None
+    if sample is not None and sample < positions:
+        rows = torch.randperm(positions, generator=random)[:sample].to(student.device)
+    return F.l1_loss(affinity(student, rows), affinity(teacher, rows))
 
 
 def affinity(feature: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -103,20 +115,53 @@ def affinity(feature: Tensor, rows: Tensor | None = None) -> Tensor:
     Returns:
         (B, K, N), or (B, N, N).
     """
-    x_BCN = _precise(feature).flatten(2)
+    x_BCN = feature.flatten(2)
     unit_BCN: Tensor = x_BCN / (x_BCN.norm(dim=1, keepdim=True) + _EPS)
     unit_BCK = unit_BCN if rows is None else unit_BCN.index_select(2, rows)
     return unit_BCK.transpose(1, 2) @ unit_BCN
 
 
-LOSSES: dict[str, type[Loss]] = {
-    "output": OutputLoss,
-    "feature": FeatureLoss,
-    "fakd": AffinityLoss,
+def attention_transfer(student: Tensor, teacher: Tensor, *, p: PositiveFloat = 2.0) -> Tensor:
+    """Attention transfer (Zagoruyko and Komodakis 2017): ||A_t - A_s||_2 / N of one layer.
+
+    The attention map of a picture, A = sum_c |F_c|^p, is divided by its L2 norm over the
+    positions; the norm of the difference is over the whole batch of N.
+
+    Args:
+        student, teacher: (N, C, ...), of any C each.
+        p: the power.
+    """
+    difference = attention_map(teacher, p) - attention_map(student, p)
+    return torch.linalg.vector_norm(difference) / len(student)
+
+
+def attention_map(feature: Tensor, p: float) -> Tensor:
+    """Where a layer looks: (N, C, ...) -> (N, positions), of L2 norm 1."""
+    a_NP = feature.abs().pow(p).sum(1).flatten(1)
+    return a_NP / (a_NP.norm(dim=1, keepdim=True) + _EPS)
+
+
+def logits(student: Tensor, teacher: Tensor, *, temperature: PositiveFloat = 4.0) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)) (Hinton et al. 2015).
+
+    Args:
+        student, teacher: (B, classes, ...); the mean is over the rest of the dimensions.
+        temperature: T.
+    """
+    log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher))
+    return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()
+
+
+LOSSES: dict[str, Loss] = {
+    "output": Loss(mean_absolute, of="output"),
+    "logits": Loss(logits, of="output"),
+    "feature": Loss(mean_absolute, of="features"),
+    "fakd": Loss(affinity_transfer, of="features", any_width=True),
+    "attention_transfer": Loss(attention_transfer, of="features", any_width=True),
 }
 
 
-def make_loss(name: str, options: Mapping[str, Any]) -> Loss:
+def make_loss(name: str, options: Mapping[str, Any]) -> BoundLoss:
     """A loss of the table with its options.
 
     Raises:
@@ -126,22 +171,29 @@ def make_loss(name: str, options: Mapping[str, Any]) -> Loss:
         near = difflib.get_close_matches(name, LOSSES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(LOSSES)}"
         raise KdpError(f"distill.losses: no loss is called {name!r}; {hint}")
+    schema = _options(LOSSES[name].compare)
     try:
-        return LOSSES[name].model_validate(dict(options))
+        return BoundLoss(LOSSES[name], schema.model_validate(dict(options)).model_dump())
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(LOSSES[name].model_fields) or "none"
+        known = ", ".join(schema.model_fields) or "none"
         raise KdpError(
             f"distill.losses.{name}.options.{option}: {first['msg']} (options: {known})"
         ) from error
 
 
+def _options(compare: Callable[..., Tensor]) -> type[BaseModel]:
+    """The schema of a loss's options, from its keyword-only parameters."""
+    hints = get_type_hints(compare, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints[name], parameter.default)
+        for name, parameter in inspect.signature(compare).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "random"
+    }
+    return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+
+
 def _precise(feature: Tensor) -> Tensor:
     """At least single precision: features come in half under mixed precision."""
     return feature.to(torch.promote_types(feature.dtype, torch.float32))
-
-
-def _mismatch(place: str, student: Tensor, teacher: Tensor) -> KdpError:
-    shapes = f"{tuple(student.shape)} in the student and {tuple(teacher.shape)} in the teacher"
-    return KdpError(f"cannot compare {place!r}: its shape is {shapes}")

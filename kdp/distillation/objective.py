@@ -1,17 +1,18 @@
-"""What a student minimises: the loss of its task and what it learns from a teacher."""
+"""What a student minimises: the loss of its task and what it learns from its teachers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from kdp.config import DistillConfig
-from kdp.distillation.losses import Pairs, make_loss
+from kdp.distillation.alignment import Alignments, widths_of
+from kdp.distillation.losses import BoundLoss, Pairs, make_loss
 from kdp.distillation.schedules import factor
 from kdp.distillation.taps import Taps
-from kdp.distillation.teacher import Teacher
+from kdp.distillation.teacher import Source, Targets
 from kdp.errors import KdpError
 
 Batch = dict[str, Tensor]
@@ -21,17 +22,22 @@ class Distiller:
     """task_weight * task loss + the sum of weight * schedule * distillation loss.
 
     Called as the training loop calls an objective: (model, batch, step) -> the total and its
-    parts by name, unweighted: `task` and one for each loss of the configuration.
+    parts by name, unweighted: `task` and one for each loss of the configuration. Outputs are
+    compared with the mean output of the teachers, features with those of each, by its share.
 
     Args:
         config: losses, weights, schedules.
         student: the network before any wrapper; features are read off its own modules.
-        teacher: frozen here.
-        taps: modules whose features are compared, in both networks.
+        teachers: say what there is to learn of a batch.
+        taps: modules of the student whose features are compared -> those of the teachers.
         inputs: what the networks read, out of a batch.
         task_loss: (output, batch) -> the loss against the ground truth.
         steps: of the whole run.
         seed: of what the losses draw; a step draws the same whenever it runs.
+        probe: a batch to see the widths of the features with.
+
+    Attributes:
+        alignments: learn with the student, one set per teacher.
 
     Raises:
         KdpError: an unknown loss, option or tap.
@@ -41,43 +47,76 @@ class Distiller:
         self,
         config: DistillConfig,
         student: nn.Module,
-        teacher: nn.Module,
-        taps: Sequence[str],
+        teachers: Source,
+        taps: Mapping[str, str],
         inputs: Callable[[Batch], Tensor],
         task_loss: Callable[[Tensor, Batch], Tensor],
         steps: int,
         seed: int,
+        probe: Batch,
     ) -> None:
         self.config, self.inputs, self.task_loss = config, inputs, task_loss
-        self.steps, self.seed = steps, seed
+        self.steps, self.seed, self.teachers = steps, seed, teachers
         self.losses = {name: make_loss(name, c.options) for name, c in config.losses.items()}
-        needed = any(loss.compares == "features" for loss in self.losses.values())
-        names = taps if needed else ()
-        if needed and not names:
+        needed = compares_features(config)
+        if needed and not taps:
             raise KdpError("distill.taps: a loss compares features, but no module is named")
-        self.names = tuple(names)
-        self.taps, self.teacher = Taps(student, names), Teacher(teacher, names)
+        self.names = dict(taps) if needed else {}
+        self.taps = Taps(student, list(self.names))
+        self.alignments = nn.ModuleList()
+        if self.names:
+            self.alignments.extend(self._alignments(student, probe))
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = self.inputs(batch)
         with self.taps as features:
-            output = model(inputs)
-        target, targets = self.teacher(inputs)
-        pairs: dict[str, Pairs] = {
-            "output": {"output": (output, target)},
-            "features": {name: (_ran(features, name), _ran(targets, name)) for name in self.names},
-        }
+            output = model(self.inputs(batch))
+        targets = self.teachers(batch)
         parts = {"task": self.task_loss(output, batch)}
-        for name, loss in self.losses.items():
-            parts[name] = loss(pairs[loss.compares], self._random(step))
+        outputs: Pairs = {"output": (output, targets.output)}
+        pairs = self._pairs(features, targets)
+        for name, bound in self.losses.items():
+            parts[name] = (
+                bound(outputs, self._random(step))
+                if bound.loss.of == "output"
+                else self._of_features(bound, pairs, step)
+            )
         return self._total(parts, step), parts
+
+    def _of_features(self, bound: BoundLoss, pairs: list[Pairs], step: int) -> Tensor:
+        total = torch.zeros((), device=next(iter(pairs[0].values()))[0].device)
+        for share, own, aligned in zip(self.teachers.shares, pairs, self.alignments, strict=True):
+            compared = own if bound.loss.any_width else aligned(own)
+            total = total + share * bound(compared, self._random(step))
+        return total
+
+    def _pairs(self, features: dict[str, Tensor], targets: Targets) -> list[Pairs]:
+        """Features of the student beside those of each teacher, by the student's names."""
+        return [
+            {mine: (_ran(features, mine), _ran(theirs, name)) for mine, name in self.names.items()}
+            for theirs in targets.features
+        ]
+
+    @torch.no_grad()
+    def _alignments(self, student: nn.Module, probe: Batch) -> list[Alignments]:
+        training = student.training
+        with self.taps as features:
+            student.eval()(self.inputs(probe))
+        student.train(training)
+        pairs = self._pairs(features, self.teachers(probe))
+        return [
+            Alignments(
+                widths_of({name: pair[0] for name, pair in own.items()}),
+                widths_of({name: pair[1] for name, pair in own.items()}),
+            )
+            for own in pairs
+        ]
 
     def _total(self, parts: dict[str, Tensor], step: int) -> Tensor:
         total = self.config.task_weight * parts["task"]
         for name, config in self.config.losses.items():
-            weight = config.weight * factor(config.schedule, step, self.steps)
+            weight = config.weight * factor(config, step, self.steps)
             total = total + weight * parts[name]
         return total
 
@@ -85,7 +124,16 @@ class Distiller:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 
 
-def _ran(features: dict[str, Tensor], name: str) -> Tensor:
+def compares_features(config: DistillConfig) -> bool:
+    """Whether any of the losses needs taps.
+
+    Raises:
+        KdpError: an unknown loss or option.
+    """
+    return any(make_loss(n, c.options).loss.of == "features" for n, c in config.losses.items())
+
+
+def _ran(features: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in features:
         raise KdpError(f"distill.taps: the module {name!r} does not run; name another")
     return features[name]

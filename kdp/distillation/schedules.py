@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import pairwise
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
-}
-"""Factor of the weight, given the part of the run that is done (0..1)."""
+from kdp.config import LossConfig, PhaseConfig
+
+ATTENTION_PHASES = (
+    PhaseConfig(until=40 / 150, start=2.0, end=0.0),
+    PhaseConfig(until=100 / 150, start=0.3, end=0.0),
+    PhaseConfig(until=1.0, start=0.05, end=0.05),
+)
+"""Attention transfer in three phases, as the YOLO11 study weights it over 150 epochs."""
 
 
-def factor(schedule: str, step: int, steps: int) -> float:
-    """Factor of a loss at a step.
+def factor(config: LossConfig, step: int, steps: int) -> float:
+    """Factor of a loss's weight at a step.
+
+    `linear` and `cosine` fall from 1 to 0; `piecewise` is linear inside each of `phases`.
 
     Args:
-        schedule: a key of `SCHEDULES`; `linear` and `cosine` fall from 1 to 0.
+        config: schedule and phases are read.
         step: counted from 0.
         steps: of the whole run; the factor at this step would be the schedule's last.
     """
-    return SCHEDULES[schedule](min(step / steps, 1.0))
+    done = min(step / steps, 1.0)
+    if config.schedule == "linear":
+        return 1.0 - done
+    if config.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+    if config.schedule == "piecewise":
+        return _piecewise(config.phases or ATTENTION_PHASES, done)
+    return 1.0
+
+
+def _piecewise(phases: Sequence[PhaseConfig], done: float) -> float:
+    """A phase holds from where the one before ends, included, to its own end, excluded."""
+    ends = [0.0, *(phase.until for phase in phases)]
+    for phase, (begin, end) in zip(phases, pairwise(ends), strict=True):
+        if done < end:
+            return phase.start + (phase.end - phase.start) * (done - begin) / (end - begin)
+    return phases[-1].end

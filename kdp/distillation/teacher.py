@@ -1,13 +1,49 @@
-"""The network that is learnt from."""
+"""The networks that are learnt from: one or several, running or written down."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kdp.distillation.taps import Taps
+
+Batch = Mapping[str, Tensor]
+PREFIX = "teacher."
+"""Of what `kdp teach` wrote down, among the entries of a batch."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What teachers make of a batch.
+
+    Attributes:
+        output: the mean of their outputs (of their logits, where they classify), by share.
+        features: of each teacher, by the name of the tap in the teacher.
+    """
+
+    output: Tensor
+    features: list[dict[str, Tensor]]
+
+    def flat(self) -> dict[str, Tensor]:
+        """One dict, as a batch carries it."""
+        named = {
+            f"{PREFIX}{number}.{tap}": feature
+            for number, features in enumerate(self.features)
+            for tap, feature in features.items()
+        }
+        return {f"{PREFIX}output": self.output, **named}
+
+
+class Source(Protocol):
+    """Where targets come from; `shares` are the weights of the teachers and sum to 1."""
+
+    shares: list[float]
+
+    def __call__(self, batch: Batch) -> Targets: ...
 
 
 class Teacher:
@@ -35,3 +71,55 @@ class Teacher:
         with self.taps as features:
             output = self.model(inputs)
         return output, features
+
+
+class Ensemble:
+    """Teachers that run beside the student.
+
+    Args:
+        models: one or several; frozen in place.
+        names: the modules whose features are wanted, in every teacher.
+        inputs: what networks read, out of a batch.
+        shares: relative weight of each; equal where not given.
+
+    Raises:
+        KdpError: a teacher has no such module.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        names: Sequence[str],
+        inputs: Callable[[dict[str, Tensor]], Tensor],
+        shares: Sequence[float] | None = None,
+    ) -> None:
+        self.teachers = [Teacher(model, names) for model in models]
+        self.inputs = inputs
+        given = shares or [1.0] * len(models)
+        self.shares = [share / sum(given) for share in given]
+
+    def __call__(self, batch: Batch) -> Targets:
+        x = self.inputs(dict(batch))
+        found = [teacher(x) for teacher in self.teachers]
+        weighted = [share * out for share, (out, _) in zip(self.shares, found, strict=True)]
+        output = found[0][0] if len(found) == 1 else torch.stack(weighted).sum(0)
+        return Targets(output, [features for _, features in found])
+
+
+class Written:
+    """Targets that `kdp teach` wrote down and the data set added to each sample.
+
+    Args:
+        shares: relative weight of each teacher.
+    """
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        self.shares = [share / sum(shares) for share in shares]
+
+    def __call__(self, batch: Batch) -> Targets:
+        features: list[dict[str, Tensor]] = [{} for _ in self.shares]
+        for key, tensor in batch.items():
+            number, _, tap = key.removeprefix(PREFIX).partition(".")
+            if key.startswith(PREFIX) and tap:
+                features[int(number)][tap] = tensor
+        return Targets(batch[f"{PREFIX}output"], features)

@@ -92,13 +92,32 @@ def search(
     mac_constraint: float,
     limits: Limits,
 ) -> Plan:
+    """`plan`, where something must go.
+
+    Raises:
+        KdpError: the budget cannot be reached, or nothing would be removed.
+    """
+    found = plan(groups, scores, costs, count, mac_constraint, limits)
+    if found.macs >= found.dense_macs:
+        raise KdpError(f"mac_constraint={mac_constraint} removes nothing")
+    return found
+
+
+def plan(
+    groups: Sequence[Group],
+    scores: Scores,
+    costs: Mapping[str, float],
+    count: Count,
+    mac_constraint: float,
+    limits: Limits,
+) -> Plan:
     """Masks that keep the most importance within `mac_constraint` of the dense MACs.
 
     Unit costs decide the order; the true count decides how far to go, so that costs which change
     as other groups shrink are taken as they are.
 
     Raises:
-        KdpError: the budget cannot be reached, or nothing would be removed.
+        KdpError: the budget cannot be reached.
     """
     steps = _ordered_steps(groups, scores, costs, limits)
     kept = {group.name: group.units for group in groups}
@@ -107,11 +126,9 @@ def search(
     needed = _steps_needed(steps, groups, count, budget)
     for step in steps[:needed]:
         kept[step.group] = step.kept
-    kept = _fill(kept, steps[:needed], count, budget)
+    kept = _filled(kept, steps[:needed], costs, count, budget)
     masks = _masks(groups, scores, kept)
     macs = count(kept)
-    if macs >= dense:
-        raise KdpError(f"mac_constraint={mac_constraint} removes nothing")
     planned = dense - sum(costs[g.name] * (g.units - kept[g.name]) for g in groups)
     return Plan(masks, planned, macs, dense, _kept_share(groups, scores, masks))
 
@@ -164,6 +181,19 @@ def _steps_needed(
             f"and the parts that are not pruned allow is {macs(len(steps)) / macs(0):.3g}"
         )
     return bisect_left(range(len(steps)), True, key=lambda number: macs(number) <= budget)
+
+
+def _filled(
+    kept: Kept, taken: Sequence[_Step], costs: Mapping[str, float], count: Count, budget: float
+) -> Kept:
+    """`_fill` by the sum of unit costs; by counting every step only where that sum errs."""
+    base = count(kept)
+
+    def estimate(now: Mapping[str, int]) -> int:
+        return base + round(sum(costs[name] * (now[name] - kept[name]) for name in kept))
+
+    quick = _fill(kept, taken, estimate, budget)
+    return quick if count(quick) <= budget else _fill(kept, taken, count, budget)
 
 
 def _fill(kept: Kept, taken: Sequence[_Step], count: Count, budget: float) -> Kept:

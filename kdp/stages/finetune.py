@@ -10,16 +10,14 @@ from torch import nn
 
 from kdp.artifacts import Artifact, save
 from kdp.config import Config
-from kdp.distillation.objective import Distiller
 from kdp.errors import KdpError
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, Masks
 from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
+from kdp.stages.distil import lesson
 from kdp.stages.paths import chain_paths, loss_label
-from kdp.stages.train import ground_truth, make_job, stage_record
+from kdp.stages.train import make_job, stage_record
 from kdp.tasks import task_for
-from kdp.tasks.base import Task
-from kdp.training.job import Objective
 from kdp.training.loop import fit
 from kdp.training.processes import claim_once, is_main
 
@@ -44,13 +42,11 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
     masks = load_masks(paths.masks, groups)
     check_removed(model, groups, masks, str(paths.pruned))
     torch.manual_seed(config.seed)
-    objective = make_objective(task, model, config)
-    parents = [paths.pruned, paths.masks]
-    if config.distill and config.teacher:
-        parents.append(config.teacher)
+    learnt = lesson(task, model, config, config.finetune.steps)
+    parents = [paths.pruned, paths.masks, *learnt.parents]
     stage = f"finetune_{loss_label(config)}"
-    job = make_job(task, model, config, config.finetune, stage, objective, parents)
-    job.after_step = lambda network: zero_removed(network, groups, masks)
+    job = make_job(task, model, config, config.finetune, stage, learnt, parents)
+    job.after_step = lambda network, step: zero_removed(network, groups, masks)
     with claim_once(paths.finetuned):
         result = fit(job, resume)
         if is_main():
@@ -72,26 +68,3 @@ def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str
             f"{what} has weights other than zero where the masks remove units: network and masks "
             "are not of one `kdp prune`"
         )
-
-
-def make_objective(task: Task, student: nn.Module, config: Config) -> Objective:
-    """What `finetune` minimises.
-
-    Raises:
-        KdpError: there is no teacher to distil from, or a loss or tap is wrong.
-    """
-    if config.distill is None or config.finetune is None:
-        return ground_truth(task)
-    if config.teacher is None:
-        raise KdpError("the section `distill` needs `teacher`, the file to learn from")
-    teacher, _, _ = load_network(config.teacher)
-    return Distiller(
-        config.distill,
-        student,
-        teacher,
-        taps=config.distill.taps or task.taps(student),
-        inputs=task.inputs,
-        task_loss=task.loss,
-        steps=config.finetune.steps,
-        seed=config.seed,
-    )

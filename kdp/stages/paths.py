@@ -21,6 +21,8 @@ class ChainPaths:
         scores: importance of every unit, by the configured criterion.
         finetuned: fine-tuned, removed units still zero; named by the distillation loss.
         checkpoint: what an interrupted fine-tuning goes on from.
+        trained: what `train` writes.
+        training: what an interrupted training goes on from.
         rebuilt: physically smaller.
         table: the comparison, as Markdown.
     """
@@ -30,6 +32,8 @@ class ChainPaths:
     scores: Path
     finetuned: Path
     checkpoint: Path
+    trained: Path
+    training: Path
     rebuilt: Path
     table: Path
 
@@ -47,9 +51,16 @@ def chain_paths(config: Config) -> ChainPaths:
         scores=config.prune.scores or named(f"scores_{config.prune.criterion}"),
         finetuned=named(f"finetuned_{label}"),
         checkpoint=output.runs / f"{output.name}_finetune_{label}" / "checkpoint.pth",
+        trained=output.dir / f"{output.name}.pth",
+        training=output.runs / f"{output.name}_train" / "checkpoint.pth",
         rebuilt=named("rebuilt"),
         table=output.runs / output.name / "compare.md",
     )
+
+
+def targets_folder(config: Config) -> Path:
+    """Where `kdp teach` writes."""
+    return config.output.runs / f"{config.output.name}_taught"
 
 
 def make_variables(config: Config) -> str:

@@ -58,11 +58,11 @@ def prune(config: Config, resume: bool = False) -> Pruned:
         raise KdpError("kdp prune needs `teacher` and `mac_constraint`")
     started = time.time()
     paths = chain_paths(config)
-    expected = config.model.model_dump() if config.model else None
+    expected = config.model.arch if config.model else None
     model, arch, _ = load_network(config.teacher, expected)
     task = task_for(arch, config)
     groups = task.groups(model)
-    _check_kinds(groups, config.prune)
+    check_kinds(groups, config.prune)
     with claim(paths.masks):
         measurements = Measurements(paths.scores, measurement_key(config), resume)
         chosen = prunable(config, task, model)
@@ -124,18 +124,27 @@ def macs_by_width(
     return lambda kept: counted(tuple({**full, **kept}.values()))
 
 
-def _check_kinds(groups: list[Group], settings: PruneConfig) -> None:
+def check_kinds(groups: list[Group], settings: PruneConfig) -> None:
+    """Make sure that limits name kinds of groups that there are.
+
+    Raises:
+        KdpError: one does not exist.
+    """
     kinds = {group.kind for group in groups}
     named = {*settings.min_units, *settings.round_to, *(settings.kinds or ())}
     for kind in sorted(named - kinds):
         raise KdpError(f"no kind of group is called {kind!r}; there are: {sorted(kinds)}")
 
 
-def _check_budget(plan: Plan, mac_constraint: float, largest_step: float) -> None:
-    """The promise of the stage: the budget holds, and is used up but for less than one unit
+def missed(macs: int, dense: int, mac_constraint: float, largest_step: float) -> bool:
+    """The promise of a search: the budget holds, and is used up but for less than one unit
     (or one multiple of `round_to`)."""
-    budget = mac_constraint * plan.dense_macs
-    if not budget - largest_step <= plan.macs <= budget:
+    budget = mac_constraint * dense
+    return not budget - largest_step <= macs <= budget
+
+
+def _check_budget(plan: Plan, mac_constraint: float, largest_step: float) -> None:
+    if missed(plan.macs, plan.dense_macs, mac_constraint, largest_step):
         raise KdpError(
             f"the search kept {plan.macs / plan.dense_macs:.4f} of the MACs, which misses "
             f"mac_constraint={mac_constraint} by more than one unit (see min_units, round_to)"

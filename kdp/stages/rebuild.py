@@ -34,7 +34,8 @@ def rebuild(
     masks_path: Path | None = None,
     target: Path | None = None,
 ) -> Rebuilt:
-    """Cut the removed units out; by default of the fine-tuned network of the configuration.
+    """Cut the removed units out; by default of the fine-tuned network of the configuration,
+    or of the one that was pruned while it trained.
 
     Raises:
         KdpError: files are missing or do not belong together, or the rebuilt network's output on
@@ -42,7 +43,8 @@ def rebuild(
     """
     started = time.time()
     paths = chain_paths(config)
-    source, masks_path = source or paths.finetuned, masks_path or paths.masks
+    source = source or (paths.trained if config.dynamic else paths.finetuned)
+    masks_path = masks_path or paths.masks
     target = target or paths.rebuilt
     model, arch, artifact = load_network(source)
     task = task_for(arch, config)

@@ -1,4 +1,4 @@
-"""`kdp train`: a network from scratch or from given weights, on its ground truth."""
+"""`kdp train`: a network from scratch or given weights, on its ground truth and from teachers."""
 
 from __future__ import annotations
 
@@ -8,68 +8,89 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdp.artifacts import Artifact, make_record, save
-from kdp.config import Config, TrainConfig
+from kdp.config import Config, ModelConfig, TrainConfig
 from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.models import build
+from kdp.models.loading import Arch, load_network
+from kdp.stages.distil import Lesson, lesson
+from kdp.stages.dynamic import Dynamic, add_dynamic, prune_while_training, save_masks
+from kdp.stages.paths import chain_paths
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
-from kdp.training.job import Job, Objective, Result
+from kdp.training.job import Job, Result
 from kdp.training.loop import fit
 from kdp.training.processes import claim_once, is_main
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Path]:
-    """Train `model` as `train` says.
+    """Train `model` as `train` says, from teachers too where there is `distill`.
 
     Writes `{dir}/{name}.pth` (the best validation) and `{dir}/{name}_last.pth`, and in
-    `{runs}/{name}_train/` the checkpoint and the curves.
+    `{runs}/{name}_train/` the checkpoint and the curves. With `dynamic` the network is pruned
+    meanwhile: removed units are zero in both files, and the masks are written beside them.
 
     Raises:
         KdpError: a section is missing, or whatever the loop raises.
     """
     if config.model is None or config.train is None:
         raise KdpError("kdp train needs the sections `model` and `train`")
-    started = time.time()
-    arch: dict[str, Any] = {"name": config.model.name, "args": config.model.args}
-    paths = {
-        "best": config.output.dir / f"{config.output.name}.pth",
-        "last": config.output.dir / f"{config.output.name}_last.pth",
-    }
+    started, paths = time.time(), chain_paths(config)
     torch.manual_seed(config.seed)
+    model, arch = starting_point(config.model)
     task = task_for(arch, config)
-    model = build(arch["name"], **arch["args"])
-    job = make_job(task, model, config, config.train, "train", ground_truth(task))
-    with claim_once(paths["best"]):
+    learnt = lesson(task, model, config, config.train.steps)
+    dynamic = add_dynamic(config, task, model, arch) if config.dynamic else None
+    weights = [config.model.weights] if config.model.weights else []
+    parents = [*weights, *learnt.parents]
+    job = make_job(task, model, config, config.train, "train", learnt, parents)
+    if dynamic:
+        prune_while_training(job, dynamic)
+    with claim_once(paths.trained):
         result = fit(job, resume)
         if is_main():
-            _save(result, arch, paths, config, started)
-    return paths
+            return _save(result, arch, dynamic, config, started, parents)
+    return {}
+
+
+def starting_point(section: ModelConfig) -> tuple[nn.Module, Arch]:
+    """The network before its first step: new, or with the weights of a file.
+
+    Raises:
+        KdpError: the file does not hold what `model` says.
+    """
+    if section.weights is None:
+        return build(section.name, **section.args), section.arch
+    model, arch, _ = load_network(section.weights, section.arch)
+    return model, arch
 
 
 def _save(
-    result: Result, arch: dict[str, Any], paths: dict[str, Path], config: Config, started: float
-) -> None:
+    result: Result,
+    arch: Arch,
+    dynamic: Dynamic | None,
+    config: Config,
+    started: float,
+    parents: Sequence[Path],
+) -> dict[str, Path]:
+    paths = chain_paths(config)
+    last = paths.trained.with_stem(f"{paths.trained.stem}_last")
+    written = {"best": paths.trained, "last": last}
     for key, params, metrics in (
         ("best", result.best, result.best_metrics),
         ("last", result.last, result.last_metrics),
     ):
-        record = stage_record("train", config, result, metrics, started)
-        save(paths[key], Artifact(params, arch, record))
-
-
-def ground_truth(task: Task) -> Objective:
-    """The objective that knows no teacher."""
-
-    def objective(
-        network: nn.Module, batch: dict[str, Tensor], step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return task.loss(network(task.inputs(batch)), batch), {}
-
-    return objective
+        record = stage_record("train", config, result, metrics, started, parents)
+        if dynamic:
+            params, masks = dynamic.plain(params)
+        save(written[key], Artifact(params, arch, record))
+    if dynamic:
+        save_masks(paths.masks, dynamic, masks, config, record)
+        written["masks"] = paths.masks
+    return written
 
 
 def make_job(
@@ -78,7 +99,7 @@ def make_job(
     config: Config,
     settings: TrainConfig,
     stage: str,
-    objective: Objective,
+    learnt: Lesson,
     parents: Sequence[Path] = (),
 ) -> Job:
     """The job of a stage that trains.
@@ -89,13 +110,13 @@ def make_job(
         config: the whole configuration.
         settings: its section for this stage.
         stage: names the folder of the run.
-        objective: what is minimised.
+        learnt: what is minimised, and on what.
         parents: files the stage starts from; a run resumes only with the same ones.
     """
     return Job(
         model=model,
-        data=task.training_data,
-        objective=objective,
+        data=learnt.data,
+        objective=learnt.objective,
         validate=task.evaluate,
         headline=task.headline,
         settings=settings,
@@ -103,6 +124,7 @@ def make_job(
         seed=config.seed,
         device=config.device,
         workers=config.data.workers,
+        extra=learnt.extra,
         signature=signature(config, settings, parents),
     )
 
@@ -115,7 +137,9 @@ def signature(
     Not the number of steps, which may grow, nor what says how often to look.
     """
     plain = config.plain()
-    keep = ("seed", "model", "teacher", "data", "distill", "evaluation")
+    keep = ["seed", "model", "teacher", "data", "distill", "evaluation"]
+    if config.dynamic:
+        keep += ["dynamic", "mac_constraint", "prune"]
     free = {"steps", "validate_every", "checkpoint_every", "log_every", "trackers"}
     return {
         **{key: plain[key] for key in keep},

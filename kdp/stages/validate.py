@@ -86,7 +86,7 @@ def _output(found: _Found) -> str:
 def _network(found: _Found) -> str:
     """The teacher, or the network to train, and that the budget and taps fit it."""
     config = found.config
-    expected = config.model.model_dump() if config.model else None
+    expected = config.model.arch if config.model else None
     if config.teacher is not None and config.train is None:
         found.model, found.arch, _ = load_network(config.teacher, expected)
         source = str(config.teacher)

@@ -21,6 +21,7 @@ from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.catanet_groups import catanet_groups
 from kdp.tasks.crops import comparison
+from kdp.tasks.ensemble import self_ensemble
 from kdp.tasks.tiles import upscale_image
 
 
@@ -94,10 +95,20 @@ class SuperResolution:
         mean = np.mean(scores, axis=0)
         return {"psnr": float(mean[0]), "ssim": float(mean[1])}
 
-    def upscale(self, model: nn.Module, lr: np.ndarray) -> np.ndarray:
-        """Super-resolve an (h, w, 3) uint8 picture; tiles where it is large."""
-        device = next(model.parameters()).device
-        output = upscale_image(model, to_tensor(lr).to(device), self.scale, self.config.tiles)
+    def upscale(self, model: nn.Module, lr: np.ndarray, ensemble: bool = False) -> np.ndarray:
+        """Super-resolve an (h, w, 3) uint8 picture; tiles where it is large.
+
+        Args:
+            model: in eval mode.
+            lr: the picture.
+            ensemble: take the mean over the picture's eight orientations, before rounding.
+        """
+
+        def run(picture_CHW: Tensor) -> Tensor:
+            return upscale_image(model, picture_CHW, self.scale, self.config.tiles)
+
+        picture = to_tensor(lr).to(next(model.parameters()).device)
+        output = self_ensemble(run, picture) if ensemble else run(picture)
         return (output * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     def comparison_images(

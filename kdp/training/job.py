@@ -34,7 +34,8 @@ class Job:
         device: "auto", "cpu", "cuda", ...
         workers: processes that load data.
         extra: modules that learn beside the model and are not part of it.
-        after_step: called on the model after every update, before it is averaged.
+        after_step: (model, steps done), called after every update, before it is averaged.
+        best_from: a validation counts as the best from this step on; the last one always does.
         signature: what a checkpoint must agree on to be resumed.
     """
 
@@ -49,7 +50,8 @@ class Job:
     device: str = "auto"
     workers: int = 0
     extra: nn.Module = field(default_factory=nn.Module)
-    after_step: Callable[[nn.Module], None] = lambda model: None
+    after_step: Callable[[nn.Module, int], None] = lambda model, step: None
+    best_from: int = 0
     signature: dict[str, Any] = field(default_factory=dict)
 
 

@@ -129,7 +129,7 @@ class _Run:
             self.accelerator.clip_grad_norm_(learned, self.settings.clip_norm)
         self.optimizer.step()
         plain = self.accelerator.unwrap_model(self.model)
-        self.job.after_step(plain)
+        self.job.after_step(plain, self.step + 1)
         self.average.update_parameters(plain)
 
     def _report(self, parts: dict[str, Tensor], seconds: float) -> None:
@@ -166,7 +166,7 @@ class _Run:
     def _keep_best(self, value: float) -> None:
         if math.isnan(value):
             raise KdpError(f"{self.job.headline} is not a number at step {self.step}")
-        if value > self.best["value"]:
+        if self.step >= self.job.best_from and value > self.best["value"]:
             params = {name: tensor.clone() for name, tensor in self._params().items()}
             self.best = {"value": value, "step": self.step, "params": params}
             self.best["metrics"] = self.metrics

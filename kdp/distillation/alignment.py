@@ -1,0 +1,72 @@
+"""Comparing features of networks that differ in width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Widths = Mapping[str, int]
+"""Channels (dimension 1) of a feature, by the name of its tap."""
+
+
+class Alignment(nn.Module):
+    """Brings a student's feature to its teacher's width, and both to one scale.
+
+    The student's goes through a 1x1 convolution and a BatchNorm without affine parameters; the
+    teacher's through such a BatchNorm alone, for a normalised feature can only be like a
+    normalised one. It learns with the student and is no part of it.
+
+    Args:
+        width, teacher_width: channels of the two features.
+    """
+
+    def __init__(self, width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.project = nn.Conv1d(width, teacher_width, 1, bias=False)
+        self.norm = nn.BatchNorm1d(teacher_width, affine=False)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, width, ...), (B, teacher_width, ...) -> both (B, teacher_width, ...)."""
+        if student.shape[2:] != teacher.shape[2:]:
+            return student, teacher  # what compares them says what is wrong
+        aligned = self.norm(self.project(student.flatten(2)))
+        normal = F.batch_norm(teacher.flatten(2), None, None, training=True, eps=self.norm.eps)
+        return aligned.view_as(teacher), normal.view_as(teacher)
+
+
+class Alignments(nn.Module):
+    """An `Alignment` for every tap whose width differs from the teacher's.
+
+    Args:
+        widths: of the student's features.
+        teacher_widths: of the teacher's, by the student's names.
+    """
+
+    def __init__(self, widths: Widths, teacher_widths: Widths) -> None:
+        super().__init__()
+        self.numbers = {
+            name: str(number)
+            for number, name in enumerate(widths)
+            if widths[name] != teacher_widths[name]
+        }
+        self.aligned = nn.ModuleDict(
+            {key: Alignment(widths[n], teacher_widths[n]) for n, key in self.numbers.items()}
+        )
+
+    def forward(
+        self, pairs: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The pairs (student, teacher), those of unequal width aligned."""
+        return {
+            name: self.aligned[self.numbers[name]](*pair) if name in self.numbers else pair
+            for name, pair in pairs.items()
+        }
+
+
+@torch.no_grad()
+def widths_of(features: Mapping[str, Tensor]) -> dict[str, int]:
+    """Channels of features."""
+    return {name: feature.shape[1] for name, feature in features.items()}

@@ -1,0 +1,175 @@
+"""Pruning while training: which units the budget of the moment keeps, chosen again and again."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdp.config import DynamicConfig
+from kdp.errors import KdpError
+from kdp.pruning.gates import SPARSITY, Gate
+from kdp.pruning.groups import Group, Masks, Slice, by_unit
+from kdp.pruning.search import Count, Limits, Plan, plan
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A group while it trains.
+
+    Attributes:
+        group: what it is.
+        gate: its factors; `gate.gate.grad` is the gradient of the last step, None before it.
+        weights: the group's parameters without gates, each with its slice.
+        cost: operations (MACs) of one unit.
+    """
+
+    group: Group
+    gate: Gate
+    weights: Sequence[tuple[Slice, Tensor]]
+    cost: float
+
+
+def gate_magnitude(gated: Gated) -> Tensor:
+    """|gate| times cost: units go in the order of |gate|, whatever they cost."""
+    return gated.gate.gate.detach().abs().double() * gated.cost
+
+
+def magnitude(gated: Gated) -> Tensor:
+    """Sum of |w| over a unit's weights (Li et al. 2017), |gate| included."""
+    sums = [by_unit(w.detach().abs(), s, gated.group.units).sum(1) for s, w in gated.weights]
+    return torch.stack(sums).sum(0).double() * gated.gate.gate.detach().abs()
+
+
+def taylor(gated: Gated) -> Tensor:
+    """|gate * its gradient|: the change of the loss without the unit (Molchanov et al. 2019)."""
+    gate = gated.gate.gate
+    if gate.grad is None:
+        return torch.zeros(len(gate), dtype=torch.float64)
+    return (gate.detach() * gate.grad).abs().double()
+
+
+CRITERIA: dict[str, Callable[[Gated], Tensor]] = {
+    "gate": gate_magnitude,
+    "magnitude": magnitude,
+    "taylor": taylor,
+}
+"""Importance of the units of a group after a step: (units,), float64. Higher stays longer."""
+
+
+def ramp(step: int, start: int, end: int, target: float) -> float:
+    """Share of the operations to keep after `step` steps: from 1 to `target`, along a cube.
+
+    Fast while much is superfluous, slow towards the end (Zhu and Gupta 2017).
+    """
+    done = min(max((step - start) / (end - start), 0.0), 1.0)
+    return target + (1 - target) * (1 - done) ** 3
+
+
+class DynamicPruner:
+    """Closes and opens gates while a network trains.
+
+    The importance that decides is the mean over the steps since the last choice; it, the gates
+    and the masks are part of the network's state, so that a resumed run goes on the same.
+
+    Args:
+        settings: criterion, ramp, period, regrowth.
+        model: the network with its gates, before any wrapper.
+        groups: those with gates.
+        gates: theirs, by name.
+        costs: operations of one unit, by group.
+        count: operations by kept units.
+        mac_constraint: share of the operations to keep in the end.
+        limits: what may not go.
+
+    Raises:
+        KdpError: no such criterion, or the budget cannot be reached.
+    """
+
+    def __init__(
+        self,
+        settings: DynamicConfig,
+        model: nn.Module,
+        groups: Sequence[Group],
+        gates: Mapping[str, Gate],
+        costs: Mapping[str, float],
+        count: Count,
+        mac_constraint: float,
+        limits: Limits,
+    ) -> None:
+        self.settings, self.groups, self.costs, self.count = settings, groups, costs, count
+        self.mac_constraint, self.limits = mac_constraint, limits
+        self.importance = _criterion(settings.criterion)
+        self.gated = [_gated(model, g, gates[g.name], costs[g.name]) for g in groups]
+        self._plan({g.name: torch.ones(g.units).double() for g in groups}, mac_constraint)
+
+    @property
+    def masks(self) -> Masks:
+        """What stays at the moment."""
+        return {gated.group.name: gated.gate.mask.cpu() for gated in self.gated}
+
+    def share(self) -> float:
+        """Operations at the moment, of all."""
+        kept = {name: int(mask.sum()) for name, mask in self.masks.items()}
+        return self.count(kept) / self.count({g.name: g.units for g in self.groups})
+
+    def sparsity(self) -> Tensor:
+        """The loss on the gates, unweighted; 0 where the settings name none."""
+        if self.settings.loss is None:
+            return self.gated[0].gate.gate.new_zeros(())
+        costs = [gated.cost for gated in self.gated]
+        return SPARSITY[self.settings.loss.kind]([gated.gate for gated in self.gated], costs)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Measure importance, and choose anew where it is time.
+
+        Args:
+            step: how many steps are done.
+        """
+        settings = self.settings
+        if not settings.start_step - settings.period < step <= settings.end_step:
+            return
+        for gated in self.gated:
+            gated.gate.importance.add_(self.importance(gated).to(gated.gate.importance))
+            gated.gate.measured.add_(1)
+        since = step - settings.start_step
+        if since > 0 and (since % settings.period == 0 or step == settings.end_step):
+            self._choose(ramp(step, settings.start_step, settings.end_step, self.mac_constraint))
+
+    def _choose(self, share: float) -> None:
+        scores = {}
+        for gated in self.gated:
+            gate = gated.gate
+            score = gate.importance / gate.measured
+            scores[gated.group.name] = (
+                score if self.settings.regrowth else score * gate.mask
+            ).cpu()
+        masks = self._plan(scores, share).masks
+        for gated in self.gated:
+            gate, mask = gated.gate, masks[gated.group.name].to(gated.gate.mask.device)
+            gate.mask.copy_(mask if self.settings.regrowth else mask & gate.mask)
+            gate.importance.zero_()
+            gate.measured.zero_()
+
+    def _plan(self, scores: dict[str, Tensor], share: float) -> Plan:
+        return plan(self.groups, scores, self.costs, self.count, share, self.limits)
+
+
+def _gated(model: nn.Module, group: Group, gate: Gate, cost: float) -> Gated:
+    params = dict(model.named_parameters())
+    original = f"{group.gate}.parametrizations.weight.original"
+    gated_name = f"{group.gate}.weight"
+    weights = [(s, params[original if s.param == gated_name else s.param]) for s in group.slices]
+    return Gated(group, gate, weights, cost)
+
+
+def _criterion(name: str) -> Callable[[Gated], Tensor]:
+    if name not in CRITERIA:
+        near = difflib.get_close_matches(name, CRITERIA, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(CRITERIA)}"
+        raise KdpError(f"dynamic.criterion: no criterion is called {name!r}; {hint}")
+    return CRITERIA[name]

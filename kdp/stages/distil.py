@@ -1,0 +1,144 @@
+"""What a stage that trains learns from: the ground truth, and teachers where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from kdp.config import Config, DistillConfig, TeacherConfig
+from kdp.distillation.objective import Distiller, compares_features
+from kdp.distillation.teacher import Ensemble, Source, Written
+from kdp.distillation.written import WrittenDataset, first_target
+from kdp.errors import KdpError
+from kdp.files import sha256
+from kdp.models.loading import load_network
+from kdp.stages.paths import targets_folder
+from kdp.tasks.base import Task
+from kdp.training.job import Batch, Objective
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What to minimise and on what.
+
+    Attributes:
+        objective: (model, batch, step) -> loss and parts.
+        data: number of samples -> the samples.
+        extra: modules that learn beside the student.
+        parents: the files of the teachers.
+    """
+
+    objective: Objective
+    data: Callable[[int], Dataset[Batch]]
+    extra: nn.Module = field(default_factory=nn.Module)
+    parents: list[Path] = field(default_factory=list)
+
+
+def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson:
+    """The ground truth alone, or with what `distill` adds.
+
+    Args:
+        task: of the student.
+        student: the network before any wrapper.
+        config: `distill`, `teacher` and `seed` are read.
+        steps: of the whole run.
+
+    Raises:
+        KdpError: there is no teacher to distil from, or a loss or tap is wrong.
+    """
+    if config.distill is None:
+        return Lesson(ground_truth(task), task.training_data)
+    teacher, taps = teacher_of(config), taps_of(task, student, config)
+    data: Callable[[int], Dataset[Batch]] = task.training_data
+    probe = {key: value[None] for key, value in task.training_data(1)[0].items()}
+    if teacher.written:
+        folder, key = targets_folder(config), target_key(config, taps)
+        data = partial(_with_targets, task, folder, key)
+        probe |= {name: value[None] for name, value in first_target(folder, key).items()}
+        source: Source = Written(teacher.shares or [1.0] * len(teacher.paths))
+    else:
+        source = ensemble(task, teacher, list(taps.values()))
+    distiller = Distiller(
+        config.distill,
+        student,
+        source,
+        taps=taps,
+        inputs=task.inputs,
+        task_loss=task.loss,
+        steps=steps,
+        seed=config.seed,
+        probe=probe,
+    )
+    return Lesson(distiller, data, distiller.alignments, teacher.paths)
+
+
+def _with_targets(task: Task, folder: Path, key: dict[str, Any], count: int) -> Dataset[Batch]:
+    return WrittenDataset(task.training_data(count), folder, key)
+
+
+def ground_truth(task: Task) -> Objective:
+    """The objective that knows no teacher."""
+
+    def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return task.loss(network(task.inputs(batch)), batch), {}
+
+    return objective
+
+
+def ensemble(task: Task, teacher: TeacherConfig, names: list[str]) -> Ensemble:
+    """The teachers, loaded; of several, one with the task's own kind of output each."""
+    models = [load_network(path)[0] for path in teacher.paths]
+    return Ensemble(models, names, task.inputs, teacher.shares)
+
+
+def teacher_of(config: Config) -> TeacherConfig:
+    """Who is learnt from.
+
+    Raises:
+        KdpError: nobody is named.
+    """
+    if config.distill and config.distill.teacher:
+        return config.distill.teacher
+    if config.teacher is None:
+        raise KdpError("the section `distill` needs `teacher`, the file to learn from")
+    return TeacherConfig(weights=config.teacher)
+
+
+def taps_of(task: Task, student: nn.Module, config: Config) -> dict[str, str]:
+    """Modules of the student -> those of the teachers; none where no loss compares features."""
+    distill = config.distill
+    assert distill is not None
+    if not compares_features(distill):
+        return {}
+    taps: Any = distill.taps or task.taps(student)
+    return dict(taps) if isinstance(taps, dict) else {name: name for name in taps}
+
+
+def target_key(config: Config, taps: dict[str, str]) -> dict[str, Any]:
+    """Everything that what teachers say of the training samples depends on."""
+    plain, teacher = config.plain(), teacher_of(config)
+    data = {key: value for key, value in plain["data"].items() if key != "workers"}
+    return {
+        "teachers": [sha256(path) for path in teacher.paths],
+        "shares": teacher.shares,
+        "taps": sorted(set(taps.values())),
+        "data": data,
+        "seed": config.seed,
+    }
+
+
+def distilled(config: Config) -> DistillConfig:
+    """The section `distill`.
+
+    Raises:
+        KdpError: there is none.
+    """
+    if config.distill is None:
+        raise KdpError("kdp teach needs the section `distill`")
+    return config.distill

@@ -1,0 +1,144 @@
+"""Pruning inside `kdp train`: gates on the student, and the files that the chain goes on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdp.artifacts import Artifact, save
+from kdp.config import Config, DynamicConfig
+from kdp.errors import KdpError
+from kdp.models import build
+from kdp.models.loading import Arch
+from kdp.pruning.dynamic import DynamicPruner
+from kdp.pruning.gates import add_gates, fold
+from kdp.pruning.groups import Group, Masks, full_masks
+from kdp.pruning.masks import kept_units, zero_removed
+from kdp.pruning.search import Count, Limits, unit_costs
+from kdp.stages.prune import check_kinds, macs_by_width, missed
+from kdp.stages.scores import prunable
+from kdp.tasks.base import Task
+from kdp.training.job import Batch, Job, Objective, Params
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """A network with gates.
+
+    Attributes:
+        arch: of the full network.
+        everything: all groups; `pruner.groups` are those with gates.
+        pruner: decides.
+        count: operations by kept units.
+    """
+
+    arch: Arch
+    everything: list[Group]
+    pruner: DynamicPruner
+    count: Count
+
+    def plain(self, params: Params) -> tuple[Params, Masks]:
+        """Weights without gates, removed units zero, and what stays."""
+        plain, masks = fold(params, self.pruner.groups)
+        masks = {**full_masks(self.everything), **masks}
+        model = build(self.arch["name"], **self.arch["args"])
+        model.load_state_dict(plain)
+        zero_removed(model, self.everything, masks)
+        return model.state_dict(), masks
+
+
+def add_dynamic(config: Config, task: Task, model: nn.Module, arch: Arch) -> Dynamic:
+    """Put gates on the student, in place.
+
+    Raises:
+        KdpError: no budget is given or it cannot be reached, or the settings do not fit.
+    """
+    settings = section(config)
+    assert config.mac_constraint is not None
+    everything = task.groups(model)
+    check_kinds(everything, config.prune)
+    groups = prunable(config, task, model)
+    count = macs_by_width(task, arch, everything, config.measure.input_size)
+    pruner = DynamicPruner(
+        settings,
+        model,
+        groups,
+        add_gates(model, groups),
+        unit_costs(groups, count),
+        count,
+        config.mac_constraint,
+        Limits(config.prune.min_units, config.prune.round_to),
+    )
+    return Dynamic(arch, everything, pruner, count)
+
+
+def section(config: Config) -> DynamicConfig:
+    """The section `dynamic`, checked against the others.
+
+    Raises:
+        KdpError: `mac_constraint` is missing, or the training ends before the ramp.
+    """
+    if config.dynamic is None or config.train is None or config.mac_constraint is None:
+        raise KdpError("pruning while training needs `dynamic`, `train` and `mac_constraint`")
+    if config.dynamic.end_step > config.train.steps:
+        raise KdpError(
+            f"dynamic.end_step ({config.dynamic.end_step}) is after the last of the "
+            f"{config.train.steps} steps"
+        )
+    return config.dynamic
+
+
+def prune_while_training(job: Job, dynamic: Dynamic) -> None:
+    """Let a job prune: the loss on the gates, the choice after a step, the best one's start."""
+    settings, pruner = dynamic.pruner.settings, dynamic.pruner
+    job.objective = _with_gates(job.objective, pruner)
+    job.after_step = lambda model, step: pruner.after_step(step)
+    job.best_from = settings.end_step
+
+
+def _with_gates(objective: Objective, pruner: DynamicPruner) -> Objective:
+    weight = pruner.settings.loss.weight if pruner.settings.loss else 0.0
+
+    def call(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        total, parts = objective(model, batch, step)
+        kept = torch.tensor(pruner.share())
+        if not weight:
+            return total, {**parts, "macs_kept": kept}
+        gates = pruner.sparsity()
+        return total + weight * gates, {**parts, "gates": gates, "macs_kept": kept}
+
+    return call
+
+
+def save_masks(
+    path: Path, dynamic: Dynamic, masks: Masks, config: Config, record: dict[str, Any]
+) -> None:
+    """Write the masks as `kdp prune` writes them.
+
+    Raises:
+        KdpError: the budget is missed, or the file cannot be written.
+    """
+    kept = kept_units(masks)
+    full = {group.name: group.units for group in dynamic.everything}
+    macs, dense = dynamic.count(kept), dynamic.count(full)
+    assert config.mac_constraint is not None
+    limits, costs = dynamic.pruner.limits, dynamic.pruner.costs
+    step = max(costs[g.name] * limits.round_to.get(g.kind, 1) for g in dynamic.pruner.groups)
+    if missed(macs, dense, config.mac_constraint, step):
+        raise KdpError(
+            f"training kept {macs / dense:.4f} of the MACs, which misses "
+            f"mac_constraint={config.mac_constraint} by more than one unit"
+        )
+    budget = {
+        "mac_constraint": config.mac_constraint,
+        "macs": macs,
+        "dense_macs": dense,
+        "kept_units": kept,
+        "input_size": list(config.measure.input_size),
+    }
+    extra = {"masks": masks, "budget": budget, "arch_full": dynamic.arch}
+    save(path, Artifact({}, record=record, extra=extra))
