@@ -1,4 +1,5 @@
 # make all     the chain: prune, finetune, rebuild, compare (CONFIG=configs/... DEVICE=cpu|cuda)
+# make student a small student: distilled and pruned while it trains, rebuilt, compared
 # make test    the tests
 # make setup   the virtual environment alone
 # make lint    format, lint and types
@@ -16,9 +17,12 @@ PATHS := .build/$(subst /,_,$(CONFIG)).mk
 CHAIN := prune finetune rebuild compare
 
 .DELETE_ON_ERROR:
-.PHONY: all $(CHAIN) setup test lint clean help
+.PHONY: all student $(CHAIN) setup test lint clean help
 
 all: compare
+
+student:
+	$(MAKE) --no-print-directory all CONFIG=configs/student_dynamic.yml
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -62,13 +66,19 @@ $(FINETUNED): $(MASKS)
 	$(KDP) finetune --config $(CONFIG) $(and $(wildcard $(CHECKPOINT)),--resume) device=$(DEVICE)
 	@rm -f $(CHECKPOINT)
 
-$(REBUILT): $(FINETUNED)
+# Instead of the three above, for a configuration that prunes while it trains.
+$(TRAINED): $(CONFIG) $(wildcard $(TEACHER))
+	$(KDP) train --config $(CONFIG) $(and $(wildcard $(TRAINING)),--resume) device=$(DEVICE)
+	@rm -f $(TRAINING)
+
+$(REBUILT): $(SOURCE)
 	$(KDP) rebuild --config $(CONFIG) device=$(DEVICE)
 
 $(TABLE): $(REBUILT)
-	$(KDP) compare $(TEACHER) $(PRUNED) $(FINETUNED) $(REBUILT) --config $(CONFIG) \
+	$(KDP) compare $(COMPARED) --config $(CONFIG) \
 		--device $(DEVICE) --md $@ --csv $(@:.md=.csv) --json $(@:.md=.json) --images $(@D)/images
 
 clean:
-	rm -f $(MASKS) $(PRUNED) $(SCORES) $(FINETUNED) $(REBUILT) $(TABLE) $(CHECKPOINT)
+	rm -f $(MASKS) $(PRUNED) $(SCORES) $(FINETUNED) $(REBUILT) $(TABLE) $(CHECKPOINT) \
+		$(SOURCE) $(SOURCE:.pth=_last.pth)
 	rm -rf .build

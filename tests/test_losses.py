@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdp.config import DistillConfig
+from kdp.config import DistillConfig, LossConfig
 from kdp.distillation.losses import LOSSES, affinity, make_loss
 from kdp.distillation.objective import Distiller
 from kdp.distillation.schedules import factor
 from kdp.distillation.taps import Taps
-from kdp.distillation.teacher import Teacher
+from kdp.distillation.teacher import Ensemble, Teacher
 from kdp.errors import KdpError
 from kdp.models import build
 from tests.conftest import TINY
@@ -64,7 +64,7 @@ def test_feature_loss_is_the_sum_of_mean_absolute_differences() -> None:
 def test_output_loss_is_the_mean_absolute_difference_of_outputs() -> None:
     a, b = features((2, 3, 4, 4), (2, 3, 4, 4))
     loss = make_loss("output", {})
-    assert loss.compares == "output"
+    assert loss.loss.of == "output"
     assert float(loss({"output": (a, b)}, generator())) == pytest.approx(l1_by_hand(a, b))
 
 
@@ -72,6 +72,48 @@ def test_affinity_loss_is_fakd_for_networks_of_other_widths() -> None:
     a, b, c, d = features((2, 3, 3, 4), (2, 5, 3, 4), (2, 2, 2, 2), (2, 2, 2, 2))
     loss = make_loss("fakd", {"sample": None})({"one": (a, b), "two": (c, d)}, generator())
     assert float(loss) == pytest.approx(affinity_by_hand(a, b) + affinity_by_hand(c, d), abs=1e-12)
+
+
+def attention_transfer_by_hand(student: Tensor, teacher: Tensor, p: float) -> float:
+    """The norm over the whole batch of the difference of attention maps, over the batch size."""
+
+    def maps(feature: Tensor) -> list[list[float]]:
+        found = []
+        for picture in feature.flatten(2).tolist():
+            sums = [sum(abs(v) ** p for v in column) for column in zip(*picture, strict=True)]
+            norm = math.sqrt(sum(v * v for v in sums)) + 1e-8
+            found.append([v / norm for v in sums])
+        return found
+
+    pairs = zip(maps(student), maps(teacher), strict=True)
+    squares = sum((b - a) ** 2 for s, t in pairs for a, b in zip(s, t, strict=True))
+    return math.sqrt(squares) / len(student)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_attention_transfer_is_its_formula_for_networks_of_other_widths(p: int) -> None:
+    a, b, c, d = features((2, 3, 3, 4), (2, 5, 3, 4), (2, 2, 2, 2), (2, 2, 2, 2))
+    loss = make_loss("attention_transfer", {"p": p})({"one": (a, b), "two": (c, d)}, generator())
+    expected = attention_transfer_by_hand(a, b, p) + attention_transfer_by_hand(c, d, p)
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_logits_loss_is_the_scaled_divergence(temperature: float) -> None:
+    student, teacher = features((3, 4), (3, 4))
+
+    def softmax(row: list[float]) -> list[float]:
+        powers = [math.exp(v / temperature) for v in row]
+        return [v / sum(powers) for v in powers]
+
+    rows = zip(student.tolist(), teacher.tolist(), strict=True)
+    each = [
+        sum(q * math.log(q / p) for p, q in zip(softmax(s), softmax(t), strict=True))
+        for s, t in rows
+    ]
+    loss = make_loss("logits", {"temperature": temperature})
+    found = float(loss({"output": (student, teacher)}, generator()))
+    assert found == pytest.approx(temperature**2 * sum(each) / 3, abs=1e-12)
 
 
 def test_a_sample_of_all_positions_is_the_exact_affinity() -> None:
@@ -99,7 +141,7 @@ def test_sampled_affinity_is_unbiased() -> None:
 
 def test_sampled_affinity_takes_under_a_tenth_of_the_memory() -> None:
     feature = torch.randn(1, 40, 64, 64)
-    sample = make_loss("fakd", {}).model_dump()["sample"]
+    sample = make_loss("fakd", {}).options["sample"]
     rows = torch.randperm(4096)[:sample]
     sampled, exact = affinity(feature, rows).nbytes, 4096 * 4096 * 4
     assert affinity(feature, rows).shape == (1, sample, 4096)
@@ -112,7 +154,17 @@ def test_equal_networks_lose_nothing(name: str) -> None:
     assert float(make_loss(name, {})({"x": (a, a.clone())}, generator())) == 0
 
 
-@pytest.mark.parametrize(("name", "options"), [("feature", {}), ("fakd", {"sample": 5})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("output", {}),
+        ("feature", {}),
+        ("fakd", {"sample": 5}),
+        ("fakd", {"sample": None}),
+        ("attention_transfer", {}),
+        ("logits", {"temperature": 2}),
+    ],
+)
 def test_gradients_are_those_of_finite_differences(name: str, options: dict[str, Any]) -> None:
     student, teacher = features((1, 3, 3, 3), (1, 3, 3, 3))
     loss = make_loss(name, options)
@@ -123,12 +175,19 @@ def test_gradients_are_those_of_finite_differences(name: str, options: dict[str,
 
 def test_half_precision_features_are_compared_in_single_precision() -> None:
     a, b = (f.half() for f in features((1, 3, 4, 4), (1, 3, 4, 4)))
-    for name in ("feature", "fakd"):
+    for name in LOSSES:
         assert make_loss(name, {})({"x": (a, b)}, generator()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("feature", (2, 4, 4, 4)), ("output", (2, 3, 8, 8)), ("fakd", (2, 3, 4, 5))]
+    ("name", "other"),
+    [
+        ("feature", (2, 4, 4, 4)),
+        ("output", (2, 3, 8, 8)),
+        ("fakd", (2, 3, 4, 5)),
+        ("logits", (2, 5, 4, 4)),
+        ("attention_transfer", (2, 3, 5, 4)),
+    ],
 )
 def test_maps_that_cannot_be_compared_are_named(name: str, other: tuple[int, ...]) -> None:
     a, b = features((2, 3, 4, 4), other)
@@ -158,8 +217,43 @@ def test_wrong_losses_and_options_are_named(
     [("constant", (1, 1, 1)), ("linear", (1, 0.75, 0)), ("cosine", (1, 0.853553, 0))],
 )
 def test_schedules_run_from_one_to_their_end(schedule: str, values: tuple[float, ...]) -> None:
-    found = [factor(schedule, step, 40) for step in (0, 10, 40)]
+    config = LossConfig.model_validate({"schedule": schedule})
+    found = [factor(config, step, 40) for step in (0, 10, 40)]
     assert found == pytest.approx(values, abs=1e-6)
+
+
+def three_phases(epoch: int) -> float:
+    """The lambda of the YOLO11 study, as it is written."""
+    if epoch < 40:
+        return 2.0 * (1 - epoch / 40)
+    return 0.3 * (1 - (epoch - 40) / 60) if epoch < 100 else 0.05
+
+
+def test_piecewise_is_the_three_phase_lambda_at_every_epoch() -> None:
+    config = LossConfig(schedule="piecewise")
+    found = [factor(config, epoch, 150) for epoch in range(151)]
+    assert found == pytest.approx([three_phases(epoch) for epoch in range(151)], abs=1e-12)
+    effective = {epoch: 0.75 * found[epoch] for epoch in (0, 20, 40, 70, 100, 150)}
+    published = {0: 1.5, 20: 0.75, 40: 0.225, 70: 0.1125, 100: 0.0375, 150: 0.0375}
+    assert effective == pytest.approx(published)
+
+
+def test_phases_can_be_given() -> None:
+    phases = [{"until": 0.5, "start": 4, "end": 2}, {"until": 1, "start": 1, "end": 0}]
+    config = LossConfig.model_validate({"schedule": "piecewise", "phases": phases})
+    assert [factor(config, step, 8) for step in (0, 2, 4, 6, 8)] == [4, 3, 1, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "piecewise", "phases": [{"until": 0.5, "start": 1, "end": 1}]}, "end at 1"),
+        ({"phases": [{"until": 1, "start": 1, "end": 1}]}, "belong to the schedule piecewise"),
+    ],
+)
+def test_phases_that_leave_a_gap_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LossConfig.model_validate(changes)
 
 
 def test_taps_read_features_and_change_nothing() -> None:
@@ -210,6 +304,9 @@ def test_a_teacher_is_frozen() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+TAPS = {name: name for name in ("mid_convs.0", "mid_convs.1")}
+
+
 def distiller(student: nn.Module, **changes: Any) -> Distiller:
     config = DistillConfig.model_validate(
         {
@@ -223,15 +320,17 @@ def distiller(student: nn.Module, **changes: Any) -> Distiller:
         }
     )
     torch.manual_seed(9)
+    teacher = Ensemble([build("catanet", **TINY)], list(TAPS.values()), lambda batch: batch["lr"])
     return Distiller(
         config,
         student,
-        build("catanet", **TINY),
-        taps=["mid_convs.0", "mid_convs.1"],
+        teacher,
+        taps=TAPS,
         inputs=lambda batch: batch["lr"],
         task_loss=lambda output, batch: (output - batch["hr"]).square().mean(),
         steps=10,
         seed=3,
+        probe={"lr": torch.rand(1, 3, 12, 12), "hr": torch.rand(1, 3, 24, 24)},
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import ROOT
 
 STAND_IN = """#!/bin/bash
-declare -A target=([prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
+declare -A target=([train]=w/trained.pth)
+target+=([prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
 if [ "$1" = paths ]; then
     echo "TEACHER := w/teacher.pth"
     echo "PRUNED := w/pruned.pth"
@@ -20,6 +21,11 @@ if [ "$1" = paths ]; then
     echo "SCORES := w/scores.pth"
     echo "FINETUNED := w/fine.pth"
     echo "CHECKPOINT := w/checkpoint.pth"
+    if [[ "$*" == *dynamic* ]]; then echo "SOURCE := w/trained.pth"
+    else echo "SOURCE := w/fine.pth"; fi
+    echo "TRAINED := w/trained.pth"
+    echo "TRAINING := w/training.pth"
+    echo "COMPARED := w/teacher.pth w/small.pth"
     echo "REBUILT := w/small.pth"
     echo "TABLE := w/t.md"
     exit
@@ -106,3 +112,20 @@ def test_config_and_device_reach_every_stage(project: Path) -> None:
     lines = (project / "calls").read_text().splitlines()
     assert len(lines) == 4
     assert all("configs/other.yml" in line and "cuda" in line for line in lines)
+
+
+def test_student_is_trained_rebuilt_and_compared(project: Path) -> None:
+    (project / "configs" / "student_dynamic.yml").touch()
+    assert make(project, "student").returncode == 0
+    assert calls(project) == ["train", "rebuild", "compare"]
+    make(project, "student")
+    assert calls(project) == []
+
+
+def test_an_interrupted_training_is_resumed(project: Path) -> None:
+    (project / "configs" / "student_dynamic.yml").touch()
+    (project / "w" / "training.pth").touch()
+    make(project, "student")
+    train, *_ = (project / "calls").read_text().splitlines()
+    assert "--resume" in train
+    assert not (project / "w" / "training.pth").exists()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -64,6 +65,7 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
         source: Source = Written(teacher.shares or [1.0] * len(teacher.paths))
     else:
         source = ensemble(task, teacher, list(taps.values()))
+    torch.manual_seed(config.seed)  # alignments start the same, whatever was loaded before
     distiller = Distiller(
         config.distill,
         student,

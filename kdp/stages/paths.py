@@ -23,6 +23,7 @@ class ChainPaths:
         checkpoint: what an interrupted fine-tuning goes on from.
         trained: what `train` writes.
         training: what an interrupted training goes on from.
+        source: what `rebuild` cuts: the fine-tuned network, or the one pruned while it trained.
         rebuilt: physically smaller.
         table: the comparison, as Markdown.
     """
@@ -34,6 +35,7 @@ class ChainPaths:
     checkpoint: Path
     trained: Path
     training: Path
+    source: Path
     rebuilt: Path
     table: Path
 
@@ -45,14 +47,16 @@ def chain_paths(config: Config) -> ChainPaths:
     def named(what: str) -> Path:
         return output.dir / f"{output.name}_{what}.pth"
 
+    trained, finetuned = output.dir / f"{output.name}.pth", named(f"finetuned_{label}")
     return ChainPaths(
         pruned=named("pruned"),
         masks=named("pruning_masks"),
         scores=config.prune.scores or named(f"scores_{config.prune.criterion}"),
-        finetuned=named(f"finetuned_{label}"),
+        finetuned=finetuned,
         checkpoint=output.runs / f"{output.name}_finetune_{label}" / "checkpoint.pth",
-        trained=output.dir / f"{output.name}.pth",
+        trained=trained,
         training=output.runs / f"{output.name}_train" / "checkpoint.pth",
+        source=trained if config.dynamic else finetuned,
         rebuilt=named("rebuilt"),
         table=output.runs / output.name / "compare.md",
     )
@@ -65,7 +69,15 @@ def targets_folder(config: Config) -> Path:
 
 def make_variables(config: Config) -> str:
     """The paths as assignments a Makefile can include."""
-    paths = {"teacher": config.teacher or "", **asdict(chain_paths(config))}
+    chain = chain_paths(config)
+    named = config.distill.teacher if config.distill else None
+    teachers = named.paths if named else [config.teacher] if config.teacher else []
+    steps = [chain.trained] if config.dynamic else [chain.pruned, chain.finetuned]
+    lists = {"teacher": teachers, "compared": [*teachers, *steps, chain.rebuilt]}
+    paths = {
+        **{name: " ".join(map(str, files)) for name, files in lists.items()},
+        **asdict(chain),
+    }
     return "".join(f"{name.upper()} := {path}\n" for name, path in paths.items())
 
 

@@ -43,8 +43,7 @@ def rebuild(
     """
     started = time.time()
     paths = chain_paths(config)
-    source = source or (paths.trained if config.dynamic else paths.finetuned)
-    masks_path = masks_path or paths.masks
+    source, masks_path = source or paths.source, masks_path or paths.masks
     target = target or paths.rebuilt
     model, arch, artifact = load_network(source)
     task = task_for(arch, config)

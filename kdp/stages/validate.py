@@ -16,9 +16,11 @@ from torch import nn
 from kdp.config import Config, TrainConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
-from kdp.models import build
 from kdp.models.loading import Arch, load_network
+from kdp.stages.distil import lesson
+from kdp.stages.dynamic import add_dynamic
 from kdp.stages.prune import macs_by_width
+from kdp.stages.train import starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
@@ -56,12 +58,14 @@ def validate(config: Config) -> Iterator[Check]:
         "network": _network,
         "data": _data,
     }
-    if config.mac_constraint is not None:
+    if config.mac_constraint is not None and config.dynamic is None:
         checks["prune"] = _prune
     for stage in ("train", "finetune"):
         settings = getattr(config, stage)
         if settings is not None:
             checks[stage] = partial(_training, settings=settings)
+    if config.dynamic is not None:
+        checks["dynamic"] = _dynamic
     for what, look in checks.items():
         try:
             yield Check(what, True, look(found))
@@ -90,9 +94,9 @@ def _network(found: _Found) -> str:
     if config.teacher is not None and config.train is None:
         found.model, found.arch, _ = load_network(config.teacher, expected)
         source = str(config.teacher)
-    elif expected:
-        found.model, found.arch = build(expected["name"], **expected["args"]), expected
-        source = "new"
+    elif config.model:
+        found.model, found.arch = starting_point(config.model)
+        source = str(config.model.weights or "new")
     else:
         raise KdpError("the configuration names neither `teacher` nor `model`")
     count = sum(p.numel() for p in found.model.parameters())
@@ -119,15 +123,17 @@ def _prune(found: _Found) -> str:
 
 
 def _training(found: _Found, settings: TrainConfig) -> str:
-    """One training step without its optimizer, and what all steps will take."""
-    task, device = found.task, pick_device(found.config.device)
-    data = task.training_data(settings.batch_size)
+    """One training step without its optimizer, teachers included, and what all will take."""
+    device = pick_device(found.config.device)
+    learnt = lesson(found.task, found.model, found.config, settings.steps)
+    learnt.extra.to(device)
+    data = learnt.data(settings.batch_size)
     samples = [data[i] for i in range(settings.batch_size)]
     batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]}
     model = found.model.to(device).train()
 
     def step() -> None:
-        loss = task.loss(model(task.inputs(batch)), batch)
+        loss, _ = learnt.objective(model, batch, 0)
         if not loss.isfinite():
             raise KdpError("the loss of the first batch is not finite")
         loss.backward()
@@ -135,6 +141,13 @@ def _training(found: _Found, settings: TrainConfig) -> str:
     seconds = _seconds(step)
     hours = seconds * settings.steps / 3600
     return f"{settings.steps} steps of {seconds:.2f} s, about {hours:.2f} h; {_memory()}"
+
+
+def _dynamic(found: _Found) -> str:
+    """Gates on every group, and a budget that can be reached."""
+    dynamic = add_dynamic(found.config, found.task, found.model.cpu(), found.arch)
+    units = sum(group.units for group in dynamic.pruner.groups)
+    return f"{units} units with gates, to {found.config.mac_constraint} of the MACs"
 
 
 def _seconds(run: Callable[[], object]) -> float:
