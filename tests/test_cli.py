@@ -94,6 +94,7 @@ INTERFACE: dict[str, list[str]] = {
     "prune": LONG,
     "rebuild": ["--config -c", "--from", "--masks", "--to", "<overrides>"],
     "train": LONG,
+    "teach": ["--config -c", "<overrides>"],
     "validate": ["--config -c", "<overrides>"],
 }
 """What users and scripts rely on; a change here belongs in the changelog."""

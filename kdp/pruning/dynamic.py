@@ -144,10 +144,10 @@ class DynamicPruner:
         scores = {}
         for gated in self.gated:
             gate = gated.gate
-            score = gate.importance / gate.measured
-            scores[gated.group.name] = (
-                score if self.settings.regrowth else score * gate.mask
-            ).cpu()
+            score = (gate.importance / gate.measured).cpu()
+            if not self.settings.regrowth:
+                score[~gate.mask.cpu()] = score.min() - 1
+            scores[gated.group.name] = score
         masks = self._plan(scores, share).masks
         for gated in self.gated:
             gate, mask = gated.gate, masks[gated.group.name].to(gated.gate.mask.device)
