@@ -82,7 +82,7 @@ def test_another_budget_measures_nothing_again(
     [
         {"seed": 1},
         {"prune": {"calibration": {"patches": 3, "patch_size": 10}}},
-        {"prune": {**SMALL, "options": {"output_share": 0.5}}},
+        {"prune": {**SMALL, "kinds": ["tab_heads", "tab_neurons", "lrsa_heads"]}},
     ],
 )
 def test_scores_of_other_conditions_are_not_reused(folder: Path, change: dict[str, Any]) -> None:
@@ -90,6 +90,18 @@ def test_scores_of_other_conditions_are_not_reused(folder: Path, change: dict[st
     before = measured(folder)["key"]
     prune(config(folder, **{**PRUNE, **change}))
     assert measured(folder)["key"] != before
+
+
+def test_options_that_only_combine_measure_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prune(config(folder, **PRUNE))
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(scores_module, "prepare", refuse)
+    prune(config(folder, **{**PRUNE, "prune": {**SMALL, "options": {"output_share": 0.5}}}))
 
 
 def test_the_same_command_twice_gives_the_same_masks(folder: Path) -> None:

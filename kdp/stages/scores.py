@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kdp.artifacts import Artifact, load, make_record, save
-from kdp.config import Config
+from kdp.config import Config, PruneConfig
 from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
 from kdp.progress import progress, say
 from kdp.pruning.groups import Group
-from kdp.pruning.importance import prepare
+from kdp.pruning.importance import COMBINE, prepare
 from kdp.pruning.importance.base import Context, Parts
 from kdp.pruning.search import Count, unit_costs
 from kdp.tasks.base import Task
@@ -101,12 +102,19 @@ def measurement_key(config: Config) -> dict[str, Any]:
         "measurement": MEASUREMENT,
         "teacher": sha256(config.teacher) if config.teacher else None,
         "criterion": config.prune.criterion,
-        "options": plain["prune"]["options"],
+        "options": _measured_options(config.prune),
         "calibration": plain["prune"]["calibration"],
         "kinds": config.prune.kinds,
         "data": data,
         "seed": config.seed,
     }
+
+
+def _measured_options(settings: PruneConfig) -> dict[str, Any]:
+    """Without those that only say how measurements are combined."""
+    combining = COMBINE.get(settings.criterion)
+    later = signature(combining).parameters if combining else ()
+    return {key: value for key, value in settings.options.items() if key not in later}
 
 
 def prunable(config: Config, task: Task, model: nn.Module) -> list[Group]:
