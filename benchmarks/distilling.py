@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import default_collate
 
-from kdp.config import Config, load_config
+from kdp.compose import load_config
+from kdp.config import Config
 from kdp.distillation.losses import affinity, make_loss
 from kdp.distillation.taps import Taps
 from kdp.files import write_atomic

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdp.artifacts import load
-from kdp.config import load_config
+from kdp.compose import load_config
 from kdp.pruning.groups import Masks
 from kdp.stages.prune import prune
 

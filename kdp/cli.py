@@ -37,7 +37,7 @@ def _options(
 @app.command()
 def train(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train a network: a teacher, or a student with `distill` and `dynamic`."""
-    from kdp.config import load_config
+    from kdp.compose import load_config
     from kdp.stages.train import train as run
 
     for path in run(load_config(config, overrides or ()), resume).values():
@@ -47,7 +47,7 @@ def train(config: ConfigOption, overrides: Overrides = None, resume: Resume = Fa
 @app.command()
 def teach(config: ConfigOption, overrides: Overrides = None) -> None:
     """Write down what the teachers say of every training sample, for many trainings."""
-    from kdp.config import load_config
+    from kdp.compose import load_config
     from kdp.progress import say
     from kdp.stages.teach import teach as run
 
@@ -149,7 +149,7 @@ def infer(
 @app.command()
 def validate(config: ConfigOption, overrides: Overrides = None) -> None:
     """Check before a long run: files, keys, weights, data, one batch, time and memory."""
-    from kdp.config import load_config
+    from kdp.compose import load_config
     from kdp.stages.validate import validate as run
 
     failed = False
@@ -162,7 +162,7 @@ def validate(config: ConfigOption, overrides: Overrides = None) -> None:
 @app.command()
 def paths(config: ConfigOption, overrides: Overrides = None) -> None:
     """Print where the stages of a configuration read and write, as Make variables."""
-    from kdp.config import load_config
+    from kdp.compose import load_config
     from kdp.stages.paths import make_variables
 
     typer.echo(make_variables(load_config(config, overrides or ())), nl=False)
@@ -171,7 +171,7 @@ def paths(config: ConfigOption, overrides: Overrides = None) -> None:
 @app.command()
 def prune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
     """Search what to remove within a MAC budget; saved importance is reused."""
-    from kdp.config import load_config
+    from kdp.compose import load_config
     from kdp.stages.prune import prune as run
     from kdp.stages.prune_report import show
 
@@ -192,7 +192,7 @@ def rebuild(
     target: Annotated[Path | None, typer.Option("--to", help="Where to write.")] = None,
 ) -> None:
     """Write the physically smaller network, once it is proven equal to the masked one."""
-    from kdp.config import load_config
+    from kdp.compose import load_config
     from kdp.progress import say
     from kdp.stages.rebuild import rebuild as run
 
@@ -206,7 +206,7 @@ def rebuild(
 @app.command()
 def finetune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
     """Recover a pruned network by distillation; what was removed stays removed."""
-    from kdp.config import load_config
+    from kdp.compose import load_config
     from kdp.stages.finetune import finetune as run
 
     for path in run(load_config(config, overrides or ()), resume).values():

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdp.config import Config, load_config
+from kdp.compose import load_config
+from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.models import build
 from tests.conftest import ROOT

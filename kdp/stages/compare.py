@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact
-from kdp.config import Config, load_config
+from kdp.compose import load_config
+from kdp.config import Config
 from kdp.data.images import png_bytes
 from kdp.devices import pick_device
 from kdp.errors import KdpError
