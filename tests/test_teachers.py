@@ -237,3 +237,18 @@ def test_wrong_teachers_are_one_line(tmp_path: Path, changes: dict[str, Any], me
     assert done.returncode == 2
     (line,) = complaints(done.stderr)
     assert message in line
+
+
+def test_validate_looks_at_teachers_and_gates(tmp_path: Path) -> None:
+    plain = student(tmp_path).model_dump(mode="json")
+    sections = {"dynamic": {"end_step": 4}, "mac_constraint": 0.9}
+    changes = {key: plain[key] for key in ("model", "distill", "teacher")}
+    file = config_file(tmp_path, **changes, **sections, finetune=None)
+    good = run_kdp("validate", "--config", str(file))
+    assert good.returncode == 0, good.stdout
+    assert "units with gates" in good.stdout
+    Path(plain["distill"]["teacher"]["weights"]).unlink()
+    bad = run_kdp("validate", "--config", str(file))
+    assert bad.returncode == 2
+    assert "FAIL train" in bad.stdout
+    assert "teacher_0.pth does not exist" in bad.stdout

@@ -423,3 +423,16 @@ def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
     assert re.search(r"cannot write .*: no space left; nothing was changed", line)
     assert {path: path.read_bytes() for path in kept} == before
     assert not [path for folder in before for path in folder.parent.glob(".tiny*")]
+
+
+def test_the_best_weights_are_not_older_than_the_job_allows(tmp_path: Path) -> None:
+    scores = iter([9.0, 1.0, 3.0, 2.0])
+
+    def validate(model: nn.Module) -> dict[str, dict[str, float]]:
+        return {"first": {"score": next(scores)}}
+
+    job = toy(tmp_path, validate=validate)
+    job.best_from = 3
+    result = fit(job)
+    assert result.best_step > 2
+    assert result.best_metrics == {"first": {"score": 3.0}}
