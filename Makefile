@@ -80,5 +80,5 @@ $(TABLE): $(REBUILT)
 
 clean:
 	rm -f $(MASKS) $(PRUNED) $(SCORES) $(FINETUNED) $(REBUILT) $(TABLE) $(CHECKPOINT) \
-		$(SOURCE) $(SOURCE:.pth=_last.pth)
+		$(TRAINING) $(SOURCE) $(SOURCE:.pth=_last.pth)
 	rm -rf .build

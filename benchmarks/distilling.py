@@ -179,6 +179,7 @@ def main() -> None:
     if given.peak:
         print(peak_of(given.peak))
         return
+    load_network(given.student)  # fail now rather than after the timing
     times, peaks = step_times(given.runs), {name: in_a_process(name) for name in LOSSES}
     show(times, peaks)
     sampled = {name: in_a_process(name) for name in ("256", "exact")}

@@ -52,7 +52,9 @@ def teach(config: ConfigOption, overrides: Overrides = None) -> None:
     from kdp.stages.teach import teach as run
 
     done = run(load_config(config, overrides or ()))
-    say(f"{done.samples} samples, {done.size / 1e6:.1f} MB; read with distill.teacher.written=true")
+    say(
+        f"{done.samples} samples, {done.size / 1e6:.1f} MB; read with distill.targets={done.folder}"
+    )
     typer.echo(done.folder)
 
 

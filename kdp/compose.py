@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdp.config import Config
-from kdp.errors import KdpError
+from kdp.errors import KdpError, hint
 
 # KEY=VALUE, +KEY=VALUE, ++KEY=VALUE, ~KEY or ~KEY=VALUE
 _OVERRIDE = re.compile(r"(\+{0,2}[^\s=+~]+=.*)|(~[^\s=]+(=.*)?)", re.DOTALL)
@@ -71,15 +70,17 @@ def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
     if not isinstance(node, DictConfig):
         raise KdpError(f"{path} holds no configuration (a mapping of keys to values)")
     folder = path.parent.relative_to(root).as_posix()
-    store.store(name=path.stem, node=node, group=None if folder == "." else folder)
+    group = None if folder == "." else folder
+    package = "_global_" if path.read_text().startswith("# @package _global_") else None
+    store.store(name=path.stem, node=node, group=group, package=package)
     for entry in node.get("defaults", []):
         pairs = [(None, entry)] if isinstance(entry, str) else list(entry.items())
-        for group, name in pairs:
+        for choice, name in pairs:
             if name == "_self_":
                 continue
-            if group:
-                groups.add(group)
-            _register(path.parent / (group or "") / f"{name}.yml", root, store, groups)
+            if choice:
+                groups.add(choice)
+            _register(path.parent / (choice or "") / f"{name}.yml", root, store, groups)
 
 
 def _explain(error: ValidationError) -> str:
@@ -91,10 +92,8 @@ def _explain(error: ValidationError) -> str:
         return f"the key {where!r} is needed and missing{more}"
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']}, got {reprlib.repr(first['input'])}{more}"
-    known = _known_keys(first["loc"][:-1])
-    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
-    return f"unknown key {where!r}; {hint}{more}"
+    nearest = hint(str(first["loc"][-1]), _known_keys(first["loc"][:-1]))
+    return f"unknown key {where!r}; {nearest}{more}"
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:

@@ -43,13 +43,14 @@ class OutputConfig(Section):
 
 
 class PicturesConfig(Section):
-    """Pairs of HR and LR pictures.
+    """Pairs of HR and LR pictures, or pictures with classes.
 
     `embedded` needs nothing; `paired` needs `hr` and `lr`; `hr_only` needs `hr` and keeps the LR
-    pictures it makes in `cache`.
+    pictures it makes in `cache`; `folders` needs `folder`, which holds a folder for every class.
     """
 
-    kind: Literal["embedded", "paired", "hr_only"] = "embedded"
+    kind: Literal["embedded", "paired", "hr_only", "folders"] = "embedded"
+    folder: Path | None = None
     hr: Path | None = None
     lr: Path | None = None
     lr_template: str | None = None
@@ -57,9 +58,11 @@ class PicturesConfig(Section):
 
 
 class DataConfig(PicturesConfig):
-    """Training patches; `patch_size` is the side of the LR crop in pixels."""
+    """Training samples, by pixels: `patch_size` is the side of an LR crop, `image_size` that of
+    a whole picture with a class."""
 
     patch_size: PositiveInt = 54
+    image_size: PositiveInt = 128
     augment: bool = True
     workers: int = Field(0, ge=0)
 
@@ -125,7 +128,7 @@ class LossConfig(Section):
 
     weight: float = Field(1.0, ge=0)
     schedule: Literal["constant", "linear", "cosine", "piecewise"] = "constant"
-    phases: list[PhaseConfig] | None = None
+    phases: list[PhaseConfig] | None = Field(None, min_length=1)
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -142,12 +145,11 @@ class TeacherConfig(Section):
     """One or several networks to learn from.
 
     Outputs are averaged, features compared with those of each; `shares` weights the teachers
-    (equal where not given). With `written`, what they say is read from the files of `kdp teach`.
+    (equal where not given).
     """
 
     weights: Path | list[Path]
     shares: list[PositiveFloat] | None = None
-    written: bool = False
 
     @property
     def paths(self) -> list[Path]:
@@ -168,10 +170,12 @@ class DistillConfig(Section):
 
     `teacher` is the file of the whole configuration where not given. `taps` names the modules
     whose features are compared (the task's own where not given); a mapping where the student's
-    names are not the teacher's. The last of the losses gives the fine-tuned network its file name.
+    names are not the teacher's. With `targets`, what teachers say is read from that folder, which
+    `kdp teach` wrote. The last of the losses gives the fine-tuned network its file name.
     """
 
     teacher: TeacherConfig | None = None
+    targets: Path | None = None
     task_weight: float = Field(1.0, ge=0)
     losses: dict[str, LossConfig] = Field(min_length=1)
     taps: list[str] | dict[str, str] | None = None
@@ -229,7 +233,11 @@ class TileConfig(Section):
 
 
 class Config(Section):
-    """A whole configuration file; each subcommand reads the sections it needs."""
+    """A whole configuration file; each subcommand reads the sections it needs.
+
+    The budget of pruning is `mac_constraint`, the share of all MACs that stays, or
+    `pruning_ratio`, the share of every group's units that goes.
+    """
 
     seed: int = Field(0, ge=0)
     device: str = "auto"
@@ -241,11 +249,18 @@ class Config(Section):
     tiles: TileConfig = TileConfig()
     measure: MeasureConfig = MeasureConfig()
     mac_constraint: float | None = Field(None, gt=0, lt=1)
+    pruning_ratio: float | None = Field(None, gt=0, lt=1)
     prune: PruneConfig = PruneConfig()
     train: TrainConfig | None = None
     finetune: TrainConfig | None = None
     distill: DistillConfig | None = None
     dynamic: DynamicConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Config:
+        if self.mac_constraint is not None and self.pruning_ratio is not None:
+            raise ValueError("give mac_constraint or pruning_ratio, and null for the other")
+        return self
 
     def plain(self) -> dict[str, Any]:
         """The configuration in plain values, as records keep it."""

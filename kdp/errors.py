@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class KdpError(Exception):
     """A fault in what the user gave; the command line prints it as one line and exits with 2."""
@@ -9,3 +12,10 @@ class KdpError(Exception):
 
 class Interrupted(Exception):
     """Work stopped on request (Ctrl-C, SIGTERM) after it had saved what `--resume` needs."""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What to say after an unknown name: the nearest known one, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"

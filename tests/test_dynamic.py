@@ -23,6 +23,7 @@ from kdp.pruning.gates import Gate, add_gates, fold, group_lasso, l1
 from kdp.pruning.groups import Group, Slice
 from kdp.pruning.masks import gated, removed_are_zero, zero_removed
 from kdp.pruning.search import Limits
+from kdp.stages.prune import prune
 from kdp.stages.rebuild import rebuild
 from kdp.stages.train import train
 from kdp.tasks.catanet_groups import catanet_groups
@@ -175,6 +176,32 @@ def test_a_removed_unit_comes_back_only_with_regrowth(regrowth: bool, comes_back
     assert bool(gate.mask[1]) is comes_back
 
 
+def test_what_stays_removed_ranks_below_every_group() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
+    groups = [
+        Group(f"g{i}", "n", 4, f"{i + 1}", -1, 1, (Slice(f"{i + 1}.weight", 1),), "n", i, 2)
+        for i in range(2)
+    ]
+    gates, cost = add_gates(model, groups), 1e6
+    subject = DynamicPruner(
+        DynamicConfig(end_step=4, period=1, regrowth=False),
+        model,
+        groups,
+        gates,
+        {group.name: cost for group in groups},
+        lambda kept: int(cost * sum(kept.values())),
+        0.5,
+        Limits({"n": 0}, {}),
+    )
+    gates["g0"].gate.data = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    gates["g1"].gate.data = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    for step in range(1, 5):
+        subject.after_step(step)
+        gates["g1"].gate.data += 1  # the rest of this group becomes the better one
+    assert subject.share() == 0.5
+
+
 def test_nothing_changes_after_the_ramp() -> None:
     model = two_layers()
     subject = pruner(model)
@@ -275,3 +302,37 @@ def test_an_end_before_the_start_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     (line,) = complaints(done.stderr)
     assert "end_step (5) must be after start_step" in line
+
+
+def test_a_step_that_overflowed_is_not_measured() -> None:
+    subject = pruner(two_layers(), criterion="taylor")
+    gate = subject.gated[0].gate
+    gate.gate.grad = torch.full((4,), float("inf"))
+    subject.after_step(1)
+    assert gate.score.isfinite().all()
+    assert gate.importance.isfinite().all()
+
+
+def test_a_run_with_gates_does_not_resume_one_without(tmp_path: Path) -> None:
+    train(run(tmp_path, train={**SHORT, "steps": 4}))
+    plain = run(tmp_path).model_dump(mode="json")
+    with pytest.raises(KdpError, match="other settings"):
+        train(Config.model_validate({**plain, "dynamic": None}), resume=True)
+
+
+def test_prune_refuses_a_configuration_that_prunes_while_training(tmp_path: Path) -> None:
+    settings = run(tmp_path).model_copy(update={"teacher": tmp_path / "teacher.pth"})
+    with pytest.raises(KdpError, match="prunes while it trains"):
+        prune(settings)
+
+
+def test_a_missed_budget_leaves_old_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "weights/tiny.pth"
+    old.parent.mkdir()
+    old.write_bytes(b"old")
+    monkeypatch.setattr(DynamicPruner, "after_step", lambda self, step: None)
+    with pytest.raises(KdpError, match="misses"):
+        train(run(tmp_path))
+    assert old.read_bytes() == b"old"

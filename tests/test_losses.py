@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from kdp.config import DistillConfig, LossConfig
-from kdp.distillation.losses import LOSSES, affinity, make_loss
+from kdp.data.pairs import embedded
+from kdp.distillation.losses import LOSSES, make_loss
 from kdp.distillation.objective import Distiller
 from kdp.distillation.schedules import factor
 from kdp.distillation.taps import Taps
 from kdp.distillation.teacher import Ensemble, Teacher
 from kdp.errors import KdpError
 from kdp.models import build
-from tests.conftest import TINY
+from kdp.models.loading import load_network
+from tests.conftest import ROOT, TINY
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -122,17 +124,14 @@ def test_a_sample_of_all_positions_is_the_exact_affinity() -> None:
     assert full({"x": (a, b)}, generator()) == exact({"x": (a, b)}, generator())
 
 
-def test_sampled_affinity_is_unbiased() -> None:
-    torch.manual_seed(0)
-    teacher = build("catanet", **TINY).eval()
-    student = build("catanet", **TINY).eval()
-    picture = nn.functional.interpolate(torch.rand(2, 3, 4, 4), size=(14, 14), mode="bicubic")
-    maps = []
-    for network in (student, teacher):
-        with Taps(network, ["mid_convs.1"]) as found, torch.no_grad():
-            network(picture)
-        maps.append(found["mid_convs.1"].double())
-    pair, sampled = {"x": (maps[0], maps[1])}, make_loss("fakd", {"sample": 12})
+def test_sampled_affinity_is_unbiased_on_real_features() -> None:
+    teacher, _, _ = load_network(ROOT / "weights" / "catanet_teacher_x2.pth")
+    crop = embedded(2, validation=True)[0].lr()[60:88, 60:88]
+    picture = torch.from_numpy(crop.transpose(2, 0, 1).copy())[None].float() / 255
+    with Taps(teacher, ["mid_convs.2", "mid_convs.7"]) as found, torch.no_grad():
+        teacher(picture)
+    early, late = (feature.double() for feature in found.values())
+    pair, sampled = {"x": (early, late)}, make_loss("fakd", {"sample": 48})
     exact = float(make_loss("fakd", {"sample": None})(pair, generator()))
     draws = torch.tensor([float(sampled(pair, generator(seed))) for seed in range(600)])
     assert draws.std() / exact > 0.01, "the draws must differ for their mean to say anything"
@@ -140,12 +139,22 @@ def test_sampled_affinity_is_unbiased() -> None:
 
 
 def test_sampled_affinity_takes_under_a_tenth_of_the_memory() -> None:
-    feature = torch.randn(1, 40, 64, 64)
-    sample = make_loss("fakd", {}).options["sample"]
-    rows = torch.randperm(4096)[:sample]
-    sampled, exact = affinity(feature, rows).nbytes, 4096 * 4096 * 4
-    assert affinity(feature, rows).shape == (1, sample, 4096)
-    assert sampled < exact / 10
+    student, teacher = torch.randn(1, 40, 64, 64, requires_grad=True), torch.randn(1, 40, 64, 64)
+
+    def saved(options: dict[str, Any]) -> int:
+        """Bytes that the loss keeps for its gradient."""
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = make_loss("fakd", options)({"x": (student, teacher)}, generator())
+        assert loss.requires_grad
+        return sum(sizes.values())
+
+    assert saved({}) < saved({"sample": None}) / 10
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -194,6 +203,13 @@ def test_maps_that_cannot_be_compared_are_named(name: str, other: tuple[int, ...
     with pytest.raises(KdpError, match=r"'blocks.0'.*\(2, 3, 4, 4\)") as caught:
         make_loss(name, {})({"blocks.0": (a, b)}, generator())
     assert str(other) in str(caught.value)
+
+
+def test_features_without_positions_have_no_affinity() -> None:
+    a, b = features((2, 3), (2, 3))
+    for name in ("fakd", "attention_transfer"):
+        with pytest.raises(KdpError, match="'head': a map with positions is needed"):
+            make_loss(name, {})({"head": (a, b)}, generator())
 
 
 @pytest.mark.parametrize(

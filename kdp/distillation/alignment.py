@@ -32,9 +32,14 @@ class Alignment(nn.Module):
         """(B, width, ...), (B, teacher_width, ...) -> both (B, teacher_width, ...)."""
         if student.shape[2:] != teacher.shape[2:]:
             return student, teacher  # what compares them says what is wrong
-        aligned = self.norm(self.project(student.flatten(2)))
-        normal = F.batch_norm(teacher.flatten(2), None, None, training=True, eps=self.norm.eps)
+        aligned = self.norm(self.project(_positions(student)))
+        normal = F.batch_norm(_positions(teacher), None, None, training=True, eps=self.norm.eps)
         return aligned.view_as(teacher), normal.view_as(teacher)
+
+
+def _positions(feature: Tensor) -> Tensor:
+    """(B, C, ...) or (B, C) -> (B, C, positions)."""
+    return feature.reshape(*feature.shape[:2], -1)
 
 
 class Alignments(nn.Module):

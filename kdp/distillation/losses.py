@@ -7,7 +7,6 @@ in `LOSSES`. Its keyword-only parameters are the options that a configuration ca
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from pydantic import (
 )
 from torch import Tensor
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, hint
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 """What is compared, by name of the place: (of the student, of the teacher)."""
@@ -67,12 +66,14 @@ class BoundLoss:
             options["random"] = random
         for place, (student, teacher) in pairs.items():
             self._check(place, student, teacher)
-        terms = [self.loss.compare(_precise(s), _precise(t), **options) for s, t in pairs.values()]
+        terms = [self.loss.compare(precise(s), precise(t), **options) for s, t in pairs.values()]
         return torch.stack(terms).sum()
 
     def _check(self, place: str, student: Tensor, teacher: Tensor) -> None:
         mine, wanted = list(student.shape), list(teacher.shape)
-        if self.loss.any_width and min(len(mine), len(wanted)) > 2:
+        if self.loss.any_width:
+            if min(len(mine), len(wanted)) < 3:
+                raise KdpError(f"cannot compare {place!r}: a map with positions is needed")
             del mine[1], wanted[1]
         if mine != wanted:
             shapes = f"{tuple(student.shape)} in the student, {tuple(teacher.shape)} in the teacher"
@@ -168,9 +169,7 @@ def make_loss(name: str, options: Mapping[str, Any]) -> BoundLoss:
         KdpError: no such loss, or an option it does not take.
     """
     if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(LOSSES)}"
-        raise KdpError(f"distill.losses: no loss is called {name!r}; {hint}")
+        raise KdpError(f"distill.losses: no loss is called {name!r}; {hint(name, LOSSES)}")
     schema = _options(LOSSES[name].compare)
     try:
         return BoundLoss(LOSSES[name], schema.model_validate(dict(options)).model_dump())
@@ -194,6 +193,6 @@ def _options(compare: Callable[..., Tensor]) -> type[BaseModel]:
     return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def _precise(feature: Tensor) -> Tensor:
+def precise(feature: Tensor) -> Tensor:
     """At least single precision: features come in half under mixed precision."""
     return feature.to(torch.promote_types(feature.dtype, torch.float32))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdp.config import DistillConfig
 from kdp.distillation.alignment import Alignments, widths_of
-from kdp.distillation.losses import BoundLoss, Pairs, make_loss
+from kdp.distillation.losses import BoundLoss, Pairs, make_loss, precise
 from kdp.distillation.schedules import factor
 from kdp.distillation.taps import Taps
 from kdp.distillation.teacher import Source, Targets
@@ -100,7 +100,8 @@ class Distiller:
 
     @torch.no_grad()
     def _alignments(self, student: nn.Module, probe: Batch) -> list[Alignments]:
-        training = student.training
+        training, device = student.training, next(student.parameters()).device
+        probe = {name: tensor.to(device) for name, tensor in probe.items()}
         with self.taps as features:
             student.eval()(self.inputs(probe))
         student.train(training)
@@ -136,4 +137,4 @@ def compares_features(config: DistillConfig) -> bool:
 def _ran(features: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in features:
         raise KdpError(f"distill.taps: the module {name!r} does not run; name another")
-    return features[name]
+    return precise(features[name])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from types import TracebackType
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, hint
 
 
 class Taps:
@@ -31,7 +30,7 @@ class Taps:
         modules = dict(model.named_modules())
         for name in names:
             if name not in modules or not name:
-                raise KdpError(f"there is no module {name!r} to tap{_nearest(name, modules)}")
+                raise KdpError(f"there is no module {name!r} to tap; {hint(name, modules)}")
         self.modules = {name: modules[name] for name in names}
         self._handles: list[RemovableHandle] = []
 
@@ -64,8 +63,3 @@ class _Keep:
                 "to tap; name a module inside it"
             )
         self.features[self.name] = output
-
-
-def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
-    near = difflib.get_close_matches(name, [known for known in modules if known], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

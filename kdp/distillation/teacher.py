@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.distillation.taps import Taps
+from kdp.errors import KdpError
 
 Batch = Mapping[str, Tensor]
 PREFIX = "teacher."
@@ -47,7 +48,7 @@ class Source(Protocol):
 
 
 class Teacher:
-    """A frozen network: eval mode, no gradients, never updated.
+    """A frozen network: eval mode, no gradients, never updated, in its own (full) precision.
 
     Args:
         model: the network; it is frozen in place, and moved to where its input is.
@@ -95,12 +96,14 @@ class Ensemble:
     ) -> None:
         self.teachers = [Teacher(model, names) for model in models]
         self.inputs = inputs
-        given = shares or [1.0] * len(models)
-        self.shares = [share / sum(given) for share in given]
+        self.shares = shares_of(len(models), shares)
 
     def __call__(self, batch: Batch) -> Targets:
         x = self.inputs(dict(batch))
         found = [teacher(x) for teacher in self.teachers]
+        shapes = [tuple(output.shape) for output, _ in found]
+        if len(set(shapes)) > 1:
+            raise KdpError(f"the teachers' outputs cannot be averaged: their shapes are {shapes}")
         weighted = [share * out for share, (out, _) in zip(self.shares, found, strict=True)]
         output = found[0][0] if len(found) == 1 else torch.stack(weighted).sum(0)
         return Targets(output, [features for _, features in found])
@@ -110,11 +113,12 @@ class Written:
     """Targets that `kdp teach` wrote down and the data set added to each sample.
 
     Args:
-        shares: relative weight of each teacher.
+        teachers: how many there are.
+        shares: relative weight of each; equal where not given.
     """
 
-    def __init__(self, shares: Sequence[float]) -> None:
-        self.shares = [share / sum(shares) for share in shares]
+    def __init__(self, teachers: int, shares: Sequence[float] | None = None) -> None:
+        self.shares = shares_of(teachers, shares)
 
     def __call__(self, batch: Batch) -> Targets:
         features: list[dict[str, Tensor]] = [{} for _ in self.shares]
@@ -123,3 +127,9 @@ class Written:
             if key.startswith(PREFIX) and tap:
                 features[int(number)][tap] = tensor
         return Targets(batch[f"{PREFIX}output"], features)
+
+
+def shares_of(teachers: int, given: Sequence[float] | None) -> list[float]:
+    """Relative weights of so many teachers, of sum 1; equal where none are given."""
+    shares = list(given or [1.0] * teachers)
+    return [share / sum(shares) for share in shares]

@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from kdp.errors import KdpError
 from kdp.models.catanet import CATANet, infer_args
+from kdp.models.mask_classifier import MaskClassifier
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"catanet": CATANet}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "catanet": CATANet,
+    "mask_classifier": MaskClassifier,
+}
 INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"catanet": infer_args}
 """Arguments of a network read off foreign weights; None where they are of another network."""
 

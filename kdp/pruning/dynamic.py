@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kdp.config import DynamicConfig
-from kdp.errors import KdpError
+from kdp.errors import KdpError, hint
 from kdp.pruning.gates import SPARSITY, Gate
 from kdp.pruning.groups import Group, Masks, Slice, by_unit
+from kdp.pruning.importance.base import Scores
 from kdp.pruning.search import Count, Limits, Plan, plan
 
 
@@ -45,7 +45,10 @@ def magnitude(gated: Gated) -> Tensor:
 
 
 def taylor(gated: Gated) -> Tensor:
-    """|gate * its gradient|: the change of the loss without the unit (Molchanov et al. 2019)."""
+    """|gate * its gradient|: the change of the loss without the unit (Molchanov et al. 2019).
+
+    Of the whole loss: where `dynamic.loss` is on, the pull of that on a gate counts too.
+    """
     gate = gated.gate.gate
     if gate.grad is None:
         return torch.zeros(len(gate), dtype=torch.float64)
@@ -111,6 +114,11 @@ class DynamicPruner:
         """What stays at the moment."""
         return {gated.group.name: gated.gate.mask.cpu() for gated in self.gated}
 
+    @property
+    def scores(self) -> Scores:
+        """The importance that the last choice went by."""
+        return {gated.group.name: gated.gate.score.cpu().clone() for gated in self.gated}
+
     def share(self) -> float:
         """Operations at the moment, of all."""
         kept = {name: int(mask.sum()) for name, mask in self.masks.items()}
@@ -134,26 +142,31 @@ class DynamicPruner:
         if not settings.start_step - settings.period < step <= settings.end_step:
             return
         for gated in self.gated:
-            gated.gate.importance.add_(self.importance(gated).to(gated.gate.importance))
-            gated.gate.measured.add_(1)
+            found = self.importance(gated).to(gated.gate.importance)
+            if found.isfinite().all():  # mixed precision skips steps whose gradients overflow
+                gated.gate.importance.add_(found)
+                gated.gate.measured.add_(1)
         since = step - settings.start_step
         if since > 0 and (since % settings.period == 0 or step == settings.end_step):
             self._choose(ramp(step, settings.start_step, settings.end_step, self.mac_constraint))
 
     def _choose(self, share: float) -> None:
-        scores = {}
         for gated in self.gated:
             gate = gated.gate
-            score = (gate.importance / gate.measured).cpu()
-            if not self.settings.regrowth:
-                score[~gate.mask.cpu()] = score.min() - 1
-            scores[gated.group.name] = score
-        masks = self._plan(scores, share).masks
-        for gated in self.gated:
-            gate, mask = gated.gate, masks[gated.group.name].to(gated.gate.mask.device)
-            gate.mask.copy_(mask if self.settings.regrowth else mask & gate.mask)
+            gate.score.copy_(gate.importance / gate.measured.clamp(min=1))
             gate.importance.zero_()
             gate.measured.zero_()
+        scores = self.scores
+        if not self.settings.regrowth:
+            # Removed units go first: below every other one by importance per operation.
+            least = min(float((scores[g.group.name] / g.cost).min()) for g in self.gated)
+            for gated in self.gated:
+                removed = ~gated.gate.mask.cpu()
+                scores[gated.group.name][removed] = (least - 1) * gated.cost
+        masks = self._plan(scores, share).masks
+        for gated in self.gated:
+            mask, now = masks[gated.group.name].to(gated.gate.mask.device), gated.gate.mask
+            now.copy_(mask if self.settings.regrowth else mask & now)
 
     def _plan(self, scores: dict[str, Tensor], share: float) -> Plan:
         return plan(self.groups, scores, self.costs, self.count, share, self.limits)
@@ -161,15 +174,17 @@ class DynamicPruner:
 
 def _gated(model: nn.Module, group: Group, gate: Gate, cost: float) -> Gated:
     params = dict(model.named_parameters())
-    original = f"{group.gate}.parametrizations.weight.original"
-    gated_name = f"{group.gate}.weight"
-    weights = [(s, params[original if s.param == gated_name else s.param]) for s in group.slices]
+    renamed = ".parametrizations.weight.original"  # where a gate sits, this group's or another's
+    names = {
+        key.replace(renamed, ".weight") if key.endswith(renamed) else key: key for key in params
+    }
+    weights = [(piece, params[names[piece.param]]) for piece in group.weights]
     return Gated(group, gate, weights, cost)
 
 
 def _criterion(name: str) -> Callable[[Gated], Tensor]:
     if name not in CRITERIA:
-        near = difflib.get_close_matches(name, CRITERIA, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(CRITERIA)}"
-        raise KdpError(f"dynamic.criterion: no criterion is called {name!r}; {hint}")
+        raise KdpError(
+            f"dynamic.criterion: no criterion is called {name!r}; {hint(name, CRITERIA)}"
+        )
     return CRITERIA[name]

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from kdp.errors import KdpError
 from kdp.pruning.groups import Group, Masks, Slice
 
-_STATE = ("gate", "mask", "importance", "measured")
+_STATE = ("gate", "mask", "importance", "measured", "score")
 
 
 class Gate(nn.Module):
@@ -25,6 +25,8 @@ class Gate(nn.Module):
 
     The gradient passes the mask (a straight-through estimate): a removed unit's gate goes on
     learning what it would be good for, and the gradient of a gate is that of the factor itself.
+    `importance` sums up what was measured in `measured` steps, `score` is what the last choice
+    went by (see `kdp.pruning.dynamic`).
 
     Args:
         units: of the group.
@@ -34,6 +36,7 @@ class Gate(nn.Module):
     mask: Tensor
     importance: Tensor
     measured: Tensor
+    score: Tensor
 
     def __init__(self, units: int, piece: Slice) -> None:
         super().__init__()
@@ -42,6 +45,7 @@ class Gate(nn.Module):
         self.register_buffer("mask", torch.ones(units, dtype=torch.bool))
         self.register_buffer("importance", torch.zeros(units, dtype=torch.float64))
         self.register_buffer("measured", torch.tensor(0))
+        self.register_buffer("score", torch.zeros(units, dtype=torch.float64))
 
     def forward(self, weight: Tensor) -> Tensor:
         factor = self.gate + (self.gate * self.mask - self.gate).detach()

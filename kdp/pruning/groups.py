@@ -16,11 +16,13 @@ class Slice:
         param: its dotted name in the state dict.
         dim: the dimension the units lie along.
         width: consecutive entries of one unit.
+        buffer: whether it is a buffer, which is not learnt (a running mean, say).
     """
 
     param: str
     dim: int
     width: int = 1
+    buffer: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Group:
     argument: str
     index: int | None = None
     length: int = 0
+
+    @property
+    def weights(self) -> tuple[Slice, ...]:
+        """The slices of what is learnt."""
+        return tuple(piece for piece in self.slices if not piece.buffer)
 
 
 Masks = dict[str, Tensor]

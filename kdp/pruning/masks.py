@@ -54,7 +54,7 @@ def zero_removed(model: nn.Module, groups: Sequence[Group], masks: Masks) -> Non
         removed = ~masks[group.name]
         if not removed.any():
             continue
-        for piece in group.slices:
+        for piece in group.weights:
             tensor = params[piece.param]
             index = _entries(removed, piece.width).nonzero().flatten().to(tensor.device)
             tensor.index_fill_(piece.dim, index, 0.0)
@@ -66,7 +66,7 @@ def removed_are_zero(model: nn.Module, groups: Sequence[Group], masks: Masks) ->
     return all(
         not select(params[piece.param], ~masks[group.name], piece.dim, piece.width).any()
         for group in groups
-        for piece in group.slices
+        for piece in group.weights
     )
 
 

@@ -133,6 +133,27 @@ def plan(
     return Plan(masks, planned, macs, dense, _kept_share(groups, scores, masks))
 
 
+def uniform(
+    groups: Sequence[Group],
+    scores: Scores,
+    costs: Mapping[str, float],
+    count: Count,
+    pruning_ratio: float,
+) -> Plan:
+    """Masks that keep floor((1 - pruning_ratio) * units) of every group, one at least.
+
+    Raises:
+        KdpError: nothing would be removed.
+    """
+    kept = {g.name: max(1, int(g.units * (1 - pruning_ratio))) for g in groups}
+    if all(kept[g.name] == g.units for g in groups):
+        raise KdpError(f"pruning_ratio={pruning_ratio} removes nothing")
+    full = {group.name: group.units for group in groups}
+    masks, dense = _masks(groups, scores, kept), count(full)
+    planned = dense - sum(costs[g.name] * (g.units - kept[g.name]) for g in groups)
+    return Plan(masks, planned, count(kept), dense, _kept_share(groups, scores, masks))
+
+
 def _ordered_steps(
     groups: Sequence[Group], scores: Scores, costs: Mapping[str, float], limits: Limits
 ) -> list[_Step]:

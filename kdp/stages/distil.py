@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from kdp.config import Config, DistillConfig, TeacherConfig
+from kdp.config import Config, TeacherConfig
 from kdp.distillation.objective import Distiller, compares_features
-from kdp.distillation.teacher import Ensemble, Source, Written
+from kdp.distillation.teacher import Ensemble, Source, Written, shares_of
 from kdp.distillation.written import WrittenDataset, first_target
 from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.models.loading import load_network
-from kdp.stages.paths import targets_folder
 from kdp.tasks.base import Task
 from kdp.training.job import Batch, Objective
 
@@ -55,14 +55,16 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
     """
     if config.distill is None:
         return Lesson(ground_truth(task), task.training_data)
-    teacher, taps = teacher_of(config), taps_of(task, student, config)
-    data: Callable[[int], Dataset[Batch]] = task.training_data
-    probe = {key: value[None] for key, value in task.training_data(1)[0].items()}
-    if teacher.written:
-        folder, key = targets_folder(config), target_key(config, taps)
-        data = partial(_with_targets, task, folder, key)
-        probe |= {name: value[None] for name, value in first_target(folder, key).items()}
-        source: Source = Written(teacher.shares or [1.0] * len(teacher.paths))
+    teacher = teacher_of(config)
+    taps, data = taps_of(task, student, config), task.training_data
+    probe = {key: value[None] for key, value in data(1)[0].items()}
+    source: Source
+    if config.distill.targets:
+        key = target_key(task, config, taps)
+        written = partial(_with_targets, task, config.distill.targets, key)
+        target = first_target(config.distill.targets, key)
+        source, data = Written(len(teacher.paths), teacher.shares), written
+        probe |= {name: value[None] for name, value in target.items()}
     else:
         source = ensemble(task, teacher, list(taps.values()))
     torch.manual_seed(config.seed)  # alignments start the same, whatever was loaded before
@@ -122,25 +124,16 @@ def taps_of(task: Task, student: nn.Module, config: Config) -> dict[str, str]:
     return dict(taps) if isinstance(taps, dict) else {name: name for name in taps}
 
 
-def target_key(config: Config, taps: dict[str, str]) -> dict[str, Any]:
+def target_key(task: Task, config: Config, taps: dict[str, str]) -> dict[str, Any]:
     """Everything that what teachers say of the training samples depends on."""
     plain, teacher = config.plain(), teacher_of(config)
     data = {key: value for key, value in plain["data"].items() if key != "workers"}
+    first = task.inputs({k: v[None] for k, v in task.training_data(1)[0].items()})
     return {
         "teachers": [sha256(path) for path in teacher.paths],
-        "shares": teacher.shares,
+        "shares": shares_of(len(teacher.paths), teacher.shares),
         "taps": sorted(set(taps.values())),
         "data": data,
         "seed": config.seed,
+        "pictures": hashlib.sha256(first.numpy().tobytes()).hexdigest(),
     }
-
-
-def distilled(config: Config) -> DistillConfig:
-    """The section `distill`.
-
-    Raises:
-        KdpError: there is none.
-    """
-    if config.distill is None:
-        raise KdpError("kdp teach needs the section `distill`")
-    return config.distill

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdp.artifacts import Artifact, save
+from kdp.artifacts import Artifact
 from kdp.config import Config, DynamicConfig
 from kdp.errors import KdpError
+from kdp.measure.complexity import COUNTER
 from kdp.models import build
 from kdp.models.loading import Arch
 from kdp.pruning.dynamic import DynamicPruner
@@ -114,31 +114,40 @@ def _with_gates(objective: Objective, pruner: DynamicPruner) -> Objective:
     return call
 
 
-def save_masks(
-    path: Path, dynamic: Dynamic, masks: Masks, config: Config, record: dict[str, Any]
-) -> None:
-    """Write the masks as `kdp prune` writes them.
+def check_budget(config: Config, dynamic: Dynamic, masks: Masks) -> None:
+    """Make sure that what stays is what the budget allows, and no less.
 
     Raises:
-        KdpError: the budget is missed, or the file cannot be written.
+        KdpError: it is missed by more than one unit.
     """
-    kept = kept_units(masks)
-    full = {group.name: group.units for group in dynamic.everything}
-    macs, dense = dynamic.count(kept), dynamic.count(full)
-    assert config.mac_constraint is not None
-    limits, costs = dynamic.pruner.limits, dynamic.pruner.costs
-    step = max(costs[g.name] * limits.round_to.get(g.kind, 1) for g in dynamic.pruner.groups)
-    if missed(macs, dense, config.mac_constraint, step):
+    pruner, costs = dynamic.pruner, dynamic.pruner.costs
+    macs, dense = _macs(dynamic, masks)
+    step = max(costs[g.name] * pruner.limits.round_to.get(g.kind, 1) for g in pruner.groups)
+    if missed(macs, dense, pruner.mac_constraint, step):
         raise KdpError(
             f"training kept {macs / dense:.4f} of the MACs, which misses "
             f"mac_constraint={config.mac_constraint} by more than one unit"
         )
+
+
+def masks_artifact(
+    dynamic: Dynamic, masks: Masks, config: Config, record: dict[str, Any]
+) -> Artifact:
+    """The masks as `kdp prune` writes them."""
+    macs, dense = _macs(dynamic, masks)
     budget = {
         "mac_constraint": config.mac_constraint,
         "macs": macs,
         "dense_macs": dense,
-        "kept_units": kept,
+        "kept_units": kept_units(masks),
+        "counter": COUNTER,
         "input_size": list(config.measure.input_size),
     }
-    extra = {"masks": masks, "budget": budget, "arch_full": dynamic.arch}
-    save(path, Artifact({}, record=record, extra=extra))
+    extra = {"masks": masks, "scores": dynamic.pruner.scores, "budget": budget}
+    return Artifact({}, record=record, extra={**extra, "arch_full": dynamic.arch})
+
+
+def _macs(dynamic: Dynamic, masks: Masks) -> tuple[int, int]:
+    """Operations of what stays, and of everything."""
+    full = {group.name: group.units for group in dynamic.everything}
+    return dynamic.count(kept_units(masks)), dynamic.count(full)

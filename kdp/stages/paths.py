@@ -64,6 +64,8 @@ def chain_paths(config: Config) -> ChainPaths:
 
 def targets_folder(config: Config) -> Path:
     """Where `kdp teach` writes."""
+    if config.distill and config.distill.targets:
+        return config.distill.targets
     return config.output.runs / f"{config.output.name}_taught"
 
 

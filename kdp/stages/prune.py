@@ -22,7 +22,7 @@ from kdp.pruning.importance import combine
 from kdp.pruning.importance.base import Context, Scores
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.rebuild import smaller_arch
-from kdp.pruning.search import Count, Limits, Plan, search
+from kdp.pruning.search import Count, Limits, Plan, search, uniform
 from kdp.stages.paths import chain_paths
 from kdp.stages.scores import Measurements, measurement_key, prunable
 from kdp.tasks import task_for
@@ -48,14 +48,16 @@ class Pruned:
 
 
 def prune(config: Config, resume: bool = False) -> Pruned:
-    """Search the masks that keep the most importance within `mac_constraint` of the teacher.
+    """Search the masks that keep the most importance within the budget.
 
     Raises:
         KdpError: no teacher or budget given, or the budget cannot be met.
         Interrupted: on SIGINT or SIGTERM; `--resume` goes on.
     """
-    if config.teacher is None or config.mac_constraint is None:
-        raise KdpError("kdp prune needs `teacher` and `mac_constraint`")
+    if config.teacher is None or (config.mac_constraint or config.pruning_ratio) is None:
+        raise KdpError("kdp prune needs `teacher`, and `mac_constraint` or `pruning_ratio`")
+    if config.dynamic is not None:
+        raise KdpError("this configuration prunes while it trains; take out `dynamic` to prune now")
     started = time.time()
     paths = chain_paths(config)
     expected = config.model.arch if config.model else None
@@ -80,7 +82,8 @@ def prune(config: Config, resume: bool = False) -> Pruned:
             started,
             config.device,
         )
-        budget = {"mac_constraint": config.mac_constraint, **_metrics(config, plan)}
+        asked = {"mac_constraint": config.mac_constraint, "pruning_ratio": config.pruning_ratio}
+        budget = {**asked, **_metrics(config, plan)}
         extra = {"masks": plan.masks, "scores": scores, "budget": budget, "arch_full": arch}
         save(paths.pruned, Artifact(model.state_dict(), arch, record))
         save(paths.masks, Artifact({}, record=record, extra=extra))
@@ -101,7 +104,10 @@ def _search(
     costs: dict[str, float],
     count: Count,
 ) -> Plan:
-    assert config.mac_constraint is not None
+    if config.mac_constraint is None:
+        assert config.pruning_ratio is not None
+        plan = uniform(chosen, scores, costs, count, config.pruning_ratio)
+        return replace(plan, masks={**full_masks(groups), **plan.masks})
     limits = Limits(config.prune.min_units, config.prune.round_to)
     plan = search(chosen, scores, costs, count, config.mac_constraint, limits)
     step = max(costs[g.name] * limits.round_to.get(g.kind, 1) for g in chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,19 +13,20 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from kdp.artifacts import make_record
-from kdp.config import Config, TrainConfig
+from kdp.config import Config
 from kdp.devices import pick_device
 from kdp.distillation.teacher import Targets
-from kdp.distillation.written import file_of, holds, write
-from kdp.errors import KdpError
+from kdp.distillation.written import file_of, holds, index_of, read_index, write, write_index
+from kdp.errors import Interrupted, KdpError
 from kdp.files import claim
 from kdp.models import build
 from kdp.models.loading import load_network
-from kdp.progress import progress
-from kdp.stages.distil import distilled, ensemble, taps_of, target_key, teacher_of
+from kdp.progress import progress, say
+from kdp.stages.distil import ensemble, taps_of, target_key, teacher_of
 from kdp.stages.paths import chain_paths, targets_folder
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
+from kdp.training.interrupt import on_request
 
 FILE_BYTES = 64 * 1024**2
 
@@ -42,56 +44,88 @@ def teach(config: Config) -> Taught:
     """Write down the teachers' outputs and features for every sample of the training.
 
     Files that are there already and fit are kept, so that a second run goes on where the first
-    one was stopped. A training reads them with `distill.teacher.written=true`.
+    one was stopped. A training with the same data and seed reads them by
+    `distill.targets=FOLDER`. A network that was never trained depends on its batch; teach with a
+    trained one.
 
     Raises:
-        KdpError: a section or a file is missing, or the disk is full.
+        KdpError: a section or a file is missing, or the disk is full or too small.
+        Interrupted: on SIGINT or SIGTERM; a second run goes on.
     """
-    distilled(config)
-    task, student, settings = _setting(config)
+    task, student = _setting(config)
     teacher, taps = teacher_of(config), taps_of(task, student, config)
-    folder, key = targets_folder(config), target_key(config, taps)
-    record = make_record("teach", config.plain(), teacher.paths, started=time.time())
-    source = ensemble(task, teacher, list(taps.values()))
-    device, samples = pick_device(config.device), settings.steps * settings.batch_size
+    folder, key = targets_folder(config), target_key(task, config, taps)
+    samples, batch_size = _samples(config)
+    source, device = ensemble(task, teacher, list(taps.values())), pick_device(config.device)
     data = task.training_data(samples)
 
-    def targets(first: int) -> Targets:
-        numbers = range(first, min(first + settings.batch_size, samples))
+    def targets(numbers: range) -> Targets:
         batch = default_collate([data[number] for number in numbers])
         return source({name: tensor.to(device) for name, tensor in batch.items()})
 
     with claim(folder):
-        per_file = _per_file(targets(0), settings.batch_size)
-        with progress("teaching", samples) as advance:
-            for number, first in enumerate(range(0, samples, per_file)):
-                last, path = min(first + per_file, samples), file_of(folder, number)
-                if not holds(path, key):
-                    parts = _flat(targets, range(first, last, settings.batch_size))
-                    write(path, key, record, parts)
-                advance(last - first)
+        size = _samples_per_file(targets(range(1)), samples, folder)
+        key = {**key, "files": size}
+        _forget(folder, key)
+        _write_files(folder, key, samples, batch_size, targets)
+        record = make_record("teach", config.plain(), teacher.paths, started=time.time())
+        write_index(folder, key, record, samples, size)
     return Taught(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
 
 
-def _flat(targets: Callable[[int], Targets], firsts: range) -> dict[str, torch.Tensor]:
-    """The targets of several batches as one."""
-    found = [targets(first).flat() for first in firsts]
-    return {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
+def _write_files(
+    folder: Path, key: dict[str, int], samples: int, batch: int, targets: Callable[[range], Targets]
+) -> None:
+    """Write what is not there; a file's batches start at its first sample."""
+    size = key["files"]
+    with on_request() as interrupt, progress("teaching", samples) as advance:
+        for number, first in enumerate(range(0, samples, size)):
+            last, path = min(first + size, samples), file_of(folder, number)
+            if not holds(path, key, last - first):
+                starts = range(first, last, batch)
+                found = [targets(range(s, min(s + batch, last))).flat() for s in starts]
+                write(path, key, {n: torch.cat([f[n].cpu() for f in found]) for n in found[0]})
+            advance(last - first)
+            if interrupt.requested and last < samples:
+                raise Interrupted(f"stopped after {last} samples; the same command goes on")
 
 
-def _setting(config: Config) -> tuple[Task, nn.Module, TrainConfig]:
-    """Task, student and the training that is prepared: `train`, or `finetune` without it."""
-    settings = config.train or config.finetune
-    if settings is None:
-        raise KdpError("kdp teach needs the section `train` or `finetune`")
+def _forget(folder: Path, key: dict[str, int]) -> None:
+    """Nothing is read from files that are about to be replaced."""
+    try:
+        if index_of(folder).exists():
+            read_index(folder, key)
+    except KdpError:
+        index_of(folder).unlink()
+
+
+def _setting(config: Config) -> tuple[Task, nn.Module]:
+    """The task, and the student whose taps are wanted: `model`, or the pruned network."""
+    if config.distill is None:
+        raise KdpError("kdp teach needs the section `distill`")
     if config.train is None or config.model is None:
         student, arch, _ = load_network(chain_paths(config).pruned)
-        return task_for(arch, config), student, settings
+        return task_for(arch, config), student
     student = build(config.model.name, **config.model.args)
-    return task_for(config.model.arch, config), student, settings
+    return task_for(config.model.arch, config), student
 
 
-def _per_file(targets: Targets, batch_size: int) -> int:
-    """Samples of a file of `FILE_BYTES`, whole batches."""
-    size = sum(tensor.nbytes for tensor in targets.flat().values())
-    return max(1, FILE_BYTES // size) * batch_size
+def _samples(config: Config) -> tuple[int, int]:
+    """Samples of the longer of `train` and `finetune`, and its batch size."""
+    sections = [section for section in (config.train, config.finetune) if section]
+    if not sections:
+        raise KdpError("kdp teach needs the section `train` or `finetune`")
+    return max((section.steps * section.batch_size, section.batch_size) for section in sections)
+
+
+def _samples_per_file(one: Targets, samples: int, folder: Path) -> int:
+    """As many as `FILE_BYTES` hold; says what all will take, and refuses what does not fit."""
+    each = sum(tensor.nbytes for tensor in one.flat().values())
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    say(f"{samples} samples of {each / 1e6:.3g} MB each: {samples * each / 1e9:.3g} GB")
+    if samples * each > free:
+        raise KdpError(f"{folder} has {free / 1e9:.3g} GB left on its disk, too little")
+    return max(1, FILE_BYTES // each)

@@ -17,7 +17,13 @@ from kdp.files import sha256
 from kdp.models import build
 from kdp.models.loading import Arch, load_network
 from kdp.stages.distil import Lesson, lesson
-from kdp.stages.dynamic import Dynamic, add_dynamic, prune_while_training, save_masks
+from kdp.stages.dynamic import (
+    Dynamic,
+    add_dynamic,
+    check_budget,
+    masks_artifact,
+    prune_while_training,
+)
 from kdp.stages.paths import chain_paths
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -38,6 +44,8 @@ def train(config: Config, resume: bool = False) -> dict[str, Path]:
     """
     if config.model is None or config.train is None:
         raise KdpError("kdp train needs the sections `model` and `train`")
+    if not config.evaluation:
+        raise KdpError("kdp train needs an evaluation set, to pick the best weights by")
     started, paths = time.time(), chain_paths(config)
     torch.manual_seed(config.seed)
     model, arch = starting_point(config.model)
@@ -78,7 +86,7 @@ def _save(
 ) -> dict[str, Path]:
     paths = chain_paths(config)
     last = paths.trained.with_stem(f"{paths.trained.stem}_last")
-    written = {"best": paths.trained, "last": last}
+    written, artifacts = {"best": paths.trained, "last": last}, {}
     for key, params, metrics in (
         ("best", result.best, result.best_metrics),
         ("last", result.last, result.last_metrics),
@@ -86,10 +94,13 @@ def _save(
         record = stage_record("train", config, result, metrics, started, parents)
         if dynamic:
             params, masks = dynamic.plain(params)
-        save(written[key], Artifact(params, arch, record))
+            check_budget(config, dynamic, masks)
+        artifacts[key] = Artifact(params, arch, record)
     if dynamic:
-        save_masks(paths.masks, dynamic, masks, config, record)
         written["masks"] = paths.masks
+        artifacts["masks"] = masks_artifact(dynamic, masks, config, record)
+    for key, artifact in artifacts.items():
+        save(written[key], artifact)
     return written
 
 
@@ -137,13 +148,13 @@ def signature(
     Not the number of steps, which may grow, nor what says how often to look.
     """
     plain = config.plain()
-    keep = ["seed", "model", "teacher", "data", "distill", "evaluation"]
-    if config.dynamic:
-        keep += ["dynamic", "mac_constraint", "prune"]
+    keep = ("seed", "model", "teacher", "data", "distill", "evaluation", "dynamic")
+    budget = [plain["mac_constraint"], plain["prune"]] if config.dynamic else None
     free = {"steps", "validate_every", "checkpoint_every", "log_every", "trackers"}
     return {
         **{key: plain[key] for key in keep},
         **settings.model_dump(mode="json", exclude=free),
+        "budget": budget,
         "parents": [sha256(path) for path in parents],
     }
 

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ class _Found:
     model: nn.Module = field(default_factory=nn.Module)
     arch: Arch = field(default_factory=dict)
 
-    @property
+    @cached_property
     def task(self) -> Task:
         return task_for(self.arch, self.config)
 
@@ -58,7 +58,7 @@ def validate(config: Config) -> Iterator[Check]:
         "network": _network,
         "data": _data,
     }
-    if config.mac_constraint is not None and config.dynamic is None:
+    if (config.mac_constraint or config.pruning_ratio) and config.dynamic is None:
         checks["prune"] = _prune
     for stage in ("train", "finetune"):
         settings = getattr(config, stage)
@@ -127,7 +127,7 @@ def _training(found: _Found, settings: TrainConfig) -> str:
     device = pick_device(found.config.device)
     learnt = lesson(found.task, found.model, found.config, settings.steps)
     learnt.extra.to(device)
-    data = learnt.data(settings.batch_size)
+    data = learnt.data(settings.batch_size * settings.steps)
     samples = [data[i] for i in range(settings.batch_size)]
     batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]}
     model = found.model.to(device).train()

@@ -7,9 +7,13 @@ from typing import Any
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.tasks.base import Task, TaskFactory
+from kdp.tasks.classification import Classification
 from kdp.tasks.super_resolution import SuperResolution
 
-TASKS: dict[str, TaskFactory] = {"catanet": SuperResolution}
+TASKS: dict[str, TaskFactory] = {
+    "catanet": SuperResolution,
+    "mask_classifier": Classification,
+}
 
 
 def task_for(arch: dict[str, Any], config: Config) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, hint
 from kdp.pruning.importance.base import Context, Parts, Scorer, Scores
 from kdp.pruning.importance.optin import combine_optin, optin
 from kdp.pruning.importance.weights import magnitude, random, taylor
@@ -29,7 +29,7 @@ def prepare(name: str, context: Context, options: dict[str, Any]) -> Scorer:
         KdpError: no such criterion, or options it does not take.
     """
     if name not in CRITERIA:
-        raise KdpError(f"no criterion is called {name!r}; there are: {', '.join(CRITERIA)}")
+        raise KdpError(f"no criterion is called {name!r}; {hint(name, CRITERIA)}")
     try:
         return CRITERIA[name](context, **options)
     except TypeError as error:

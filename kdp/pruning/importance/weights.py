@@ -50,5 +50,5 @@ def random(context: Context) -> Scorer:
 
 
 def _sum_over_slices(group: Group, of: Callable[[Slice], Tensor]) -> Tensor:
-    sums = [by_unit(of(piece), piece, group.units).double().sum(1) for piece in group.slices]
+    sums = [by_unit(of(piece), piece, group.units).double().sum(1) for piece in group.weights]
     return torch.stack(sums).sum(0).unsqueeze(1).cpu()

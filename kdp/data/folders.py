@@ -1,0 +1,104 @@
+"""Labelled pictures: a folder per class, or scikit-image's small faces as a toy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kdp.data.images import Picture, list_images, read_rgb
+from kdp.errors import KdpError
+from kdp.progress import say
+
+TOY_FACES, TOY_VALIDATION = 100, 20
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture to be read when it is wanted.
+
+    Attributes:
+        name: of the picture.
+        label: index of its class.
+        read: gives (H, W, 3) uint8 RGB.
+    """
+
+    name: str
+    label: int
+    read: Callable[[], Picture]
+
+
+def class_folders(folder: Path, classes: Sequence[str]) -> list[Labelled]:
+    """The readable pictures of `folder/<class>/`, class by class, each by name.
+
+    Those that cannot be read are named and left out.
+
+    Raises:
+        KdpError: a class has no folder or no picture, or there is a folder of no class.
+    """
+    if not folder.is_dir():
+        raise KdpError(f"the folder {folder} does not exist")
+    unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes)
+    if unknown:
+        raise KdpError(f"{folder} has the folder {unknown[0]!r}; classes are {', '.join(classes)}")
+    found: list[Labelled] = []
+    corrupt: list[Labelled] = []
+    for label, name in enumerate(classes):
+        for path in list_images(folder / name):
+            one = Labelled(f"{name}/{path.name}", label, partial(read_rgb, path))
+            (found if _readable(one) else corrupt).append(one)
+    if corrupt:
+        named = ", ".join(one.name for one in corrupt[:5]) + (" ..." if len(corrupt) > 5 else "")
+        say(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
+    return found
+
+
+def _readable(one: Labelled) -> bool:
+    try:
+        one.read()
+    except KdpError:
+        return False
+    return True
+
+
+def toy_faces(validation: bool) -> list[Labelled]:
+    """scikit-image's hundred 25x25 faces, as they are and with a mask drawn over mouth and nose.
+
+    A toy, for trying commands without any data: the masks are drawn, the faces tiny and grey.
+    """
+    first, last = (0, TOY_VALIDATION) if validation else (TOY_VALIDATION, TOY_FACES)
+    return [
+        Labelled(f"{kind}_{number:03d}", label, partial(_toy_face, number, label == 0))
+        for label, kind in enumerate(("masked", "plain"))
+        for number in range(first, last)
+    ]
+
+
+def _toy_face(number: int, masked: bool) -> Picture:
+    face = cv2.resize(_grey_faces()[number], (128, 128), interpolation=cv2.INTER_CUBIC)
+    picture = np.repeat(face[..., None], 3, axis=2)
+    if masked:
+        random = np.random.default_rng(number)
+        color = tuple(int(c) for c in random.integers(120, 256, 3))
+        top, bottom = (int(random.integers(*span)) for span in ((64, 76), (112, 124)))
+        corners = [
+            (24, top),
+            (64, top - 8),
+            (104, top),
+            (92, bottom),
+            (64, bottom + 4),
+            (36, bottom),
+        ]
+        cv2.fillPoly(picture, [np.array(corners)], color, lineType=cv2.LINE_AA)
+    return picture
+
+
+@lru_cache(maxsize=1)
+def _grey_faces() -> Picture:
+    from skimage.data import lfw_subset
+
+    return (lfw_subset()[:TOY_FACES] * 255).astype(np.uint8)

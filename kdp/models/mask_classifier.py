@@ -1,0 +1,50 @@
+"""A small convolutional classifier, and its two students: does a face wear a mask?
+
+Every width is an argument, so that teacher, students and a network rebuilt after pruning are one
+class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+CLASSES = ("with_mask", "without_mask")
+
+
+class MaskClassifier(nn.Module):
+    """Blocks of convolution 3x3, BatchNorm, ReLU and 2x2 max pooling, then one linear layer.
+
+    Args:
+        channels: of each block. (32, 64, 128) is the base, (24, 48, 96) and (8, 16, 32) the
+            students.
+        dropout: before the linear layer, 0..1.
+        classes: their names, in the order of the logits.
+
+    Shapes: (B, 3, h, w) in 0..1 -> (B, classes) logits. h, w >= 2 ** blocks.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        dropout: float = 0.2,
+        classes: Sequence[str] = CLASSES,
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1 or len(classes) < 2:
+            raise ValueError("mask_classifier needs channels >= 1 and two classes at least")
+        self.classes = tuple(classes)
+        self.blocks = nn.Sequential(*(_block(*pair) for pair in pairwise([3, *channels])))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels[-1], len(classes))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.head(self.dropout(self.pool(self.blocks(x_BCHW)).flatten(1)))
+
+
+def _block(before: int, after: int) -> nn.Sequential:
+    conv = nn.Conv2d(before, after, 3, padding=1)
+    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2))

@@ -1,0 +1,170 @@
+"""Image classification: data, loss, accuracy, and the channels that may go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from kdp.config import Config, PicturesConfig
+from kdp.data.folders import Labelled, class_folders, toy_faces
+from kdp.data.images import Picture
+from kdp.data.labelled import LabelledDataset, resized
+from kdp.data.patches import to_tensor
+from kdp.errors import KdpError
+from kdp.measure.classes import confusion, summary
+from kdp.models.mask_classifier import CLASSES
+from kdp.pruning.dependency import channel_groups
+from kdp.pruning.groups import Group
+from kdp.tasks.base import Batch, Metrics
+
+BATCH = 64
+
+
+class Classification:
+    """The task of `mask_classifier`; see `kdp.tasks.base.Task`."""
+
+    headline = "accuracy"
+
+    def __init__(self, arch: dict[str, Any], config: Config) -> None:
+        self.classes = tuple(arch["args"].get("classes", CLASSES))
+        self.config = config
+
+    @property
+    def protocol(self) -> str:
+        size = self.config.data.image_size
+        return f"{len(self.classes)} classes, pictures resized to {size}x{size}, macro F1"
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch["image"]
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(output, batch["label"])
+
+    def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
+        """KL(softmax(reference) || softmax(output)) of each picture."""
+        log_p, log_q = F.log_softmax(reference, 1), F.log_softmax(output, 1)
+        return (log_p.exp() * (log_p - log_q)).sum(1)
+
+    def training_data(self, length: int) -> LabelledDataset:
+        data = self.config.data
+        return self._samples(data.augment, self.config.seed, length)
+
+    def check_data(self) -> dict[str, int]:
+        """Every picture; corrupt ones are named and left out."""
+        return {"training": len(self._training)} | {
+            name: len(pictures) for name, pictures in self.evaluation_sets.items()
+        }
+
+    def calibration_data(self) -> Batch:
+        """The first pictures of a shuffled epoch, as they are."""
+        count = self.config.prune.calibration.patches
+        data = self._samples(False, self.config.seed + 1, count)
+        return dict(default_collate([data[number] for number in range(count)]))
+
+    def _samples(self, augment: bool, seed: int, length: int) -> LabelledDataset:
+        size = self.config.data.image_size
+        return LabelledDataset(self._training, size, seed, augment, length)
+
+    @cached_property
+    def _training(self) -> list[Labelled]:
+        return load_labelled(self.config.data, self.classes, validation=False)
+
+    @cached_property
+    def evaluation_sets(self) -> dict[str, list[Labelled]]:
+        """The evaluation pictures, by set."""
+        sets = self.config.evaluation
+        return {name: load_labelled(s, self.classes, True) for name, s in sets.items()}
+
+    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
+        """Accuracy and macro F1 (0..1), and how many of each class were taken for each."""
+        model.eval()
+        return {name: self._evaluate(model, them) for name, them in self.evaluation_sets.items()}
+
+    def _evaluate(self, model: nn.Module, pictures: Sequence[Labelled]) -> Metrics:
+        labels = torch.tensor([picture.label for picture in pictures])
+        found = self.predict(model, [picture.read() for picture in pictures]).argmax(1)
+        return summary(confusion(labels, found, len(self.classes)), self.classes)
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, pictures: Sequence[Picture]) -> Tensor:
+        """Class probabilities of (H, W, 3) uint8 pictures of any size: (N, classes), on the CPU."""
+        device = next(model.parameters()).device
+        size, found = self.config.data.image_size, []
+        for first in range(0, len(pictures), BATCH):
+            some = [to_tensor(resized(p, size)) for p in pictures[first : first + BATCH]]
+            found.append(model(torch.stack(some).to(device)).softmax(1).cpu())
+        return torch.cat(found)
+
+    def comparison_images(
+        self, models: Sequence[nn.Module], labels: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """The pictures that a network gets wrong, with what each one says."""
+        for name, pictures in self.evaluation_sets.items():
+            read = [picture.read() for picture in pictures]
+            said = [self.predict(model, read) for model in models]
+            for number, picture in enumerate(pictures):
+                own = [probabilities[number] for probabilities in said]
+                if any(int(p.argmax()) != picture.label for p in own):
+                    yield (
+                        f"{name}_{picture.name.replace('/', '_')}",
+                        self._caption(read[number], picture, labels, own),
+                    )
+
+    def _caption(
+        self, picture: Picture, truth: Labelled, labels: Sequence[str], said: Sequence[Tensor]
+    ) -> Picture:
+        side, line = 256, 18
+        canvas = np.full((side + line * (len(labels) + 1), side, 3), 255, np.uint8)
+        canvas[:side] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
+        lines = [f"is {self.classes[truth.label]}"]
+        lines += [
+            f"{label}: {self.classes[int(p.argmax())]} {float(p.max()):.2f}"
+            for label, p in zip(labels, said, strict=True)
+        ]
+        for i, text in enumerate(lines, 1):
+            place = (4, side + line * i - 5)
+            cv2.putText(
+                canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA
+            )
+        return canvas
+
+    def example(self, size: Sequence[int]) -> Tensor:
+        return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+    def groups(self, model: nn.Module) -> list[Group]:
+        """The channels of every block; the classifier's outputs stay."""
+        device = next(model.parameters()).device
+        head = [model.get_submodule("head")]
+        return channel_groups(model, self.example((32, 32)).to(device), "channels", head)
+
+    def taps(self, model: nn.Module) -> list[str]:
+        """The end of each block."""
+        blocks = model.get_submodule("blocks")
+        return [f"blocks.{name}" for name, _ in blocks.named_children()]
+
+
+def load_labelled(
+    pictures: PicturesConfig, classes: Sequence[str], validation: bool
+) -> list[Labelled]:
+    """The pictures a section of the configuration asks for.
+
+    Raises:
+        KdpError: the kind is none of this task's, or a folder is missing or empty.
+    """
+    if pictures.kind == "embedded":
+        return toy_faces(validation)
+    if pictures.kind != "folders" or pictures.folder is None:
+        raise KdpError(
+            f"pictures with classes are of the kind 'folders' (with `folder`) or 'embedded', "
+            f"not {pictures.kind!r}"
+        )
+    return class_folders(pictures.folder, classes)
