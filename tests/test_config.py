@@ -13,7 +13,7 @@ from kdp.errors import KdpError
 from kdp.models import build
 from tests.conftest import ROOT
 
-SHIPPED = sorted((ROOT / "configs").rglob("*.yml"))
+SHIPPED = sorted((ROOT / "configs").glob("*.yml"))
 Writer = Callable[..., Path]
 
 
@@ -51,6 +51,13 @@ def test_shipped_files_fit_the_schema(path: Path) -> None:
         build(config.model.name, **config.model.args)
 
 
+@pytest.mark.parametrize("name", [p.stem for p in (ROOT / "configs" / "faces").glob("*.yml")])
+def test_a_choice_for_the_whole_file_reaches_its_sections(name: str) -> None:
+    config = load_config(ROOT / "configs" / "face_mask_kd_small.yml", [f"faces={name}"])
+    assert (config.data.kind == "folders") is (name == "real")
+    assert list(config.evaluation) == (["val"] if name == "real" else ["toy"])
+
+
 @pytest.mark.parametrize(
     ("text", "key", "near"),
     [
@@ -77,7 +84,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
 
 def test_a_key_like_no_other_is_answered_with_those_there_are(write: Writer) -> None:
     message = _fault(write("output: {name: a, zzz: 1}\n"))
-    assert "unknown key 'output.zzz'; known are: dir, name, runs" in message
+    assert "unknown key 'output.zzz'; there are: dir, name, runs" in message
 
 
 @pytest.mark.parametrize(
