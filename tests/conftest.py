@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# One process per core runs tests; more threads than that only wait for one another. Set before
+# torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 from typing import Any
 
