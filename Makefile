@@ -1,5 +1,6 @@
 # make all     the chain: prune, finetune, rebuild, compare (CONFIG=configs/... DEVICE=cpu|cuda)
 # make student a small student: distilled and pruned while it trains, rebuilt, compared
+# make face    face masks on toy faces: base, small student, pruned; compares and labels a picture
 # make test    the tests
 # make setup   the virtual environment alone
 # make lint    format, lint and types
@@ -15,14 +16,23 @@ KDP := $(VENV)/bin/kdp
 READY := $(VENV)/.ready
 PATHS := .build/$(subst /,_,$(CONFIG)).mk
 CHAIN := prune finetune rebuild compare
+PICTURE := 'import skimage.data as d; print(d.__path__[0] + "/astronaut.png")'
 
 .DELETE_ON_ERROR:
-.PHONY: all student $(CHAIN) setup test lint clean help
+.PHONY: all student face train $(CHAIN) setup test lint clean help
 
 all: compare
 
 student:
 	$(MAKE) --no-print-directory all CONFIG=configs/student_dynamic.yml
+
+# The picture is one of scikit-image's; every network is small enough to be made anew.
+face: $(READY)
+	$(MAKE) --no-print-directory train CONFIG=configs/face_mask.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/face_mask_kd_small.yml
+	$(MAKE) --no-print-directory all CONFIG=configs/face_mask_prune.yml
+	$(KDP) infer runs/toy_faces/face_mask_pruned_rebuilt.pth --to runs/toy_faces/labelled \
+		--set data.image_size=64 "$$($(VENV)/bin/python -c $(PICTURE))"
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -44,7 +54,7 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 # TEACHER, MASKS, PRUNED, ... are read off the configuration.
-ifneq ($(filter all clean $(CHAIN),$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter all train clean $(CHAIN),$(or $(MAKECMDGOALS),all)),)
 include $(PATHS)
 endif
 
@@ -53,6 +63,7 @@ $(PATHS): $(CONFIG) $(READY)
 	@$(KDP) paths --config $(CONFIG) > $@.new
 	@mv $@.new $@
 
+train: $(TRAINED)
 prune: $(MASKS)
 finetune: $(FINETUNED)
 rebuild: $(REBUILT)

@@ -123,27 +123,41 @@ def compare(
 def infer(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Artifact or checkpoint.")],
     pictures: Annotated[
-        list[str], typer.Argument(metavar="PICTURE...", help="Files, folders, quoted patterns.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[PICTURE]...", help="Files, folders, quoted patterns; a video."),
+    ] = None,
     target: Annotated[
         Path | None,
-        typer.Option("--to", help="Folder to write into (default: photos_x2 beside photos)."),
+        typer.Option("--to", help="Folder for pictures (default: photos_x2, photos_faces)."),
     ] = None,
     ensemble: Annotated[
         bool, typer.Option("--x8", help="Mean over eight flips and turns; eight times the work.")
+    ] = False,
+    camera: Annotated[int | None, typer.Option(min=0, help="Faces: number of a camera.")] = None,
+    csi: Annotated[bool, typer.Option("--csi", help="Faces: a Jetson's CSI camera.")] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Faces: look for none, classify whole pictures.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Faces: write the annotated video (mp4, mkv, avi).")
+    ] = None,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Faces: no window, a line of JSON for every frame.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     values: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
     ] = None,
 ) -> None:
-    """Super-resolve pictures and write them as PNG."""
+    """Super-resolve pictures; or label the faces in pictures, a video or a camera's frames."""
     from kdp.stages.compare import settings
-    from kdp.stages.infer import infer as run
+    from kdp.stages.faces import Request, run
 
-    done = run(file, pictures, settings(None, values or (), device), target, ensemble)
+    given = (target, ensemble, camera, csi, whole, save, headless)
+    asked = Request(tuple(pictures or ()), *given)
+    done = run(file, asked, settings(None, values or (), device), typer.echo)
     for path in done.written:
-        typer.echo(path)
+        typer.echo(path, err=headless)
     if done.unreadable:
         raise KdpError("; ".join(done.unreadable))
 

@@ -129,3 +129,14 @@ def test_an_interrupted_training_is_resumed(project: Path) -> None:
     train, *_ = (project / "calls").read_text().splitlines()
     assert "--resume" in train
     assert not (project / "w" / "training.pth").exists()
+
+
+def test_face_goes_from_training_to_a_labelled_picture(project: Path) -> None:
+    for name in ("face_mask", "face_mask_kd_small", "face_mask_prune"):
+        (project / "configs" / f"{name}.yml").touch()
+    (project / ".venv" / "bin" / "python").symlink_to("/bin/true")
+    done = make(project, "face")
+    assert done.returncode == 0, done.stderr
+    found = calls(project)
+    assert found[0] == "train"
+    assert found[-5:] == ["prune", "finetune", "rebuild", "compare", "infer"]

@@ -64,7 +64,7 @@ def infer(
     """
     sources, device = find_pictures(pictures), pick_device(config.device)
     model, task = _network(file, config)
-    plan = targets(sources, folder, task.scale)
+    plan = targets(sources, folder, f"x{task.scale}")
     model.to(device)
     done = Inference([], [])
     with progress("super-resolve", len(plan)) as advance:
@@ -94,13 +94,13 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
     return list({os.path.abspath(path): path for path in found}.values())
 
 
-def targets(sources: Sequence[Path], folder: Path | None, scale: int) -> list[Path]:
+def targets(sources: Sequence[Path], folder: Path | None, suffix: str) -> list[Path]:
     """Where the output of each picture goes.
 
     Args:
         sources: the pictures.
-        folder: for all of them (default: `photos_x2` beside the folder `photos` of each).
-        scale: output side divided by input side.
+        folder: for all of them (default: `photos_<suffix>` beside the folder `photos` of each).
+        suffix: of the default folder.
 
     Raises:
         KdpError: two would become the same file, or one would lie among the pictures.
@@ -109,7 +109,7 @@ def targets(sources: Sequence[Path], folder: Path | None, scale: int) -> list[Pa
     places = {place for s in sources for place in (s.parent.resolve(), s.resolve().parent)}
     plan = []
     for source in sources:
-        target = (folder or _beside(source.parent, scale)) / f"{source.stem}.png"
+        target = (folder or _beside(source.parent, suffix)) / f"{source.stem}.png"
         other = taken.setdefault(os.path.abspath(target), source)
         if other is not source:
             raise KdpError(f"{other} and {source} would both become {target}; rename one")
@@ -134,10 +134,10 @@ def _expand(given: str) -> list[Path]:
     return found
 
 
-def _beside(folder: Path, scale: int) -> Path:
+def _beside(folder: Path, suffix: str) -> Path:
     if folder.name in ("", ".."):
         folder = Path(os.path.abspath(folder))
-    return folder.parent / f"{folder.name}_x{scale}"
+    return folder.parent / f"{folder.name}_{suffix}"
 
 
 def _network(file: Path, config: Config) -> tuple[nn.Module, SuperResolution]:

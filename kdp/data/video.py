@@ -1,0 +1,302 @@
+"""Frames from a video file or a camera, and where they go: a window, a video file, or nowhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kdp.data.images import Picture
+from kdp.errors import KdpError
+
+VIDEOS = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
+CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+"""What every OpenCV with FFmpeg can write."""
+USUAL_RATE = 30.0
+"""Frames per second, where a source does not say."""
+ESCAPE = 27
+QUIET = "-8"
+
+CSI = (
+    "nvarguscamerasrc sensor-id=0 ! "
+    "video/x-raw(memory:NVMM), width=(int)1280, height=(int)720, framerate=(fraction)30/1 ! "
+    "nvvidconv ! video/x-raw, format=(string)BGRx ! videoconvert ! "
+    "video/x-raw, format=(string)BGR ! appsink drop=true max-buffers=1"
+)
+"""The camera on a Jetson's ribbon cable, through GStreamer."""
+
+
+class Stalled(KdpError):
+    """A source that has ended without saying so."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a stream.
+
+    Attributes:
+        number: from 0.
+        picture: (H, W, 3) uint8 RGB.
+        seconds: since the first frame was here.
+    """
+
+    number: int
+    picture: Picture
+    seconds: float
+
+
+class Stream:
+    """Frames, read by a thread of their own so that a read that hangs hangs nobody else.
+
+    Args:
+        name: for messages.
+        start: gives an opened capture, or raises KdpError.
+        live: a camera. Only its newest frame counts, and a read that fails is no end.
+
+    Attributes:
+        rate: frames per second as the source says, once there was a frame.
+    """
+
+    def __init__(self, name: str, start: Callable[[], Any], live: bool) -> None:
+        self.name, self.live, self.rate = name, live, USUAL_RATE
+        self._start, self._over = start, threading.Event()
+        self._queue: queue.Queue[Any] = queue.Queue(1 if live else 4)
+
+    def frames(self, patience: float, stopped: Callable[[], bool]) -> Generator[Frame, None, None]:
+        """Every frame until the end, or until `stopped()`.
+
+        Args:
+            patience: seconds to wait for a frame.
+            stopped: asked ten times a second and before every frame.
+
+        Raises:
+            KdpError: the source cannot be opened or has no frame.
+            Stalled: no frame came for `patience` seconds.
+        """
+        reader = threading.Thread(target=self._read, daemon=True)
+        reader.start()
+        try:
+            yield from self._arriving(patience, stopped)
+        finally:
+            self._over.set()
+            reader.join(timeout=1)
+
+    def _arriving(
+        self, patience: float, stopped: Callable[[], bool]
+    ) -> Generator[Frame, None, None]:
+        number, first, since = 0, 0.0, time.monotonic()
+        while not stopped():
+            try:
+                item = self._queue.get(timeout=min(0.1, patience))
+            except queue.Empty:
+                if time.monotonic() - since >= patience:
+                    raise Stalled(f"{self.name} gave no frame for {patience:g} s") from None
+                continue
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                return self._end(number)
+            first = first if number else time.monotonic()
+            yield Frame(number, cv2.cvtColor(item, cv2.COLOR_BGR2RGB), time.monotonic() - first)
+            number, since = number + 1, time.monotonic()
+
+    def _end(self, number: int) -> None:
+        if not number:
+            raise KdpError(f"{self.name} has no frame that can be read")
+
+    def _read(self) -> None:
+        """The thread: frames, then None or what went wrong, into the queue."""
+        try:
+            capture = self._start()
+            rate = float(capture.get(cv2.CAP_PROP_FPS))
+            self.rate = rate if 1 <= rate <= 240 else USUAL_RATE
+            try:
+                self._pump(capture)
+            finally:
+                capture.release()
+        except Exception as error:
+            self._put(error)
+
+    def _pump(self, capture: Any) -> None:
+        while not self._over.is_set():
+            there, frame = capture.read()
+            if there:
+                self._put(frame)
+            elif self.live:
+                self._over.wait(0.01)
+            else:
+                return self._put(None)
+
+    def _put(self, item: Any) -> None:
+        while not self._over.is_set():
+            try:
+                return self._queue.put(item, block=not self.live, timeout=0.1)
+            except queue.Full:
+                if self.live:
+                    with suppress(queue.Empty):
+                        self._queue.get_nowait()
+
+
+def video_stream(path: Path) -> Stream:
+    """The frames of a video file."""
+    complaint = f"cannot read the video {path}: it is missing, corrupt or of an unknown codec"
+    return Stream(f"the video {path}", lambda: _open(complaint, str(path)), live=False)
+
+
+def camera_stream(number: int) -> Stream:
+    """The frames of the computer's camera of a number, from 0."""
+    complaint = f"there is no camera {number}, or another program has it"
+    return Stream(f"camera {number}", lambda: _open(complaint, number), live=True)
+
+
+def csi_stream() -> Stream:
+    """The frames of a Jetson's CSI camera.
+
+    Raises:
+        KdpError: OpenCV was built without GStreamer.
+    """
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        raise KdpError(
+            f"--csi needs GStreamer, and this OpenCV {cv2.__version__} was built without it, as "
+            "all of PyPI are: `pip uninstall opencv-python` and use the one of JetPack (a virtual "
+            "environment with --system-site-packages), or build OpenCV with -D WITH_GSTREAMER=ON"
+        )
+    complaint = "there is no CSI camera, or nvargus-daemon does not run; try `sudo systemctl "
+    complaint += "restart nvargus-daemon`"
+    return Stream("the CSI camera", lambda: _open(complaint, CSI, cv2.CAP_GSTREAMER), live=True)
+
+
+def _open(complaint: str, *source: Any) -> Any:
+    """An opened capture; the many lines of OpenCV and FFmpeg about one that is not there go."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", QUIET)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(*source)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if not capture.isOpened():
+        raise KdpError(complaint)
+    return capture
+
+
+class VideoFile:
+    """Write a video; a context that puts it in its place at the end, and drops it on an error.
+
+    Frames are made even in width and height (the last column or row is repeated), which codecs
+    need, and a frame of another size than the first is resized to it.
+
+    Args:
+        path: its suffix decides the codec, see `CODECS`.
+
+    Raises:
+        KdpError: a suffix that is not known, or the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix.lower() not in CODECS:
+            raise KdpError(f"cannot write {path}: a video ends in {', '.join(CODECS)}")
+        self.path, self.count = path, 0
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix.lower()}")
+        self._writer: Any = None
+        self._size = (0, 0)
+
+    def write(self, picture: Picture, rate: float, seconds: float | None = None) -> None:
+        """Append an RGB picture.
+
+        Args:
+            picture: (H, W, 3) uint8.
+            rate: frames per second; that of the first call counts.
+            seconds: when it was seen. The frame before is repeated until then, so that a camera
+                slower than `rate` plays as fast as it was.
+        """
+        height, width = picture.shape[:2]
+        even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        if self._writer is None:
+            self._begin((even.shape[1], even.shape[0]), rate)
+        frame = cv2.cvtColor(even, cv2.COLOR_RGB2BGR)
+        if (frame.shape[1], frame.shape[0]) != self._size:
+            frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
+        due = self.count if seconds is None else math.floor(seconds * self._rate)
+        while self.count < due:
+            self._append(self._last)
+        self._append(frame)
+
+    def _begin(self, size: tuple[int, int], rate: float) -> None:
+        codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
+        self._writer = cv2.VideoWriter(str(self._temporary), codec, rate, size)
+        self._size, self._rate = size, rate
+        self._last = np.zeros((size[1], size[0], 3), np.uint8)
+        if not self._writer.isOpened():
+            raise KdpError(f"cannot write {self.path}: OpenCV cannot encode {size[0]}x{size[1]}")
+
+    def _append(self, frame: Any) -> None:
+        self._writer.write(frame)
+        self._last, self.count = frame, self.count + 1
+
+    def __enter__(self) -> VideoFile:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._temporary.touch()
+        except OSError as error:
+            raise KdpError(f"cannot write {self.path}: {error.strerror}") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        try:
+            if kind is None and self.count:
+                self._finish()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        if not cv2.VideoCapture(str(self._temporary)).read()[0]:
+            raise KdpError(f"cannot write {self.path}: it is cut short; is the disk full?")
+        with self._temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self._temporary, self.path)
+
+
+class Window:
+    """Show frames; `show` is False once the user has closed the window or pressed q or Escape.
+
+    Raises:
+        KdpError: there is no display.
+    """
+
+    def __init__(self, title: str = "kdp infer: q ends it") -> None:
+        if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+            raise KdpError("there is no display here; --headless prints JSON lines instead")
+        self.title = title
+
+    def show(self, picture: Picture) -> bool:
+        try:
+            cv2.imshow(self.title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            key = cv2.waitKey(1) & 0xFF
+            visible = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error as error:
+            raise KdpError("this OpenCV was built without windows; use --headless") from error
+        return visible and key not in (ord("q"), ESCAPE)
+
+    def close(self) -> None:
+        with suppress(cv2.error):
+            cv2.destroyAllWindows()

@@ -1,0 +1,248 @@
+"""`kdp infer`: the stage that a network is for; and for a classifier, faces found and labelled."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdp.config import Config
+from kdp.data.images import Picture, png_bytes, read_rgb
+from kdp.data.video import (
+    VIDEOS,
+    Frame,
+    Stalled,
+    Stream,
+    VideoFile,
+    Window,
+    camera_stream,
+    csi_stream,
+    video_stream,
+)
+from kdp.devices import pick_device
+from kdp.errors import Interrupted, KdpError
+from kdp.files import write_atomic
+from kdp.models.loading import load_network
+from kdp.progress import progress
+from kdp.stages.infer import Inference, find_pictures, infer, targets
+from kdp.tasks import task_for
+from kdp.tasks.classification import Classification
+from kdp.tasks.face_boxes import Face, FaceFinder, FaceLabeller, WholePicture, drawn
+from kdp.training.interrupt import Interrupt, on_request
+
+PATIENCE = 10.0
+"""Seconds without a frame after which a stream has stalled."""
+SMOOTHING = 0.9
+"""How much of the frame rate that is drawn comes from the frames before."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `kdp infer` was asked for.
+
+    Attributes:
+        pictures: see `find_pictures`; for a classifier also one video file.
+        folder: where pictures go (default: see `targets`).
+        ensemble: see `kdp.stages.infer.infer`.
+        camera: number of a camera to look through.
+        csi: look through a Jetson's CSI camera.
+        whole: classify whole pictures and look for no faces.
+        save: the annotated video.
+        headless: no window; a line of JSON for every frame or picture.
+    """
+
+    pictures: tuple[str, ...] = ()
+    folder: Path | None = None
+    ensemble: bool = False
+    camera: int | None = None
+    csi: bool = False
+    whole: bool = False
+    save: Path | None = None
+    headless: bool = False
+
+
+Tell = Callable[[str], None]
+Report = Callable[[dict[str, Any]], None]
+
+
+def run(file: Path, asked: Request, config: Config, tell: Tell) -> Inference:
+    """Do with the network of a file what it is for: super-resolve pictures, or label faces.
+
+    Args:
+        file: an artifact or a foreign checkpoint.
+        asked: what to do, to which pictures.
+        config: `data.image_size` (of a classifier), `tiles` and `device` are read.
+        tell: gets the lines of JSON.
+
+    Raises:
+        KdpError: see `infer` and `label_faces`, or an option that this network has no use for.
+        Interrupted: stopped on request; what was written is complete.
+    """
+    model, arch, _ = load_network(file)
+    task = task_for(arch, config)
+    if isinstance(task, Classification):
+        _refuse({"--x8": asked.ensemble}, f"{file} holds {arch['name']!r}, a classifier")
+        return label_faces(model, task, asked, tell)
+    for_faces = {"--camera": asked.camera is not None, "--csi": asked.csi, "--whole": asked.whole}
+    for_faces |= {"--save": asked.save is not None, "--headless": asked.headless}
+    _refuse(for_faces, f"{file} holds {arch['name']!r}, which is no classifier")
+    if not asked.pictures:
+        raise KdpError("no picture is given; name files, folders or quoted patterns")
+    return infer(file, asked.pictures, config, asked.folder, asked.ensemble)
+
+
+def label_faces(model: nn.Module, task: Classification, asked: Request, tell: Tell) -> Inference:
+    """Label the faces of pictures, or of a stream.
+
+    Raises:
+        KdpError: not exactly one source, one that is not there, an option it has no use for, no
+            display for a stream that is not `headless`, or a file cannot be written.
+        Interrupted: stopped on request; what was written is complete.
+    """
+    stream = _stream(asked)
+    model.to(pick_device(task.config.device))
+    label = FaceLabeller(model, task, WholePicture() if asked.whole else FaceFinder())
+    report: Report = (lambda found: tell(json.dumps(found))) if asked.headless else _silent
+    with on_request() as interrupt:
+        if stream is None:
+            return _pictures(label, asked, report, interrupt)
+        return _frames(stream, label, asked, report, interrupt)
+
+
+def _silent(found: dict[str, Any]) -> None:
+    """No report."""
+
+
+def _refuse(given: dict[str, bool], why: str) -> None:
+    for option, there in given.items():
+        if there:
+            raise KdpError(f"{option} does not apply: {why}")
+
+
+def _stream(asked: Request) -> Stream | None:
+    """The stream that is asked for, or None for pictures."""
+    videos = [one for one in asked.pictures if Path(one).suffix.lower() in VIDEOS]
+    if bool(asked.pictures) + (asked.camera is not None) + asked.csi != 1:
+        raise KdpError("give one of: pictures, a video file, --camera N, --csi")
+    if videos and len(asked.pictures) > 1:
+        raise KdpError(f"{videos[0]} is a video; give one video alone, or pictures")
+    if asked.pictures and not videos:
+        _refuse({"--save": asked.save is not None}, "pictures go into a folder (--to)")
+        return None
+    _refuse({"--to": asked.folder is not None}, "a stream goes into one file (--save out.mp4)")
+    if asked.csi:
+        return csi_stream()
+    if asked.camera is not None:
+        return camera_stream(asked.camera)
+    return _video(Path(videos[0]), asked.save)
+
+
+def _video(path: Path, save: Path | None) -> Stream:
+    if not path.is_file():
+        raise KdpError(f"there is no video {path}")
+    if save and save.exists() and os.path.samefile(path, save):
+        raise KdpError(f"{save} is the video itself; choose another name (--save)")
+    return video_stream(path)
+
+
+def _timed(label: FaceLabeller, picture: Picture) -> tuple[list[Face], float]:
+    """The faces, and the milliseconds that finding and classifying them took."""
+    start = time.perf_counter()
+    faces = label(picture)
+    return faces, 1000 * (time.perf_counter() - start)
+
+
+def _found(faces: list[Face], ms: float, **where: Any) -> dict[str, Any]:
+    return {**where, "ms": round(ms, 2), "faces": [face.plain() for face in faces]}
+
+
+def _pictures(
+    label: FaceLabeller, asked: Request, report: Report, interrupt: Interrupt
+) -> Inference:
+    """Every picture as a PNG with its faces; one that cannot be read does not stop the rest."""
+    sources = find_pictures(asked.pictures)
+    plan = targets(sources, asked.folder, "faces")
+    done = Inference([], [])
+    # A bar on a terminal takes standard output with it, where the lines of JSON go.
+    bar = nullcontext(lambda: None) if asked.headless else progress("label faces", len(plan))
+    with bar as advance:
+        for source, target in zip(sources, plan, strict=True):
+            if interrupt.requested:
+                raise Interrupted(f"stopped after {len(done.written)} of {len(plan)} pictures")
+            try:
+                picture = read_rgb(source)
+            except KdpError as error:
+                done.unreadable.append(str(error))
+            else:
+                faces, ms = _timed(label, picture)
+                note = f"{ms:.1f} ms {1000 / ms:.1f} fps"
+                write_atomic(target, png_bytes(drawn(picture, faces, note)))
+                done.written.append(target)
+                report(_found(faces, ms, file=str(source), written=str(target)))
+            advance()
+    return done
+
+
+def _frames(
+    stream: Stream, label: FaceLabeller, asked: Request, report: Report, interrupt: Interrupt
+) -> Inference:
+    """Every frame to where it is wanted, until the stream ends, stalls or is stopped."""
+    done, count = Inference([], []), 0
+    with ExitStack() as stack:
+        window = None if asked.headless else stack.enter_context(closing(Window()))
+        video = stack.enter_context(VideoFile(asked.save)) if asked.save else None
+        arriving = stream.frames(PATIENCE, lambda: interrupt.requested)
+        show = _Shower(stream, label, report, window, video)
+        try:
+            for frame in stack.enter_context(closing(arriving)):
+                count += 1
+                if not show(frame):
+                    break
+        except Stalled as error:  # what was seen before is worth its file
+            done.unreadable.append(f"{error}; {count} frames were read before")
+    if video and video.count:
+        done.written.append(video.path)
+    if interrupt.requested:
+        where = f"; {done.written[0]} is complete" if done.written else ""
+        raise Interrupted(f"stopped after {count} frames{where}")
+    return done
+
+
+@dataclass
+class _Shower:
+    """What happens to every frame; False once nobody looks any more."""
+
+    stream: Stream
+    label: FaceLabeller
+    report: Report
+    window: Window | None
+    video: VideoFile | None
+    _before: float | None = None
+    _interval: float | None = None
+
+    def __call__(self, frame: Frame) -> bool:
+        faces, ms = _timed(self.label, frame.picture)
+        self.report(_found(faces, ms, frame=frame.number))
+        rate = self._rate(ms)
+        if not self.window and not self.video:
+            return True
+        picture = drawn(frame.picture, faces, f"{ms:.1f} ms {rate:.1f} fps")
+        if self.video:
+            seconds = frame.seconds if self.stream.live else None
+            self.video.write(picture, self.stream.rate, seconds)
+        return self.window.show(picture) if self.window else True
+
+    def _rate(self, ms: float) -> float:
+        """Frames per second of late, reading, drawing and writing included."""
+        now = time.perf_counter()
+        new = ms / 1000 if self._before is None else now - self._before
+        old = new if self._interval is None else self._interval
+        self._before, self._interval = now, SMOOTHING * old + (1 - SMOOTHING) * new
+        return 1 / self._interval

@@ -1,0 +1,160 @@
+"""Faces in a picture: where they are, what the classifier says of each, and how that is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+from torch import nn
+
+from kdp.data.images import Picture
+from kdp.errors import KdpError
+from kdp.tasks.classification import Classification
+
+Box = tuple[int, int, int, int]
+"""Left, top, width, height, in pixels."""
+
+SEARCH_SIDE = 640
+"""A larger picture is searched at this length of its longer side."""
+SMALLEST = 24
+"""Side of the smallest face the cascade knows, in pixels of the searched picture."""
+MARGIN = 0.1
+"""What a crop takes on every side, of the box's side."""
+COLORS = ((60, 180, 75), (230, 60, 50), (0, 130, 200), (245, 130, 48), (145, 30, 180))
+"""RGB, by class."""
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclass(frozen=True)
+class Face:
+    """A classified part of a picture.
+
+    Attributes:
+        box: of the face, without the margin it was classified with.
+        label: index of the class.
+        name: of the class.
+        probability: of the class, 0..1.
+    """
+
+    box: Box
+    label: int
+    name: str
+    probability: float
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        shown = round(self.probability, 4)
+        return {"box": list(self.box), "class": self.name, "probability": shown}
+
+
+class FaceFinder:
+    """Frontal faces by OpenCV's Haar cascade.
+
+    Raises:
+        KdpError: this OpenCV has no cascades (version 5 has none).
+    """
+
+    def __init__(self) -> None:
+        try:
+            folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]
+            file = folder / "haarcascade_frontalface_default.xml"
+            self._cascade = cv2.CascadeClassifier(str(file))
+            empty = self._cascade.empty()
+        except (AttributeError, cv2.error):
+            empty = True
+        if empty:
+            raise KdpError(
+                f"OpenCV {cv2.__version__} has no Haar cascade of faces; install "
+                "'opencv-python>=4.9,<5', or classify whole pictures with --whole"
+            )
+
+    def __call__(self, picture: Picture) -> list[Box]:
+        """Boxes within an RGB picture, from left to right."""
+        factor = max(1.0, max(picture.shape[:2]) / SEARCH_SIDE)
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        if factor > 1:
+            height, width = (max(1, round(side / factor)) for side in grey.shape)
+            grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
+        found = self._cascade.detectMultiScale(
+            cv2.equalizeHist(grey), scaleFactor=1.1, minNeighbors=5, minSize=(SMALLEST, SMALLEST)
+        )
+        return sorted(_scaled(box, factor, picture) for box in found)
+
+
+class WholePicture:
+    """In place of a `FaceFinder`: one box, the whole picture."""
+
+    def __call__(self, picture: Picture) -> list[Box]:
+        height, width = picture.shape[:2]
+        return [(0, 0, width, height)]
+
+
+class FaceLabeller:
+    """Find and classify.
+
+    Args:
+        model: a classifier, on its device.
+        task: of the model.
+        find: where to look.
+    """
+
+    def __init__(
+        self, model: nn.Module, task: Classification, find: FaceFinder | WholePicture
+    ) -> None:
+        self._model, self._task, self._find = model, task, find
+
+    def __call__(self, picture: Picture) -> list[Face]:
+        """The faces of an RGB picture, from left to right."""
+        boxes = self._find(picture)
+        if not boxes:
+            return []
+        said = self._task.predict(self._model, [cropped(picture, box) for box in boxes])
+        return [
+            Face(box, int(p.argmax()), self._task.classes[int(p.argmax())], float(p.max()))
+            for box, p in zip(boxes, said, strict=True)
+        ]
+
+
+def cropped(picture: Picture, box: Box) -> Picture:
+    """A box with its margin, as far as the picture goes."""
+    left, top, width, height = box
+    x, y = round(width * MARGIN), round(height * MARGIN)
+    rows = slice(max(0, top - y), top + height + y)
+    return picture[rows, max(0, left - x) : left + width + x]
+
+
+def drawn(picture: Picture, faces: Sequence[Face], note: str) -> Picture:
+    """A copy of an RGB picture with a labelled box around every face, and a note below."""
+    canvas = picture.copy()
+    size = max(0.35, min(canvas.shape[:2]) / 900)
+    for face in faces:
+        left, top, width, height = face.box
+        color = COLORS[face.label % len(COLORS)]
+        corner = (left + width - 1, top + height - 1)
+        cv2.rectangle(canvas, (left, top), corner, color, max(1, round(2 * size)))
+        _write(canvas, f"{face.name} {face.probability:.2f}", (left, top), size, color)
+    _write(canvas, note, (0, canvas.shape[0]), size, (40, 40, 40))
+    return canvas
+
+
+def _write(
+    canvas: Picture, text: str, place: tuple[int, int], size: float, color: tuple[int, int, int]
+) -> None:
+    """White on a bar whose lower left corner is `place`, moved into the picture."""
+    (width, height), below = cv2.getTextSize(text, FONT, size, 1)
+    bar = height + below + 4
+    left = max(0, min(place[0], canvas.shape[1] - width))
+    bottom = max(place[1], bar)
+    cv2.rectangle(canvas, (left, bottom - bar), (left + width, bottom), color, cv2.FILLED)
+    start = (left, bottom - below - 2)
+    cv2.putText(canvas, text, start, FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _scaled(box: Sequence[int], factor: float, picture: Picture) -> Box:
+    """A box found in a shrunk picture, in pixels of the picture."""
+    left, top, width, height = (round(int(value) * factor) for value in box)
+    across, down = picture.shape[1] - left, picture.shape[0] - top
+    return left, top, min(width, across), min(height, down)
