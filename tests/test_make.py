@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import ROOT
 
 STAND_IN = """#!/bin/bash
-declare -A target=([train]=w/trained.pth)
-target+=([infer]=w/astronaut.png [prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
+declare -A target=([train]=w/trained.pth [infer]=w/astronaut.png)
+target+=([prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
 if [ "$1" = paths ]; then
     echo "TEACHER := w/teacher.pth"
     echo "PRUNED := w/pruned.pth"
