@@ -86,7 +86,7 @@ def test_removed_units_are_zero_in_every_forward(
     monkeypatch.setattr(torch.optim.Adam, "step", drifting_step)
     monkeypatch.setattr(CATANet, "forward", checked)
     path = finetune(config(tmp_path))["finetuned"]
-    assert checks == {True: 6, False: 9}, "6 steps; 3 validations of 3 pictures"
+    assert checks == {True: 6, False: 10}, "6 steps; a probe; 3 validations of 3 pictures"
     model = build("catanet", **TINY)
     model.load_state_dict(load(path).params)
     assert removed_are_zero(model, catanet_groups(model), masks)
@@ -113,7 +113,7 @@ def test_the_teacher_is_never_touched(tmp_path: Path, networks: list[nn.Module])
     before = (tmp_path / "teacher.pth").read_bytes()
     finetune(config(tmp_path))
     (teacher,) = {net for net in networks if not any(p.requires_grad for p in net.parameters())}
-    assert networks.count(teacher) == 6
+    assert networks.count(teacher) == 7, "6 steps and a probe"
     assert same(dict(teacher.state_dict()), load(tmp_path / "teacher.pth").params)
     assert not teacher.training
     assert all(parameter.grad is None for parameter in teacher.parameters())

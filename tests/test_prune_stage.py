@@ -185,7 +185,7 @@ def test_ctrl_c_ends_the_search_in_one_line(folder: Path) -> None:
     [
         ({"mac_constraint": 0.05}, "cannot be reached"),
         ({"prune": {**SMALL, "kinds": []}}, "nothing to prune"),
-        ({"mac_constraint": None}, "needs `teacher` and `mac_constraint`"),
+        ({"mac_constraint": None}, "needs `teacher`, and `mac_constraint` or"),
         ({"teacher": "missing.pth"}, "missing.pth does not exist"),
         ({"prune": {**SMALL, "criterion": "hessian"}}, "there are: optin"),
         ({"prune": {**SMALL, "min_units": {"heads": 1}}}, "no kind of group is called 'heads'"),

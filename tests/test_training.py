@@ -201,7 +201,7 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
 def test_the_average_follows_its_formula(tmp_path: Path) -> None:
     history: list[Tensor] = []
     job = toy(tmp_path, settings=settings(ema_decay=0.3))
-    job.after_step = lambda model: (
+    job.after_step = lambda model, step: (
         history.append(model[0].weight.detach().clone()) if model is job.model else None
     )
     result = fit(job)
@@ -329,7 +329,7 @@ def test_train_resumes_to_the_same_files(tmp_path: Path, monkeypatch: pytest.Mon
 
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
-    whole = train(config(tmp_path / "whole"))
+    whole = train(config(tmp_path / "whole", distill=None))
     plain, calls = SuperResolution.loss, []
 
     def loss(self: SuperResolution, output: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -340,8 +340,8 @@ def test_train_resumes_to_the_same_files(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(SuperResolution, "loss", loss)
     with pytest.raises(Interrupted):
-        train(config(tmp_path / "parts"))
-    parts = train(config(tmp_path / "parts"), resume=True)
+        train(config(tmp_path / "parts", distill=None))
+    parts = train(config(tmp_path / "parts", distill=None), resume=True)
     for key in ("best", "last"):
         a, b = load(whole[key]), load(parts[key])
         assert same(a.params, b.params)
@@ -351,7 +351,7 @@ def test_train_resumes_to_the_same_files(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_train_in_two_processes_writes_one_result(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, "-m", "kdp", "train", "-c", str(config_file(tmp_path))]
+    command = [*launch, "-m", "kdp", "train", "-c", str(config_file(tmp_path, distill=None))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     artifact = load(tmp_path / "weights/tiny.pth")
@@ -362,7 +362,9 @@ def test_train_in_two_processes_writes_one_result(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_one_line(tmp_path: Path) -> None:
-    path = config_file(tmp_path, train={**SHORT, "steps": 5000, "checkpoint_every": 5000})
+    path = config_file(
+        tmp_path, distill=None, train={**SHORT, "steps": 5000, "checkpoint_every": 5000}
+    )
     folder = tmp_path / "runs/tiny_train"
     process = start_kdp("train", "-c", str(path))
     wait_until(lambda: (folder / "curves.csv").exists(), process)
@@ -382,7 +384,7 @@ def test_a_nan_loss_exits_with_two_and_overwrites_nothing(tmp_path: Path) -> Non
     old.parent.mkdir()
     old.write_bytes(b"the weights of yesterday")
     changes = ("train.lr=1e30", "train.clip_norm=null", "train.checkpoint_every=100")
-    done = run_kdp("train", "-c", str(config_file(tmp_path)), *changes)
+    done = run_kdp("train", "-c", str(config_file(tmp_path, distill=None)), *changes)
     assert done.returncode == 2
     (line,) = complaints(done.stderr)
     assert re.search(r"the loss is (nan|inf) at step 1: lower the learning rate", line)
@@ -391,7 +393,7 @@ def test_a_nan_loss_exits_with_two_and_overwrites_nothing(tmp_path: Path) -> Non
 
 
 def test_a_second_run_of_the_same_file_is_refused(tmp_path: Path) -> None:
-    path = config_file(tmp_path, train={**SHORT, "steps": 5000})
+    path = config_file(tmp_path, distill=None, train={**SHORT, "steps": 5000})
     curves = tmp_path / "runs/tiny_train/curves.jsonl"
     first = start_kdp("train", "-c", str(path))
     wait_until(lambda: curves.exists() and curves.stat().st_size > 0, first)
@@ -407,14 +409,14 @@ def test_a_second_run_of_the_same_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
-    train(config(tmp_path))
+    train(config(tmp_path, distill=None))
     kept = [*(tmp_path / "weights").glob("*.pth"), tmp_path / "runs/tiny_train/checkpoint.pth"]
     before = {path: path.read_bytes() for path in kept}
     limit = min(len(content) for content in before.values()) - 1000
     done = run_kdp(
         "train",
         "-c",
-        str(config_file(tmp_path)),
+        str(config_file(tmp_path, distill=None)),
         "--resume",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )

@@ -76,7 +76,9 @@ class BoundLoss:
                 raise KdpError(f"cannot compare {place!r}: a map with positions is needed")
             del mine[1], wanted[1]
         if mine != wanted:
-            shapes = f"{tuple(student.shape)} in the student, {tuple(teacher.shape)} in the teacher"
+            shapes = (
+                f"{tuple(student.shape)} in the student and {tuple(teacher.shape)} in the teacher"
+            )
             raise KdpError(f"cannot compare {place!r}: its shape is {shapes}")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 from torch import Tensor
 
@@ -210,12 +210,17 @@ def _tree(origin: Origin, shown: set[str]) -> Tree:
     """A file and what it was made from; a file seen before is only named."""
     lines = [f"{origin.path} (sha256 {origin.sha256[:12]})"]
     if origin.sha256 in shown:
-        return Tree(escape(f"{lines[0]}, as above"))
+        return Tree(_whole(f"{lines[0]}, as above"))
     shown.add(origin.sha256)
     lines.append(f"{origin.stage}: {origin.command}" if origin.stage else "not written by kdp")
     if origin.metrics:
         lines.append(", ".join(f"{name} {value:.4g}" for name, value in origin.metrics.items()))
-    tree = Tree(escape("\n".join(lines)))
+    tree = Tree(_whole("\n".join(lines)))
     for parent in origin.parents:
         tree.add(_tree(parent, shown))
     return tree
+
+
+def _whole(text: str) -> Text:
+    """Lines as they are: a path that is broken in two cannot be copied."""
+    return Text(text, no_wrap=True, overflow="ignore")
