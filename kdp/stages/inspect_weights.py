@@ -11,8 +11,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
-from rich.tree import Tree
 from torch import Tensor
 
 from kdp.artifacts import Artifact, load
@@ -117,7 +115,8 @@ def show(
     console.print(_summary(inspections))
     shown: set[str] = set()
     for inspection in inspections:
-        console.print(_tree(inspection.origin, shown), soft_wrap=True, highlight=False)
+        for line in _tree(inspection.origin, shown):  # whole: a broken path cannot be copied
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _architecture(artifact: Artifact) -> dict[str, Any] | None:
@@ -206,21 +205,14 @@ def _zeros(elements: int, zeros: int) -> tuple[str, str, str]:
     return f"{elements:,}", f"{zeros:,}", f"{100 * zeros / max(elements, 1):.1f}"
 
 
-def _tree(origin: Origin, shown: set[str]) -> Tree:
-    """A file and what it was made from; a file seen before is only named."""
-    lines = [f"{origin.path} (sha256 {origin.sha256[:12]})"]
+def _tree(origin: Origin, shown: set[str], indent: str = "") -> list[str]:
+    """A file and below it what it was made from; a file seen before is only named."""
+    name = f"{origin.path} (sha256 {origin.sha256[:12]})"
     if origin.sha256 in shown:
-        return Tree(_whole(f"{lines[0]}, as above"))
+        return [f"{indent}{name}, as above"]
     shown.add(origin.sha256)
-    lines.append(f"{origin.stage}: {origin.command}" if origin.stage else "not written by kdp")
+    lines = [name, f"{origin.stage}: {origin.command}" if origin.stage else "not written by kdp"]
     if origin.metrics:
         lines.append(", ".join(f"{name} {value:.4g}" for name, value in origin.metrics.items()))
-    tree = Tree(_whole("\n".join(lines)))
-    for parent in origin.parents:
-        tree.add(_tree(parent, shown))
-    return tree
-
-
-def _whole(text: str) -> Text:
-    """Lines as they are: a path that is broken in two cannot be copied."""
-    return Text(text, no_wrap=True, overflow="ignore")
+    below = [line for parent in origin.parents for line in _tree(parent, shown, f"{indent}    ")]
+    return [*(indent + line for line in lines), *below]
