@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from kdp.errors import KdpError
 
@@ -21,3 +22,8 @@ def pick_device(name: str) -> torch.device:
         raise KdpError(
             f"device {name!r} is not usable here: {str(error).splitlines()[0]}"
         ) from error
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's parameters are."""
+    return next(model.parameters()).device

@@ -64,8 +64,13 @@ def test_the_pruned_network_is_the_teacher_without_what_goes(folder: Path) -> No
     assert artifact.record["parents"][0]["path"] == str(folder / "teacher.pth")
 
 
-def test_another_budget_measures_nothing_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change",
+    [{"mac_constraint": 0.7}, {"prune": {**SMALL, "options": {"output_share": 0.5}}}],
+    ids=["another budget", "options that only combine"],
+)
+def test_what_was_measured_is_not_measured_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     prune(config(folder, **PRUNE))
 
@@ -73,8 +78,9 @@ def test_another_budget_measures_nothing_again(
         raise AssertionError("importance was measured again")
 
     monkeypatch.setattr(scores_module, "prepare", refuse)
-    found = prune(config(folder, **{**PRUNE, "mac_constraint": 0.7}))
-    assert found.plan.macs <= 0.7 * found.plan.dense_macs
+    asked = config(folder, **{**PRUNE, **change})
+    found = prune(asked)
+    assert found.plan.macs <= (asked.mac_constraint or 0) * found.plan.dense_macs
 
 
 @pytest.mark.parametrize(
@@ -90,18 +96,6 @@ def test_scores_of_other_conditions_are_not_reused(folder: Path, change: dict[st
     before = measured(folder)["key"]
     prune(config(folder, **{**PRUNE, **change}))
     assert measured(folder)["key"] != before
-
-
-def test_options_that_only_combine_measure_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prune(config(folder, **PRUNE))
-
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(scores_module, "prepare", refuse)
-    prune(config(folder, **{**PRUNE, "prune": {**SMALL, "options": {"output_share": 0.5}}}))
 
 
 def test_the_same_command_twice_gives_the_same_masks(folder: Path) -> None:

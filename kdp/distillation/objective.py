@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.config import DistillConfig
+from kdp.devices import device_of
 from kdp.distillation.alignment import Alignments, widths_of
 from kdp.distillation.losses import BoundLoss, Pairs, make_loss, precise
 from kdp.distillation.schedules import factor
@@ -100,7 +101,7 @@ class Distiller:
 
     @torch.no_grad()
     def _alignments(self, student: nn.Module, probe: Batch) -> list[Alignments]:
-        training, device = student.training, next(student.parameters()).device
+        training, device = student.training, device_of(student)
         probe = {name: tensor.to(device) for name, tensor in probe.items()}
         with self.taps as features:
             student.eval()(self.inputs(probe))

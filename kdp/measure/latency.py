@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdp.devices import device_of
 from kdp.measure.complexity import evaluating
 
 
@@ -60,11 +61,6 @@ def latencies(
             if round_ >= warmup:
                 own.append(spent)
     return [_summary(own) for own in times]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a network's parameters are."""
-    return next(model.parameters()).device
 
 
 def device_name(device: torch.device) -> str:

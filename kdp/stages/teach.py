@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from kdp.devices import pick_device
 from kdp.distillation.teacher import Targets
 from kdp.distillation.written import file_of, holds, index_of, read_index, write, write_index
 from kdp.errors import Interrupted, KdpError
-from kdp.files import claim
+from kdp.files import claim, free_bytes
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.progress import progress, say
@@ -121,10 +120,7 @@ def _samples(config: Config) -> tuple[int, int]:
 def _samples_per_file(one: Targets, samples: int, folder: Path) -> int:
     """As many as `FILE_BYTES` hold; says what all will take, and refuses what does not fit."""
     each = sum(tensor.nbytes for tensor in one.flat().values())
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = free_bytes(folder)
     say(f"{samples} samples of {each / 1e6:.3g} MB each: {samples * each / 1e9:.3g} GB")
     if samples * each > free:
         raise KdpError(f"{folder} has {free / 1e9:.3g} GB left on its disk, too little")

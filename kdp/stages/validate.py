@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import nn
 from kdp.config import Config, TrainConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
+from kdp.files import free_bytes, nearest_folder
 from kdp.models.loading import Arch, load_network
 from kdp.stages.distil import lesson
 from kdp.stages.dynamic import add_dynamic
@@ -76,12 +76,10 @@ def validate(config: Config) -> Iterator[Check]:
 
 def _output(found: _Found) -> str:
     """The output folder, or the nearest one above it that exists, takes files and has room."""
-    folder = found.config.output.dir.resolve()
-    while not folder.exists():
-        folder = folder.parent
+    folder = nearest_folder(found.config.output.dir)
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise KdpError(f"{found.config.output.dir} cannot be written")
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if free < LEAST_DISK:
         raise KdpError(f"{found.config.output.dir} has {free / 1e6:.0f} MB left on its disk")
     return f"{found.config.output.dir}, {free / 1e9:.0f} GB free"

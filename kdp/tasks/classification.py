@@ -18,6 +18,7 @@ from kdp.data.folders import Labelled, class_folders, toy_faces
 from kdp.data.images import Picture
 from kdp.data.labelled import LabelledDataset, resized
 from kdp.data.patches import to_tensor
+from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.classes import confusion, summary
 from kdp.models.mask_classifier import CLASSES
@@ -97,7 +98,7 @@ class Classification:
     @torch.no_grad()
     def predict(self, model: nn.Module, pictures: Sequence[Picture]) -> Tensor:
         """Class probabilities of (H, W, 3) uint8 pictures of any size: (N, classes), on the CPU."""
-        device = next(model.parameters()).device
+        device = device_of(model)
         size, found = self.config.data.image_size, []
         for first in range(0, len(pictures), BATCH):
             some = [to_tensor(resized(p, size)) for p in pictures[first : first + BATCH]]
@@ -142,7 +143,7 @@ class Classification:
 
     def groups(self, model: nn.Module) -> list[Group]:
         """The channels of every block; the classifier's outputs stay."""
-        device = next(model.parameters()).device
+        device = device_of(model)
         head = [model.get_submodule("head")]
         return channel_groups(model, self.example((32, 32)).to(device), "channels", head)
 

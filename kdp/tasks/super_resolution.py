@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kdp.config import Config, PicturesConfig
 from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset, to_tensor
+from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.quality import psnr, ssim
 from kdp.pruning.groups import Group
@@ -107,7 +108,7 @@ class SuperResolution:
         def run(picture_CHW: Tensor) -> Tensor:
             return upscale_image(model, picture_CHW, self.scale, self.config.tiles)
 
-        picture = to_tensor(lr).to(next(model.parameters()).device)
+        picture = to_tensor(lr).to(device_of(model))
         output = self_ensemble(run, picture) if ensemble else run(picture)
         return (output * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
