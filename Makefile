@@ -32,7 +32,7 @@ face: $(READY)
 	$(MAKE) --no-print-directory train CONFIG=configs/face_mask_kd_small.yml
 	$(MAKE) --no-print-directory all CONFIG=configs/face_mask_prune.yml
 	$(KDP) infer runs/toy_faces/face_mask_pruned_rebuilt.pth --to runs/toy_faces/labelled \
-		--set data.image_size=64 "$$($(VENV)/bin/python -c $(PICTURE))"
+		"$$($(VENV)/bin/python -c $(PICTURE))"
 
 help:
 	@sed -n 's/^# //p' Makefile

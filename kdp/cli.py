@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -151,7 +151,8 @@ def infer(
 ) -> None:
     """Super-resolve pictures; or label the faces in pictures, a video or a camera's frames."""
     from kdp.stages.compare import settings
-    from kdp.stages.faces import Request, run
+    from kdp.stages.faces import Request
+    from kdp.stages.infer import infer as run
 
     given = (target, ensemble, camera, csi, whole, save, headless)
     asked = Request(tuple(pictures or ()), *given)
@@ -160,6 +161,37 @@ def infer(
         typer.echo(path, err=headless)
     if done.unreadable:
         raise KdpError("; ".join(done.unreadable))
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Artifact or checkpoint.")],
+    to: Annotated[Literal["onnx", "torchscript"], typer.Option("--to", help="The format.")],
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(help="ONNX: half precision, or 8-bit weights and dynamic quantisation."),
+    ] = "fp32",
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="HEIGHT WIDTH", help="Input of a network that is fixed to one size."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write (default: beside FILE).")
+    ] = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
+    ] = None,
+) -> None:
+    """Write ONNX or TorchScript, once it gives what PyTorch gives."""
+    from kdp.progress import say
+    from kdp.stages.compare import settings
+    from kdp.stages.export import export as run
+
+    done = run(file, settings(None, values or (), None), to, precision, size, output)
+    shape = "x".join(str(side) for side in done.input_shape)
+    free = f"; any {', '.join(done.open_axes)}" if done.open_axes else " alone"
+    say(f"input {shape}{free}; largest relative difference from PyTorch: {done.difference:.1e}")
+    typer.echo(done.path)
 
 
 @app.command()

@@ -58,11 +58,9 @@ class PicturesConfig(Section):
 
 
 class DataConfig(PicturesConfig):
-    """Training samples, by pixels: `patch_size` is the side of an LR crop, `image_size` that of
-    a whole picture with a class."""
+    """Training samples; `patch_size` is the side of an LR crop, in pixels."""
 
     patch_size: PositiveInt = 54
-    image_size: PositiveInt = 128
     augment: bool = True
     workers: int = Field(0, ge=0)
 
@@ -211,10 +209,14 @@ class DynamicConfig(Section):
 
 
 class MeasureConfig(Section):
-    """Protocol of `compare` and of the budget; sizes are (height, width) of the input."""
+    """Protocol of `compare` and of the budget; sizes are (height, width) of the input.
 
-    input_size: tuple[PositiveInt, PositiveInt] = (64, 64)
-    latency_size: tuple[PositiveInt, PositiveInt] = (128, 128)
+    Where a size is not given the task has one: 64x64 and 128x128 for super-resolution, the
+    network's own for a classifier.
+    """
+
+    input_size: tuple[PositiveInt, PositiveInt] | None = None
+    latency_size: tuple[PositiveInt, PositiveInt] | None = None
     latency_runs: PositiveInt = 7
     warmup_runs: int = Field(2, ge=0)
 

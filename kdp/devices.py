@@ -25,5 +25,5 @@ def pick_device(name: str) -> torch.device:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network's parameters are."""
-    return next(model.parameters()).device
+    """Where a network's parameters are; the CPU where it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

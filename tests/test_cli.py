@@ -86,6 +86,7 @@ LONG = ["--config -c", "--resume", "<overrides>"]
 INTERFACE: dict[str, list[str]] = {
     "calculate-performance": COMPARE,
     "compare": COMPARE,
+    "export": ["--output -o", "--precision", "--set", "--size", "--to", "<file>"],
     "finetune": LONG,
     "infer": [
         "--camera",

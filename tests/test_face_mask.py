@@ -32,7 +32,7 @@ from tests.conftest import ROOT
 from tests.runs import SHORT
 
 PRUNED = {0.3: ([22, 44, 89], 45195), 0.5: ([16, 32, 64], 23938), 0.7: ([9, 19, 38], 8556)}
-SMALL = {"channels": [4, 6, 8], "dropout": 0.0}
+SMALL = {"channels": [4, 6, 8], "dropout": 0.0, "image_size": 32}
 
 
 def parameters(model: nn.Module) -> int:
@@ -63,9 +63,7 @@ def settings(folder: Path, **changes: Any) -> Config:
         "output": {"name": "tiny", "dir": str(folder / "w"), "runs": str(folder / "runs")},
         "model": {"name": "mask_classifier", "args": SMALL},
         "teacher": str(folder / "w/tiny.pth"),
-        "data": {"image_size": 32},
         "evaluation": {"toy": {}},
-        "measure": {"input_size": [32, 32], "latency_size": [32, 32]},
         "prune": {"criterion": "magnitude", "calibration": {"patches": 8}},
         "distill": {"losses": {"logits": {}}},
         "train": {**SHORT, "batch_size": 16},
@@ -83,7 +81,7 @@ def test_the_networks_have_exactly_these_parameters(channels: tuple[int, ...], c
 
 @pytest.mark.parametrize("ratio", PRUNED)
 def test_pruning_leaves_exactly_these_parameters(tmp_path: Path, ratio: float) -> None:
-    arch = {"name": "mask_classifier", "args": {}}
+    arch = {"name": "mask_classifier", "args": {"image_size": 64}}
     record = make_record("train", {})
     save(tmp_path / "base.pth", Artifact(lively().state_dict(), arch, record))
     where = [f"output.dir={tmp_path}", f"teacher={tmp_path}/base.pth", f"pruning_ratio={ratio}"]

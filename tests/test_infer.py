@@ -22,10 +22,11 @@ from kdp.data.patches import to_tensor
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
-from kdp.stages import infer as stage
+from kdp.stages import super_resolve as stage
 from kdp.stages.compare import settings
 from kdp.tasks import TASKS, task_for
 from kdp.tasks.ensemble import self_ensemble
+from kdp.tasks.super_resolution import SuperResolution
 from kdp.tasks.tiles import upscale_image
 from tests.conftest import TINY
 from tests.runs import complaints, run_kdp
@@ -224,7 +225,9 @@ def test_the_bar_moves_with_every_pass_and_ends_at_its_end(
     monkeypatch.setattr(stage, "progress", lambda *_: Bar())
     config = settings(None, ["tiles.size=32", "tiles.overlap=8"], "cpu")
     picture = _picture(photos / "wide.png", (30, 80))
-    stage.infer(network, [str(picture)], config, ensemble=ensemble)
+    model, arch, _ = load_network(network)
+    task = SuperResolution(arch, config)
+    stage.super_resolve(model, task, [str(picture)], ensemble=ensemble)
     assert [step for step in steps if step] == [Fraction(1, passes)] * passes
 
 
@@ -289,7 +292,7 @@ def test_a_network_of_another_task_is_refused(
     monkeypatch.setitem(TASKS, "catanet", Other)  # type: ignore[arg-type]
     error = _kdp(network, photos).exception
     assert isinstance(error, KdpError)
-    assert "'catanet', which is no super-resolution network" in str(error)
+    assert "'catanet': there is nothing to do with its output" in str(error)
 
 
 def test_a_link_to_a_picture_cannot_lose_it(network: Path, photos: Path) -> None:

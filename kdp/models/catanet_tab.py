@@ -73,8 +73,8 @@ class TAB(nn.Module):
         return _refine(unit_BNC, centres_MC)
 
     def _has_centres(self) -> bool:
-        # A network of shapes only (device "meta") is counted as a trained one.
-        return self.initted.is_meta or bool(self.initted)
+        # A network of shapes only (device "meta") is counted, and one is exported, as trained.
+        return self.initted.is_meta or torch.compiler.is_exporting() or bool(self.initted)
 
     @torch.no_grad()
     def _remember(self, centres_MC: Tensor) -> None:
@@ -140,7 +140,9 @@ class IASA(nn.Module):
 
 def order_tokens(nearest_BN: Tensor) -> Tensor:
     """Positions of the tokens ordered by their centre; ties keep image order on every device."""
-    return nearest_BN.argsort(dim=-1, stable=True)
+    n = nearest_BN.shape[-1]
+    # Keys that are all different need no stable sort, for which ONNX has no operation.
+    return (nearest_BN * n + torch.arange(n, device=nearest_BN.device)).argsort(dim=-1)
 
 
 def _take(x_BNF: Tensor, index_BT: Tensor) -> Tensor:

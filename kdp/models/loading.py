@@ -11,6 +11,7 @@ from torch import nn
 from kdp.artifacts import Artifact, load
 from kdp.errors import KdpError
 from kdp.models import INFER, MODELS, build
+from kdp.models.onnx_file import load_onnx
 
 Arch = dict[str, Any]
 
@@ -39,6 +40,20 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise KdpError(f"{path} does not fit {arch['name']}: {reason}") from error
     return model.eval(), arch, artifact
+
+
+def load_runnable(path: Path) -> tuple[nn.Module, Arch, Artifact]:
+    """`load_network`, and of ONNX files too: a network to run and not to train.
+
+    Raises:
+        KdpError: see `load_network` and `kdp.models.onnx_file.OnnxNetwork`.
+    """
+    if path.suffix.lower() != ".onnx":
+        return load_network(path)
+    model, arch, artifact = load_onnx(path)
+    if arch["name"] not in MODELS:
+        raise KdpError(f"{path} holds {arch['name']!r}, which this version of kdp does not know")
+    return model, arch, artifact
 
 
 def _stage(artifact: Artifact) -> str:

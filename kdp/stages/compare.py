@@ -28,7 +28,8 @@ from kdp.measure.complexity import (
     thop_version,
 )
 from kdp.measure.latency import Latency, device_name, latencies
-from kdp.models.loading import Arch, load_network
+from kdp.models.loading import Arch, load_runnable
+from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress
 from kdp.tasks import task_for
 from kdp.tasks.base import Metrics, Task
@@ -119,7 +120,7 @@ def compare(paths: Sequence[Path], config: Config, images: Path | None = None) -
     """Measure every file the same way.
 
     Args:
-        paths: artifacts or foreign checkpoints, of one task and scale.
+        paths: artifacts, foreign checkpoints or exported ONNX files, of one task and scale.
         config: `evaluation`, `measure`, `tiles` and `device` are read.
         images: folder to write side-by-side pictures into.
 
@@ -131,7 +132,7 @@ def compare(paths: Sequence[Path], config: Config, images: Path | None = None) -
     entries = _load(paths, device)
     task = _common_task(entries, config)
     measure = config.measure
-    example, timed = task.example(measure.input_size), task.example(measure.latency_size)
+    example, timed = task.example(task.input_size), task.example(task.latency_size)
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     quality = _qualities(entries, config, samples)
     times = latencies(
@@ -174,7 +175,9 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 def _load(paths: Sequence[Path], device: torch.device) -> list[_Loaded]:
     entries = []
     for label, path in zip(short_names(paths), paths, strict=True):
-        model, arch, artifact = load_network(path)
+        model, arch, artifact = load_runnable(path)
+        if isinstance(model, OnnxNetwork) and device.type != "cpu":
+            raise KdpError(f"{path} runs on the CPU alone: compare with --device cpu")
         entries.append(_Loaded(label, path, model.to(device), arch, artifact))
     return entries
 
@@ -210,7 +213,8 @@ def _column(
     entry: _Loaded, example: Tensor, quality: dict[str, Metrics], latency: Latency
 ) -> Column:
     shapes, meta = skeleton(entry.arch), example.to("meta")
-    total, nonzero = parameters(entry.model)
+    model = entry.model
+    total, nonzero = model.counts if isinstance(model, OnnxNetwork) else parameters(model)
     record: dict[str, Any] = entry.artifact.record
     return Column(
         label=entry.label,

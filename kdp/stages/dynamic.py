@@ -34,12 +34,14 @@ class Dynamic:
         everything: all groups; `pruner.groups` are those with gates.
         pruner: decides.
         count: operations by kept units.
+        input_size: (height, width) of the input that `count` is for.
     """
 
     arch: Arch
     everything: list[Group]
     pruner: DynamicPruner
     count: Count
+    input_size: tuple[int, int]
 
     def plain(self, params: Params) -> tuple[Params, Masks]:
         """Weights without gates, removed units zero, and what stays."""
@@ -62,7 +64,7 @@ def add_dynamic(config: Config, task: Task, model: nn.Module, arch: Arch) -> Dyn
     everything = task.groups(model)
     check_kinds(everything, config.prune)
     groups = prunable(config, task, model)
-    count = macs_by_width(task, arch, everything, config.measure.input_size)
+    count = macs_by_width(task, arch, everything)
     pruner = DynamicPruner(
         settings,
         model,
@@ -73,7 +75,7 @@ def add_dynamic(config: Config, task: Task, model: nn.Module, arch: Arch) -> Dyn
         config.mac_constraint,
         Limits(config.prune.min_units, config.prune.round_to),
     )
-    return Dynamic(arch, everything, pruner, count)
+    return Dynamic(arch, everything, pruner, count, task.input_size)
 
 
 def section(config: Config) -> DynamicConfig:
@@ -141,7 +143,7 @@ def masks_artifact(
         "dense_macs": dense,
         "kept_units": kept_units(masks),
         "counter": COUNTER,
-        "input_size": list(config.measure.input_size),
+        "input_size": list(dynamic.input_size),
     }
     extra = {"masks": masks, "scores": dynamic.pruner.scores, "budget": budget}
     return Artifact({}, record=record, extra={**extra, "arch_full": dynamic.arch})

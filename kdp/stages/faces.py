@@ -1,4 +1,4 @@
-"""`kdp infer`: the stage that a network is for; and for a classifier, faces found and labelled."""
+"""`kdp infer` for a classifier: faces are found and labelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 
-from kdp.config import Config
 from kdp.data.images import Picture, png_bytes, read_rgb
 from kdp.data.video import (
     VIDEOS,
@@ -29,10 +28,8 @@ from kdp.data.video import (
 from kdp.devices import pick_device
 from kdp.errors import Interrupted, KdpError
 from kdp.files import write_atomic
-from kdp.models.loading import load_network
 from kdp.progress import progress
-from kdp.stages.infer import Inference, find_pictures, infer, targets
-from kdp.tasks import task_for
+from kdp.stages.pictures import Inference, find_pictures, targets
 from kdp.tasks.classification import Classification
 from kdp.tasks.face_boxes import Face, FaceFinder, FaceLabeller, WholePicture, drawn
 from kdp.training.interrupt import Interrupt, on_request
@@ -50,7 +47,7 @@ class Request:
     Attributes:
         pictures: see `find_pictures`; for a classifier also one video file.
         folder: where pictures go (default: see `targets`).
-        ensemble: see `kdp.stages.infer.infer`.
+        ensemble: see `kdp.stages.super_resolve`.
         camera: number of a camera to look through.
         csi: look through a Jetson's CSI camera.
         whole: classify whole pictures and look for no faces.
@@ -72,32 +69,6 @@ Tell = Callable[[str], None]
 Report = Callable[[dict[str, Any]], None]
 
 
-def run(file: Path, asked: Request, config: Config, tell: Tell) -> Inference:
-    """Do with the network of a file what it is for: super-resolve pictures, or label faces.
-
-    Args:
-        file: an artifact or a foreign checkpoint.
-        asked: what to do, to which pictures.
-        config: `data.image_size` (of a classifier), `tiles` and `device` are read.
-        tell: gets the lines of JSON.
-
-    Raises:
-        KdpError: see `infer` and `label_faces`, or an option that this network has no use for.
-        Interrupted: stopped on request; what was written is complete.
-    """
-    model, arch, _ = load_network(file)
-    task = task_for(arch, config)
-    if isinstance(task, Classification):
-        _refuse({"--x8": asked.ensemble}, f"{file} holds {arch['name']!r}, a classifier")
-        return label_faces(model, task, asked, tell)
-    for_faces = {"--camera": asked.camera is not None, "--csi": asked.csi, "--whole": asked.whole}
-    for_faces |= {"--save": asked.save is not None, "--headless": asked.headless}
-    _refuse(for_faces, f"{file} holds {arch['name']!r}, which is no classifier")
-    if not asked.pictures:
-        raise KdpError("no picture is given; name files, folders or quoted patterns")
-    return infer(file, asked.pictures, config, asked.folder, asked.ensemble)
-
-
 def label_faces(model: nn.Module, task: Classification, asked: Request, tell: Tell) -> Inference:
     """Label the faces of pictures, or of a stream.
 
@@ -116,14 +87,19 @@ def label_faces(model: nn.Module, task: Classification, asked: Request, tell: Te
         return _frames(stream, label, asked, report, interrupt)
 
 
-def _silent(found: dict[str, Any]) -> None:
-    """No report."""
+def refuse(given: dict[str, bool], why: str) -> None:
+    """Let none of these options pass.
 
-
-def _refuse(given: dict[str, bool], why: str) -> None:
+    Raises:
+        KdpError: one of them is given.
+    """
     for option, there in given.items():
         if there:
             raise KdpError(f"{option} does not apply: {why}")
+
+
+def _silent(found: dict[str, Any]) -> None:
+    """No report."""
 
 
 def _stream(asked: Request) -> Stream | None:
@@ -134,9 +110,9 @@ def _stream(asked: Request) -> Stream | None:
     if videos and len(asked.pictures) > 1:
         raise KdpError(f"{videos[0]} is a video; give one video alone, or pictures")
     if asked.pictures and not videos:
-        _refuse({"--save": asked.save is not None}, "pictures go into a folder (--to)")
+        refuse({"--save": asked.save is not None}, "pictures go into a folder (--to)")
         return None
-    _refuse({"--to": asked.folder is not None}, "a stream goes into one file (--save out.mp4)")
+    refuse({"--to": asked.folder is not None}, "a stream goes into one file (--save out.mp4)")
     if asked.csi:
         return csi_stream()
     if asked.camera is not None:

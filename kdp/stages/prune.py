@@ -70,20 +70,20 @@ def prune(config: Config, resume: bool = False) -> Pruned:
         chosen = prunable(config, task, model)
         parts = measurements.complete(config, _context(config, task, model, groups), chosen)
         scores = combine(config.prune.criterion, parts, config.prune.options)
-        count = macs_by_width(task, arch, groups, config.measure.input_size)
-        costs = measurements.unit_costs(config, chosen, count)
+        count = macs_by_width(task, arch, groups)
+        costs = measurements.unit_costs(config, chosen, count, task.input_size)
         plan = _search(config, groups, chosen, scores, costs, count)
         zero_removed(model.cpu(), groups, plan.masks)
         record = make_record(
             "prune",
             config.plain(),
             [config.teacher],
-            _metrics(config, plan),
+            _metrics(task, plan),
             started,
             config.device,
         )
         asked = {"mac_constraint": config.mac_constraint, "pruning_ratio": config.pruning_ratio}
-        budget = {**asked, **_metrics(config, plan)}
+        budget = {**asked, **_metrics(task, plan)}
         extra = {"masks": plan.masks, "scores": scores, "budget": budget, "arch_full": arch}
         save(paths.pruned, Artifact(model.state_dict(), arch, record))
         save(paths.masks, Artifact({}, record=record, extra=extra))
@@ -115,11 +115,9 @@ def _search(
     return replace(plan, masks={**full_masks(groups), **plan.masks})
 
 
-def macs_by_width(
-    task: Task, arch: dict[str, Any], groups: list[Group], size: tuple[int, int]
-) -> Count:
+def macs_by_width(task: Task, arch: dict[str, Any], groups: list[Group]) -> Count:
     """Counts the network with some groups narrowed; groups not named are full. Remembers."""
-    example = task.example(size)
+    example = task.example(task.input_size)
     full = {group.name: group.units for group in groups}
 
     @cache
@@ -157,7 +155,7 @@ def _check_budget(plan: Plan, mac_constraint: float, largest_step: float) -> Non
         )
 
 
-def _metrics(config: Config, plan: Plan) -> dict[str, Any]:
+def _metrics(task: Task, plan: Plan) -> dict[str, Any]:
     return {
         "macs": plan.macs,
         "planned_macs": plan.planned_macs,
@@ -165,5 +163,5 @@ def _metrics(config: Config, plan: Plan) -> dict[str, Any]:
         "kept_importance": plan.importance,
         "kept_units": kept_units(plan.masks),
         "counter": COUNTER,
-        "input_size": list(config.measure.input_size),
+        "input_size": list(task.input_size),
     }

@@ -50,7 +50,7 @@ def rebuild(
     groups = task.groups(model)
     masks = load_masks(masks_path, groups)
     small, small_arch = cut(model, arch, groups, masks)
-    probe = task.example(config.measure.input_size)
+    probe = task.example(task.input_size)
     difference = largest_difference(model, small, groups, masks, probe)
     if not difference <= TOLERANCE:
         raise KdpError(f"the rebuilt network differs from the masked one by {difference:.2g}")

@@ -73,9 +73,11 @@ class Measurements:
                     raise Interrupted(f"stopped after {group.name}; go on with --resume")
         return self.parts
 
-    def unit_costs(self, config: Config, groups: Sequence[Group], count: Count) -> dict[str, float]:
-        """What one unit of each group costs at the configured input size; counted once."""
-        size = "x".join(str(side) for side in config.measure.input_size)
+    def unit_costs(
+        self, config: Config, groups: Sequence[Group], count: Count, input_size: tuple[int, int]
+    ) -> dict[str, float]:
+        """What one unit of each group costs at this input size; counted once."""
+        size = "x".join(str(side) for side in input_size)
         if size not in self.costs:
             self.costs[size] = unit_costs(groups, count)
             self._save(config, groups)

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from kdp.stages.compare import Comparison
 
-_METRIC_FORMATS = {"psnr": ("dB", 2)}
-"""Unit and digits of a metric; those not here are plain numbers with four digits."""
+_METRIC_FORMATS = {"psnr": ("dB", 2, 1), "accuracy": ("%", 2, 100)}
+"""Unit, digits and factor of a metric; those not here are plain numbers with four digits."""
 
 _LABEL, _CELL = 12, 17
 """Characters a row's title and a value with its relation need; narrower, cells break in two."""
@@ -140,11 +140,17 @@ def _quality_rows(comparison: Comparison) -> list[Row]:
     for name, metrics in columns[0].quality.items():
         how = f"{comparison.protocol}; {comparison.samples[name]} samples"
         for metric in metrics:
-            unit, digits = _METRIC_FORMATS.get(metric, ("", 4))
             values = [column.quality[name][metric] for column in columns]
-            title = f"{name} {metric.upper()}"
-            found.append(Row(title, unit, digits, values, "difference", how))
+            found.append(_quality_row(name, metric, values, how))
     return found
+
+
+def _quality_row(name: str, metric: str, values: list[float], how: str) -> Row:
+    if " as " in metric:  # an entry of a confusion matrix
+        return Row(f"{name} {metric}", "", 0, values, "none", how)
+    unit, digits, factor = _METRIC_FORMATS.get(metric, ("", 4, 1))
+    scaled = [value * factor for value in values]
+    return Row(f"{name} {metric.upper()}", unit, digits, scaled, "difference", how)
 
 
 def _cost_rows(comparison: Comparison) -> list[Row]:
@@ -163,9 +169,11 @@ def _cost_rows(comparison: Comparison) -> list[Row]:
         Row("non-zero", "", 0, [c.nonzero for c in columns]),
         Row("MACs, all", "G", 3, [c.macs / 1e9 for c in columns], how=counted),
         Row("MACs, modules", "G", 3, [c.module_macs / 1e9 for c in columns], how=by_thop),
+        Row("FLOPs", "G", 3, [2 * c.macs / 1e9 for c in columns], how="2 x MACs, all"),
         Row("file", "MB", 3, [c.file_bytes / 1e6 for c in columns]),
         Row("latency", "ms", 1, [t.median for t in times], how=timed),
         Row("latency spread", "ms", 1, [t.spread for t in times], "none", spread),
+        Row("rate", "fps", 1, [1e3 / t.median for t in times], how="1 / latency"),
     ]
 
 

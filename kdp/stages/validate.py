@@ -110,7 +110,7 @@ def _prune(found: _Found) -> str:
     """One calibration pass, and what all units will take at about half a pass each."""
     task, device = found.task, pick_device(found.config.device)
     groups = task.groups(found.model)
-    macs_by_width(task, found.arch, groups, found.config.measure.input_size)({})
+    macs_by_width(task, found.arch, groups)({})
     inputs = task.inputs(task.calibration_data()).to(device)
     model = found.model.to(device).eval()
     with torch.no_grad():

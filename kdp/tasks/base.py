@@ -67,8 +67,20 @@ class Task(Protocol):
     def protocol(self) -> str:
         """How quality is measured, in words."""
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the input that MACs are counted for."""
+
+    @property
+    def latency_size(self) -> tuple[int, int]:
+        """(height, width) of the input that is timed."""
+
     def example(self, size: Sequence[int]) -> Tensor:
         """An input of one sample with the given (height, width), on the CPU."""
+
+    @property
+    def open_axes(self) -> tuple[int, ...]:
+        """Axes of the input (batch 0, height 2, width 3) that any length fits once exported."""
 
     def groups(self, model: nn.Module) -> list[Group]:
         """What may be pruned, in the order of execution."""

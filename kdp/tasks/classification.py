@@ -21,7 +21,7 @@ from kdp.data.patches import to_tensor
 from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.classes import confusion, summary
-from kdp.models.mask_classifier import CLASSES
+from kdp.models.mask_classifier import CLASSES, IMAGE_SIZE
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
@@ -33,15 +33,17 @@ class Classification:
     """The task of `mask_classifier`; see `kdp.tasks.base.Task`."""
 
     headline = "accuracy"
+    open_axes = (0, 2, 3)
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"].get("classes", CLASSES))
+        self.size = int(arch["args"].get("image_size", IMAGE_SIZE))
         self.config = config
 
     @property
     def protocol(self) -> str:
-        size = self.config.data.image_size
-        return f"{len(self.classes)} classes, pictures resized to {size}x{size}, macro F1"
+        side = self.size
+        return f"{len(self.classes)} classes, pictures resized to {side}x{side}, macro F1"
 
     def inputs(self, batch: Batch) -> Tensor:
         return batch["image"]
@@ -72,8 +74,7 @@ class Classification:
         return dict(default_collate([data[number] for number in range(count)]))
 
     def _samples(self, augment: bool, seed: int, length: int) -> LabelledDataset:
-        size = self.config.data.image_size
-        return LabelledDataset(self._training, size, seed, augment, length)
+        return LabelledDataset(self._training, self.size, seed, augment, length)
 
     @cached_property
     def _training(self) -> list[Labelled]:
@@ -98,10 +99,9 @@ class Classification:
     @torch.no_grad()
     def predict(self, model: nn.Module, pictures: Sequence[Picture]) -> Tensor:
         """Class probabilities of (H, W, 3) uint8 pictures of any size: (N, classes), on the CPU."""
-        device = device_of(model)
-        size, found = self.config.data.image_size, []
+        device, found = device_of(model), []
         for first in range(0, len(pictures), BATCH):
-            some = [to_tensor(resized(p, size)) for p in pictures[first : first + BATCH]]
+            some = [to_tensor(resized(p, self.size)) for p in pictures[first : first + BATCH]]
             found.append(model(torch.stack(some).to(device)).softmax(1).cpu())
         return torch.cat(found)
 
@@ -137,6 +137,14 @@ class Classification:
                 canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA
             )
         return canvas
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.measure.input_size or (self.size, self.size)
+
+    @property
+    def latency_size(self) -> tuple[int, int]:
+        return self.config.measure.latency_size or (self.size, self.size)
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

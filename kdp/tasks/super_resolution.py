@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.config import Config, PicturesConfig
+from kdp.config import Config, PicturesConfig, TileConfig
 from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset, to_tensor
 from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.quality import psnr, ssim
+from kdp.models.onnx_file import OnnxNetwork
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.catanet_groups import catanet_groups
@@ -30,6 +31,8 @@ class SuperResolution:
     """The task of CATANet; see `kdp.tasks.base.Task`."""
 
     headline = "psnr"
+    open_axes = ()
+    """Patches, groups of tokens and how they are mirrored follow from the size of the input."""
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.scale = int(arch["args"].get("upscale", 2))
@@ -106,11 +109,20 @@ class SuperResolution:
         """
 
         def run(picture_CHW: Tensor) -> Tensor:
-            return upscale_image(model, picture_CHW, self.scale, self.config.tiles)
+            return upscale_image(model, picture_CHW, self.scale, tiles)
 
+        tiles = self.tiles_for(model)
         picture = to_tensor(lr).to(device_of(model))
         output = self_ensemble(run, picture) if ensemble else run(picture)
         return (output * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    def tiles_for(self, model: nn.Module) -> TileConfig:
+        """Tiles as configured, or of the only size that an exported network takes."""
+        tiles = self.config.tiles
+        if not isinstance(model, OnnxNetwork) or model.fixed_size is None:
+            return tiles
+        side = min(model.fixed_size)
+        return TileConfig(size=side, overlap=min(tiles.overlap, side // 2))
 
     def comparison_images(
         self, models: Sequence[nn.Module], labels: Sequence[str]
@@ -123,6 +135,14 @@ class SuperResolution:
                     for label, model in zip(labels, models, strict=True)
                 }
                 yield f"{name}_{pair.name}", comparison(pair.lr(), outputs, pair.hr(), self.scale)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.measure.input_size or (64, 64)
+
+    @property
+    def latency_size(self) -> tuple[int, int]:
+        return self.config.measure.latency_size or (128, 128)
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
