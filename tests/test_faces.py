@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app, main
-from kdp.data import video
+from kdp.data import display, video
 from kdp.data.images import Picture, png_bytes, read_rgb
 from kdp.errors import KdpError
 from kdp.models import build
@@ -164,7 +164,7 @@ def test_the_video_that_is_written_has_every_frame_with_its_box(
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_odd_sides_are_made_even(network: Path, tmp_path: Path, suffix: str) -> None:
     source = tmp_path / "clip.avi"
-    with video.VideoFile(source.with_suffix(suffix)) as file:
+    with display.VideoFile(source.with_suffix(suffix)) as file:
         for _ in range(3):
             file.write(blank((51, 65)), 10)
         file.write(blank((80, 40)), 10)
@@ -173,7 +173,7 @@ def test_odd_sides_are_made_even(network: Path, tmp_path: Path, suffix: str) -> 
 
 
 def test_a_slow_camera_plays_as_fast_as_it_was(tmp_path: Path) -> None:
-    with video.VideoFile(tmp_path / "out.avi") as file:
+    with display.VideoFile(tmp_path / "out.avi") as file:
         for seconds, level in ((0.0, 0), (1.0, 100), (1.1, 200)):
             file.write(np.full((32, 32, 3), level, np.uint8), 10, seconds)
     levels = [round(float(frame.mean()), -2) for frame in frames_of(tmp_path / "out.avi")[0]]
@@ -185,7 +185,7 @@ def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
     target.write_bytes(b"before")
 
     def failing() -> None:
-        with video.VideoFile(target) as file:
+        with display.VideoFile(target) as file:
             file.write(blank(), 10)
             raise KdpError("enough")
 

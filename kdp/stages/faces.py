@@ -13,14 +13,13 @@ from typing import Any
 
 from torch import nn
 
+from kdp.data.display import VideoFile, Window
 from kdp.data.images import Picture, png_bytes, read_rgb
 from kdp.data.video import (
     VIDEOS,
     Frame,
     Stalled,
     Stream,
-    VideoFile,
-    Window,
     camera_stream,
     csi_stream,
     video_stream,
