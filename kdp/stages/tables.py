@@ -171,8 +171,8 @@ def _cost_rows(comparison: Comparison) -> list[Row]:
         Row("MACs, modules", "G", 3, [c.module_macs / 1e9 for c in columns], how=by_thop),
         Row("FLOPs", "G", 3, [2 * c.macs / 1e9 for c in columns], how="2 x MACs, all"),
         Row("file", "MB", 3, [c.file_bytes / 1e6 for c in columns]),
-        Row("latency", "ms", 1, [t.median for t in times], how=timed),
-        Row("latency spread", "ms", 1, [t.spread for t in times], "none", spread),
+        Row("latency", "ms", 2, [t.median for t in times], how=timed),
+        Row("latency spread", "ms", 2, [t.spread for t in times], "none", spread),
         Row("rate", "fps", 1, [1e3 / t.median for t in times], how="1 / latency"),
     ]
 
