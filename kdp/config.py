@@ -42,14 +42,16 @@ class OutputConfig(Section):
     runs: Path = Path("runs")
 
 
-class PicturesConfig(Section):
-    """Pairs of HR and LR pictures, or pictures with classes.
+class SamplesConfig(Section):
+    """Pairs of HR and LR pictures, pictures with classes, or sounds with classes.
 
     `embedded` needs nothing; `paired` needs `hr` and `lr`; `hr_only` needs `hr` and keeps the LR
-    pictures it makes in `cache`; `folders` needs `folder`, which holds a folder for every class.
+    pictures it makes in `cache`; `folders` needs `folder`, which holds a folder for every class;
+    `scenes` needs `folder` (or TAU24_PATH), which holds `meta.csv` and the list `split`.
     """
 
-    kind: Literal["embedded", "paired", "hr_only", "folders"] = "embedded"
+    kind: Literal["embedded", "paired", "hr_only", "folders", "scenes"] = "embedded"
+    split: str | None = None
     folder: Path | None = None
     hr: Path | None = None
     lr: Path | None = None
@@ -57,8 +59,23 @@ class PicturesConfig(Section):
     cache: Path = Path(".cache/lr")
 
 
-class DataConfig(PicturesConfig):
+class AudioConfig(Section):
+    """How sounds are changed in training.
+
+    `roll` is in seconds, `mix_style` the probability of Freq-MixStyle, `mix_style_alpha` that of
+    its Beta distribution, `frequency_mask` in mel bins at most.
+    """
+
+    roll: float = Field(0.1, ge=0, lt=1)
+    mix_style: float = Field(0.4, ge=0, le=1)
+    mix_style_alpha: PositiveFloat = 0.3
+    frequency_mask: int = Field(48, ge=0, lt=256)
+
+
+class DataConfig(SamplesConfig):
     """Training samples; `patch_size` is the side of an LR crop, in pixels."""
+
+    audio: AudioConfig = AudioConfig()
 
     patch_size: PositiveInt = 54
     augment: bool = True
@@ -247,7 +264,7 @@ class Config(Section):
     model: ModelConfig | None = None
     teacher: Path | None = None
     data: DataConfig = DataConfig()
-    evaluation: dict[str, PicturesConfig] = {"embedded": PicturesConfig()}
+    evaluation: dict[str, SamplesConfig] = {"embedded": SamplesConfig()}
     tiles: TileConfig = TileConfig()
     measure: MeasureConfig = MeasureConfig()
     mac_constraint: float | None = Field(None, gt=0, lt=1)

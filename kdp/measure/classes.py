@@ -29,3 +29,29 @@ def summary(counts: Tensor, names: Sequence[str]) -> dict[str, float]:
         for j, found_name in enumerate(names)
     }
     return {"accuracy": float(correct.sum() / counts.sum()), "f1": float(f1.mean()), **matrix}
+
+
+def class_mean(labels: Tensor, right: Tensor) -> float:
+    """The mean over the classes that occur of the share of right answers (macro-average, 0..1).
+
+    Args:
+        labels: (N,) true classes.
+        right: (N,) whether each was found.
+    """
+    shares = [right[labels == label].double().mean() for label in labels.unique()]
+    return float(torch.stack(shares).mean())
+
+
+def by_part(what: str, parts: Sequence[str], right: Tensor) -> dict[str, float]:
+    """Shares of right answers (0..1) as "<what> <part>", in alphabetical order.
+
+    Args:
+        what: the parts are.
+        parts: the one of each answer.
+        right: (N,) of booleans.
+    """
+    found: dict[str, float] = {}
+    for part in sorted(set(parts)):
+        own = torch.tensor([one == part for one in parts])
+        found[f"{what} {part}"] = float(right[own].double().mean())
+    return found

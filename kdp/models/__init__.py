@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,10 +11,14 @@ from torch import Tensor, nn
 from kdp.errors import KdpError
 from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
+from kdp.models.mobile import cp_mobile, rep_mobile
+from kdp.models.reparam import fused_params
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "catanet": CATANet,
+    "cp_mobile": cp_mobile,
     "mask_classifier": MaskClassifier,
+    "rep_mobile": rep_mobile,
 }
 INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"catanet": infer_args}
 """Arguments of a network read off foreign weights; None where they are of another network."""
@@ -31,3 +36,18 @@ def build(name: str, **args: Any) -> nn.Module:
         return MODELS[name](**args)
     except (TypeError, ValueError) as error:
         raise KdpError(f"cannot build {name!r}: {error}") from error
+
+
+def fused(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The same network with normalisations and parallel branches folded into convolutions.
+
+    It is returned as it is where its architecture has no argument `fused`, or where that is set.
+    The result is in evaluation mode, as the statistics are that it was folded with.
+    """
+    name, args = arch["name"], arch["args"]
+    if "fused" not in signature(MODELS[name]).parameters or args.get("fused"):
+        return model, arch
+    smaller = {"name": name, "args": {**args, "fused": True}}
+    network = build(name, **smaller["args"])
+    network.load_state_dict(fused_params(model))
+    return network.eval(), smaller

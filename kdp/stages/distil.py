@@ -57,7 +57,7 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
         return Lesson(ground_truth(task), task.training_data)
     teacher = teacher_of(config)
     taps, data = taps_of(task, student, config), task.training_data
-    probe = {key: value[None] for key, value in data(1)[0].items()}
+    probe = _first_batch(task)
     source: Source
     if config.distill.targets:
         key = target_key(task, config, taps)
@@ -79,7 +79,17 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
         seed=config.seed,
         probe=probe,
     )
-    return Lesson(distiller, data, distiller.alignments, teacher.paths)
+
+    def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return distiller(network, task.prepare(batch), step)
+
+    return Lesson(objective, data, distiller.alignments, teacher.paths)
+
+
+def _first_batch(task: Task) -> Batch:
+    """The first training sample, as it is."""
+    sample = task.training_data(1)[0]
+    return task.prepare({key: value[None] for key, value in sample.items()}, augment=False)
 
 
 def _with_targets(task: Task, folder: Path, key: dict[str, Any], count: int) -> Dataset[Batch]:
@@ -90,6 +100,7 @@ def ground_truth(task: Task) -> Objective:
     """The objective that knows no teacher."""
 
     def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = task.prepare(batch)
         return task.loss(network(task.inputs(batch)), batch), {}
 
     return objective
@@ -128,7 +139,7 @@ def target_key(task: Task, config: Config, taps: dict[str, str]) -> dict[str, An
     """Everything that what teachers say of the training samples depends on."""
     plain, teacher = config.plain(), teacher_of(config)
     data = {key: value for key, value in plain["data"].items() if key != "workers"}
-    first = task.inputs({k: v[None] for k, v in task.training_data(1)[0].items()})
+    first = task.inputs(_first_batch(task))
     return {
         "teachers": [sha256(path) for path in teacher.paths],
         "shares": shares_of(len(teacher.paths), teacher.shares),

@@ -56,10 +56,15 @@ def chain_paths(config: Config) -> ChainPaths:
         checkpoint=output.runs / f"{output.name}_finetune_{label}" / "checkpoint.pth",
         trained=trained,
         training=output.runs / f"{output.name}_train" / "checkpoint.pth",
-        source=trained if config.dynamic else finetuned,
+        source=finetuned if prunes(config) and not config.dynamic else trained,
         rebuilt=named("rebuilt"),
         table=output.runs / output.name / "compare.md",
     )
+
+
+def prunes(config: Config) -> bool:
+    """Whether the chain of a configuration removes anything."""
+    return config.mac_constraint is not None or config.pruning_ratio is not None
 
 
 def targets_folder(config: Config) -> Path:

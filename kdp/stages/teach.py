@@ -60,7 +60,8 @@ def teach(config: Config) -> Taught:
 
     def targets(numbers: range) -> Targets:
         batch = default_collate([data[number] for number in numbers])
-        return source({name: tensor.to(device) for name, tensor in batch.items()})
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        return source(task.prepare(batch, augment=False))
 
     with claim(folder):
         size = _samples_per_file(targets(range(1)), samples, folder)

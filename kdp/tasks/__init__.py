@@ -8,11 +8,14 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.tasks.base import Task, TaskFactory
 from kdp.tasks.classification import Classification
+from kdp.tasks.scenes import AcousticScenes
 from kdp.tasks.super_resolution import SuperResolution
 
 TASKS: dict[str, TaskFactory] = {
     "catanet": SuperResolution,
+    "cp_mobile": AcousticScenes,
     "mask_classifier": Classification,
+    "rep_mobile": AcousticScenes,
 }
 
 

@@ -22,8 +22,16 @@ class Task(Protocol):
     A task is made for one network (`arch`, as an artifact holds it) and one configuration.
     """
 
+    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
+        """A training batch with what is made of it on its own device.
+
+        Args:
+            batch: collated samples of `training_data`.
+            augment: change it at random where the configuration says so, by torch's generator.
+        """
+
     def inputs(self, batch: Batch) -> Tensor:
-        """What the network reads, out of a training batch."""
+        """What the network reads, out of a prepared batch."""
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """The loss against the ground truth, a scalar."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from kdp.config import Config, PicturesConfig
+from kdp.config import Config, SamplesConfig
 from kdp.data.folders import Labelled, class_folders, toy_faces
 from kdp.data.images import Picture
 from kdp.data.labelled import LabelledDataset, resized
@@ -44,6 +44,9 @@ class Classification:
     def protocol(self) -> str:
         side = self.size
         return f"{len(self.classes)} classes, pictures resized to {side}x{side}, macro F1"
+
+    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
+        return batch
 
     def inputs(self, batch: Batch) -> Tensor:
         return batch["image"]
@@ -162,7 +165,7 @@ class Classification:
 
 
 def load_labelled(
-    pictures: PicturesConfig, classes: Sequence[str], validation: bool
+    pictures: SamplesConfig, classes: Sequence[str], validation: bool
 ) -> list[Labelled]:
     """The pictures a section of the configuration asks for.
 

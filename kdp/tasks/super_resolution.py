@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.config import Config, PicturesConfig, TileConfig
+from kdp.config import Config, SamplesConfig, TileConfig
 from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset, to_tensor
 from kdp.devices import device_of
@@ -41,6 +41,9 @@ class SuperResolution:
     @property
     def protocol(self) -> str:
         return f"x{self.scale}: PSNR and SSIM on Y (BT.601), {self.scale} px border cut off"
+
+    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
+        return batch
 
     def inputs(self, batch: Batch) -> Tensor:
         return batch["lr"]
@@ -155,7 +158,7 @@ class SuperResolution:
         return [name for name, _ in model.named_modules() if name.startswith("mid_convs.")]
 
 
-def load_pairs(pictures: PicturesConfig, scale: int, validation: bool) -> list[Pair]:
+def load_pairs(pictures: SamplesConfig, scale: int, validation: bool) -> list[Pair]:
     """The pairs a section of the configuration asks for.
 
     Raises:

@@ -1,0 +1,137 @@
+"""Mobile networks for acoustic scenes: CP-Mobile as the DCASE 2024 baseline has it, and RepMobile.
+
+Shape suffixes: B batch, C channels, F frequency (mel bins), T time (frames).
+
+CP-Mobile is by Schmid et al., who built the baseline system of DCASE 2024 Task 1 on it. RepMobile
+is its skeleton with every 3x3 convolution learnt as parallel branches; fused it is smaller than
+CP-Mobile, for each convolution has a bias where it had a normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdp.models.reparam import Kind, Pair, convolution
+
+SCENES = (
+    "airport",
+    "bus",
+    "metro",
+    "metro_station",
+    "park",
+    "public_square",
+    "shopping_mall",
+    "street_pedestrian",
+    "street_traffic",
+    "tram",
+)
+"""The classes of TAU Urban Acoustic Scenes 2022 Mobile."""
+CHANNELS = (32, 32, 32, 56, 56, 104)
+HIDDEN = (64, 64, 64, 64, 120, 120)
+"""Channels grow by 1.8 from 32, and within a block by 2.1; all are rounded to multiples of 8."""
+REP_HIDDEN = (56, 56, 64, 64, 120, 128)
+"""So that fused, where a convolution has a bias at every place, it takes no more MACs."""
+STRIDES = ((1, 1), (1, 1), (1, 2), (2, 1), (1, 1), (1, 1))
+
+
+class Mobile(nn.Module):
+    """A stem of two strided convolutions, inverted-residual blocks, a 1x1 head that is averaged.
+
+    Args:
+        kind: of every convolution; see `kdp.models.reparam.convolution`.
+        classes: their names, in the order of the logits.
+        stem: channels after the first convolution.
+        channels: after each block; the first is also that after the stem.
+        hidden: channels within each block.
+        strides: (frequency, time) of each block.
+
+    Shapes: (B, 1, F, T) log-mel -> (B, classes) logits. F, T >= 1.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        classes: Sequence[str],
+        stem: int,
+        channels: Sequence[int],
+        hidden: Sequence[int],
+        strides: Sequence[Sequence[int]],
+    ) -> None:
+        super().__init__()
+        if not len(channels) == len(hidden) == len(strides) or min(*channels, *hidden, stem) < 1:
+            raise ValueError("channels >= 1, hidden >= 1 and strides have one entry per block")
+        self.classes = tuple(classes)
+        before = (channels[0], *channels[:-1])
+        self.stem = nn.Sequential(
+            convolution(kind, 1, stem, (3, 3), (2, 2)),
+            nn.ReLU(),
+            convolution(kind, stem, channels[0], (3, 3), (2, 2)),
+            nn.ReLU(),
+        )
+        self.blocks = nn.Sequential(
+            *(
+                InvertedResidual(kind, here, within, after, (stride[0], stride[1]))
+                for here, within, after, stride in zip(
+                    before, hidden, channels, strides, strict=True
+                )
+            )
+        )
+        self.head = convolution(kind, channels[-1], len(classes), (1, 1))
+
+    def forward(self, x_BCFT: Tensor) -> Tensor:
+        # Depthwise convolutions are faster this way round on a CPU.
+        x_BCFT = x_BCFT.contiguous(memory_format=torch.channels_last)
+        return self.head(self.blocks(self.stem(x_BCFT))).mean((2, 3))
+
+
+class InvertedResidual(nn.Module):
+    """Expand by 1x1, depthwise 3x3, project by 1x1; a shortcut where the channels stay the same."""
+
+    def __init__(self, kind: Kind, before: int, hidden: int, after: int, stride: Pair) -> None:
+        super().__init__()
+        self.expand = convolution(kind, before, hidden, (1, 1))
+        self.depthwise = convolution(kind, hidden, hidden, (3, 3), stride, groups=hidden)
+        self.project = convolution(kind, hidden, after, (1, 1))
+        self.shortcut = before == after
+        self.stride = stride
+
+    def forward(self, x_BCFT: Tensor) -> Tensor:
+        y = self.project(F.relu(self.depthwise(F.relu(self.expand(x_BCFT)))))
+        if self.shortcut:
+            y = y + self._smaller(x_BCFT)
+        return F.relu(y)
+
+    def _smaller(self, x_BCFT: Tensor) -> Tensor:
+        if self.stride == (1, 1):
+            return x_BCFT
+        return F.avg_pool2d(x_BCFT, 3, self.stride, padding=1)
+
+
+def cp_mobile(
+    classes: Sequence[str] = SCENES,
+    stem: int = 8,
+    channels: Sequence[int] = CHANNELS,
+    hidden: Sequence[int] = HIDDEN,
+    strides: Sequence[Sequence[int]] = STRIDES,
+    fused: bool = False,
+) -> Mobile:
+    """The baseline of DCASE 2024 Task 1: 61,148 parameters; see `Mobile`."""
+    kind: Kind = "fused" if fused else "single"
+    return Mobile(kind, classes, stem, channels, hidden, strides)
+
+
+def rep_mobile(
+    classes: Sequence[str] = SCENES,
+    stem: int = 8,
+    channels: Sequence[int] = CHANNELS,
+    hidden: Sequence[int] = REP_HIDDEN,
+    strides: Sequence[Sequence[int]] = STRIDES,
+    fused: bool = False,
+) -> Mobile:
+    """The same, other widths, with parallel branches until it is `fused`; see `Mobile`."""
+    kind: Kind = "fused" if fused else "branches"
+    return Mobile(kind, classes, stem, channels, hidden, strides)

@@ -1,0 +1,175 @@
+"""Acoustic scenes: data, loss, accuracy by class and by device, and the channels that may go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from kdp.config import Config, SamplesConfig
+from kdp.data.mel import LogMel, freq_mix_style, frequency_mask
+from kdp.data.scenes import Clip, scene_folder, tau_folder
+from kdp.data.segments import Segment, SegmentDataset, check_disjoint, segments, votes
+from kdp.data.toy_scenes import toy_scenes
+from kdp.devices import device_of
+from kdp.errors import KdpError
+from kdp.measure.classes import by_part, class_mean
+from kdp.models.mobile import SCENES
+from kdp.pruning.dependency import channel_groups
+from kdp.pruning.groups import Group
+from kdp.tasks.base import Batch, Metrics
+
+BATCH = 64
+SECOND = (256, 65)
+"""Mel bins and frames of one second."""
+
+
+class AcousticScenes:
+    """The task of the mobile networks; see `kdp.tasks.base.Task`."""
+
+    headline = "macro_accuracy"
+    open_axes = (0,)
+
+    def __init__(self, arch: dict[str, Any], config: Config) -> None:
+        self.classes = tuple(arch["args"].get("classes", SCENES))
+        self.config = config
+        self.mel = LogMel()
+
+    @property
+    def protocol(self) -> str:
+        return f"{len(self.classes)} scenes, 1 s of log-mel; macro: mean over classes"
+
+    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
+        """Log-mel of the waves, mixed in style and masked where the configuration says so."""
+        settings, x = self.config.data.audio, self._mel(batch["wave"])
+        if augment and self.config.data.augment:
+            x = freq_mix_style(x, settings.mix_style, settings.mix_style_alpha)
+            x = frequency_mask(x, settings.frequency_mask)
+        return {**batch, "mel": x}
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch["mel"]
+
+    def _mel(self, wave: Tensor) -> Tensor:
+        return self.mel.to(wave.device)(wave)
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(output, batch["label"])
+
+    def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
+        """KL(softmax(reference) || softmax(output)) of each segment."""
+        log_p, log_q = F.log_softmax(reference, 1), F.log_softmax(output, 1)
+        return (log_p.exp() * (log_p - log_q)).sum(1)
+
+    def training_data(self, length: int) -> SegmentDataset:
+        data = self.config.data
+        roll = data.audio.roll if data.augment else 0.0
+        return SegmentDataset(self._training, seed=self.config.seed, roll=roll, length=length)
+
+    def check_data(self) -> dict[str, int]:
+        """Segments of every clip; no clip may be in training and evaluation."""
+        for clips in self._evaluation.values():
+            check_disjoint(self._training, clips)
+        counts = {name: len(found) for name, found in self.evaluation_sets.items()}
+        return {"training": len(segments(self._training)), **counts}
+
+    def calibration_data(self) -> Batch:
+        """The first segments of a shuffled epoch, as they are."""
+        count = self.config.prune.calibration.patches
+        data = SegmentDataset(self._training, seed=self.config.seed + 1, roll=0.0, length=count)
+        batch = default_collate([data[number] for number in range(count)])
+        return self.prepare(batch, augment=False)
+
+    @cached_property
+    def _training(self) -> list[Clip]:
+        return load_clips(self.config.data, self.classes, validation=False)
+
+    @cached_property
+    def _evaluation(self) -> dict[str, list[Clip]]:
+        sets = self.config.evaluation
+        return {name: load_clips(one, self.classes, True) for name, one in sets.items()}
+
+    @cached_property
+    def evaluation_sets(self) -> dict[str, list[Segment]]:
+        """The segments to judge by, by set."""
+        return {name: segments(clips) for name, clips in self._evaluation.items()}
+
+    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
+        """Shares of right answers (0..1): macro, over all, of clips, by class and by device."""
+        model.eval()
+        return {name: self._evaluate(model, them) for name, them in self.evaluation_sets.items()}
+
+    def _evaluate(self, model: nn.Module, them: Sequence[Segment]) -> Metrics:
+        said = self.predict(model, them)
+        labels = torch.tensor([segment.clip.label for segment in them])
+        right = said.argmax(1) == labels
+        true, found = votes(said, list(them))
+        return {
+            "macro_accuracy": class_mean(labels, right),
+            "accuracy": float(right.double().mean()),
+            "clip_macro_accuracy": class_mean(true, true == found),
+            **by_part("class", [self.classes[label] for label in labels], right),
+            **by_part("device", [segment.clip.device for segment in them], right),
+        }
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, them: Sequence[Segment]) -> Tensor:
+        """Class probabilities of segments: (N, classes), on the CPU."""
+        device, found = device_of(model), []
+        for first in range(0, len(them), BATCH):
+            waves = torch.stack([segment.wave() for segment in them[first : first + BATCH]])
+            found.append(model(self._mel(waves.to(device))).float().softmax(1).cpu())
+        return torch.cat(found)
+
+    def comparison_images(
+        self, models: Sequence[nn.Module], labels: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """None: sounds are no pictures."""
+        yield from ()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.measure.input_size or SECOND
+
+    @property
+    def latency_size(self) -> tuple[int, int]:
+        return self.config.measure.latency_size or SECOND
+
+    def example(self, size: Sequence[int]) -> Tensor:
+        return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
+
+    def groups(self, model: nn.Module) -> list[Group]:
+        """The hidden channels of every block; the channels between blocks and the head stay."""
+        example = self.example((64, 33)).to(device_of(model))
+        stay = [
+            module
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d) and not {"expand", "depthwise"} & set(name.split("."))
+        ]
+        return channel_groups(model, example, "hidden", stay)
+
+    def taps(self, model: nn.Module) -> list[str]:
+        """The end of each block."""
+        blocks = model.get_submodule("blocks")
+        return [f"blocks.{name}" for name, _ in blocks.named_children()]
+
+
+def load_clips(sounds: SamplesConfig, classes: Sequence[str], validation: bool) -> list[Clip]:
+    """The clips a section of the configuration asks for.
+
+    Raises:
+        KdpError: the kind is none of this task's, or the folder does not hold what it should.
+    """
+    if sounds.kind == "embedded":
+        return toy_scenes(validation)
+    if sounds.kind != "scenes":
+        raise KdpError(f"sounds are of the kind 'scenes' or 'embedded', not {sounds.kind!r}")
+    default = "test.csv" if validation else "split100.csv"
+    return scene_folder(tau_folder(sounds.folder), sounds.split or default, classes)
