@@ -38,16 +38,22 @@ def build(name: str, **args: Any) -> nn.Module:
         raise KdpError(f"cannot build {name!r}: {error}") from error
 
 
+def deployed(arch: dict[str, Any]) -> dict[str, Any]:
+    """The architecture that `fused` leads to; the same one for a network that cannot be fused."""
+    if "fused" not in signature(MODELS[arch["name"]]).parameters:
+        return arch
+    return {"name": arch["name"], "args": {**arch["args"], "fused": True}}
+
+
 def fused(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """The same network with normalisations and parallel branches folded into convolutions.
 
-    It is returned as it is where its architecture has no argument `fused`, or where that is set.
-    The result is in evaluation mode, as the statistics are that it was folded with.
+    It is returned as it is where it cannot be or is already fused. The result is in evaluation
+    mode, as the statistics are that it was folded with.
     """
-    name, args = arch["name"], arch["args"]
-    if "fused" not in signature(MODELS[name]).parameters or args.get("fused"):
+    smaller = deployed(arch)
+    if smaller is arch or arch["args"].get("fused"):
         return model, arch
-    smaller = {"name": name, "args": {**args, "fused": True}}
-    network = build(name, **smaller["args"])
+    network = build(smaller["name"], **smaller["args"])
     network.load_state_dict(fused_params(model))
     return network.eval(), smaller

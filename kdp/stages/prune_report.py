@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +37,23 @@ def show(found: Pruned) -> None:
             f"{what} MACs: {macs / 1e9:.4f} G, {macs / plan.dense_macs:.4f} of the teacher"
         )
     console.print(f"importance kept: {plan.importance:.4f}; measured in {found.seconds:.0f} s")
+
+
+def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was measured before the first and after each round; quality of every set."""
+    sets, headline = list(rows[0]["metrics"]), rows[0]["headline"]
+    table = Table(title="progressive pruning")
+    table.add_column("round")
+    for title in ("ratio", "steps", *(f"{name} {headline}" for name in sets)):
+        table.add_column(title, justify="right")
+    for title in ("parameters", "MACs", "bytes"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        quality = [f"{row['metrics'][name][headline]:.4f}" for name in sets]
+        asked = [str(row.get(key, "")) for key in ("pruning_ratio", "steps")]
+        size = [f"{row[key]:,}" for key in ("parameters", "macs", "bytes")]
+        table.add_row(str(row["round"]), *asked, *quality, *size)
+    console.print(table)
 
 
 def _place(group: Group) -> str:
