@@ -63,7 +63,7 @@ def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
         raise KdpError("pruning in rounds needs `teacher`, `finetune` and `rounds`")
     record = config.output.runs / f"{config.output.name}_rounds" / "rounds.json"
     target = chain_paths(config).rebuilt
-    with claim(target):
+    with claim(record):
         before = json.loads(record.read_text()) if resume and record.exists() else []
         done: list[State] = []
         previous = config.teacher

@@ -1,0 +1,160 @@
+"""Acoustic scenes without any data: a toy, made of noises, tones and pulses.
+
+No class sounds like the place it is named after, and a network that tells them apart knows nothing
+of real places. They are there so that every command, and the reports by class and by device, can
+be tried with nothing downloaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import numpy.typing as npt
+
+from kdp.data.audio import RATE, Wave
+from kdp.data.scenes import Clip
+from kdp.models.mobile import SCENES
+
+TRAINING_CLIPS, VALIDATION_CLIPS = 12, 6
+"""Of each class, a second each."""
+SEEN = ("a", "b", "c", "s1", "s2", "s3")
+DEVICES = (*SEEN, "s4", "s5", "s6")
+SEED = 2024
+
+Signal = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a scene is made of; every clip varies it.
+
+    Attributes:
+        band: centre of its noise, in Hz.
+        octaves: width of the noise.
+        tone: pitch of its tone, in Hz.
+        beat: how often a second the tone swells.
+        pulses: bursts of noise per second.
+        parts: loudness of noise, tone and bursts.
+    """
+
+    band: float
+    octaves: float
+    tone: float
+    beat: float
+    pulses: float
+    parts: tuple[float, float, float]
+
+
+RECIPES = (
+    Recipe(1000, 2.5, 900, 2, 2, (1.0, 0.3, 0.2)),
+    Recipe(150, 1.2, 110, 9, 1, (1.0, 0.8, 0.1)),
+    Recipe(450, 1.5, 1900, 14, 6, (0.8, 0.5, 0.6)),
+    Recipe(900, 1.5, 2600, 3, 4, (0.9, 0.8, 0.3)),
+    Recipe(5000, 1.2, 3200, 6, 1, (0.8, 0.8, 0.1)),
+    Recipe(1700, 2.0, 400, 5, 3, (0.9, 0.3, 0.5)),
+    Recipe(2600, 1.2, 1100, 4, 5, (1.0, 0.5, 0.3)),
+    Recipe(2200, 2.0, 700, 7, 7, (0.5, 0.3, 1.2)),
+    Recipe(300, 2.5, 220, 3, 2, (1.0, 0.5, 0.2)),
+    Recipe(250, 1.2, 700, 11, 9, (0.8, 0.8, 0.5)),
+)
+"""In the order of SCENES."""
+
+
+def toy_scenes(validation: bool) -> list[Clip]:
+    """Generated one-second clips of the ten TAU classes; a toy, see above.
+
+    Twelve of each class by the devices a, b, c, s1, s2 and s3 to train on, or six others by these
+    and s4, s5 and s6, which training never hears and which change the sound more. The same ones at
+    every call.
+    """
+    first, devices = (TRAINING_CLIPS, DEVICES) if validation else (0, SEEN)
+    count = VALIDATION_CLIPS if validation else TRAINING_CLIPS
+    return [
+        _clip(label, number, devices[(label + number) % len(devices)])
+        for label in range(len(SCENES))
+        for number in range(first, first + count)
+    ]
+
+
+def _clip(label: int, number: int, device: str) -> Clip:
+    name = f"{SCENES[label]}-toy-{number}-{device}"
+    read = partial(_recorded, label, number, device)
+    return Clip(name, label, device, f"toy-{number}", read, _one_second)
+
+
+def _one_second() -> float:
+    return 1.0
+
+
+def _recorded(label: int, number: int, device: str) -> Wave:
+    """(32000,): the scene through the device, at most 1."""
+    random = np.random.default_rng((SEED, label, number))
+    spectrum = np.fft.rfft(_scene(RECIPES[label], random)) * _response(device)
+    wave = np.fft.irfft(spectrum, RATE)
+    return (wave / max(1.0, np.abs(wave).max())).astype(np.float32)
+
+
+def _scene(recipe: Recipe, random: np.random.Generator) -> Signal:
+    """(32000,) of about 0.05 root mean square; pitches and loudness vary by a fifth and more."""
+    band, tone, beat, pulses = (
+        value * 2 ** random.uniform(-0.25, 0.25)
+        for value in (recipe.band, recipe.tone, recipe.beat, recipe.pulses)
+    )
+    sources = (
+        _noise(band, recipe.octaves, random),
+        _tone(tone, beat, random),
+        _noise(2 * band, 3.0, random) * _bursts(pulses, random),
+    )
+    background = _noise(600, 5.0, random) * random.uniform(0.1, 0.5)
+    parts = [
+        part * 2 ** random.uniform(-0.5, 0.5) * _unit(source)
+        for part, source in zip(recipe.parts, sources, strict=True)
+    ]
+    return 0.05 * 2 ** random.uniform(-0.5, 0.5) * _unit(sum(parts, background))
+
+
+def _noise(centre: float, octaves: float, random: np.random.Generator) -> Signal:
+    """Noise that falls off on both sides of a band, of unit root mean square."""
+    phases = np.exp(2j * np.pi * random.random(RATE // 2 + 1))
+    frequencies = np.maximum(np.arange(RATE // 2 + 1), 1)
+    distance = np.log2(frequencies / centre) / (octaves / 2)
+    return _unit(np.fft.irfft(np.exp(-0.5 * distance**2) / np.sqrt(frequencies) * phases, RATE))
+
+
+def _tone(pitch: float, beat: float, random: np.random.Generator) -> Signal:
+    """Three harmonics that swell and fade."""
+    time = np.arange(RATE) / RATE
+    turns = random.random(4)
+    tone = sum(np.sin(2 * np.pi * (pitch * n * time + turns[n])) / n**1.5 for n in (1, 2, 3))
+    swell: Signal = tone * (1 + 0.8 * np.sin(2 * np.pi * (beat * time + turns[0])))
+    return swell
+
+
+def _bursts(rate: float, random: np.random.Generator) -> Signal:
+    """An envelope that jumps and dies away `rate` times a second, a little irregularly."""
+    time, envelope = np.arange(RATE) / RATE, np.full(RATE, 1e-3)
+    starts = np.arange(random.random() / rate, 1, 1 / rate)
+    for start in starts + random.uniform(-0.1, 0.1, len(starts)) / rate:
+        since = time - start
+        envelope += np.where(since >= 0, np.exp(-np.maximum(since, 0) / 0.03), 0)
+    return envelope
+
+
+def _unit(signal: Signal) -> Signal:
+    """At a root mean square of one."""
+    scaled: Signal = signal / np.sqrt(np.mean(signal**2))
+    return scaled
+
+
+@lru_cache(maxsize=len(DEVICES))
+def _response(device: str) -> Signal:
+    """(16001,) gain at each Hz: a random curve over nine octaves, and a loudness of its own."""
+    random = np.random.default_rng((SEED, 1_000_000, DEVICES.index(device)))
+    knots = np.linspace(np.log2(31), np.log2(RATE / 2), 10)
+    spread = 5 if device in SEEN else 8
+    decibels = random.normal(0, spread, len(knots)) + random.uniform(-4, 4)
+    octave = np.log2(np.maximum(np.arange(RATE // 2 + 1), 1))
+    gain: Signal = 10 ** (np.interp(octave, knots, decibels) / 20)
+    return gain
