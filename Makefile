@@ -31,8 +31,10 @@ face: $(READY)
 	$(MAKE) --no-print-directory train CONFIG=configs/face_mask.yml
 	$(MAKE) --no-print-directory train CONFIG=configs/face_mask_kd_small.yml
 	$(MAKE) --no-print-directory all CONFIG=configs/face_mask_prune.yml
-	$(KDP) infer runs/toy_faces/face_mask_pruned_rebuilt.pth --to runs/toy_faces/labelled \
-		"$$($(VENV)/bin/python -c $(PICTURE))"
+	$(KDP) compare runs/toy_faces/face_mask{,_small,_pruned_rebuilt}.pth \
+		--config configs/face_mask.yml --device $(DEVICE) --md runs/toy_faces/compare.md
+	$(KDP) infer runs/toy_faces/face_mask_pruned_rebuilt.pth --device $(DEVICE) \
+		--to runs/toy_faces/labelled "$$($(VENV)/bin/python -c $(PICTURE))"
 
 help:
 	@sed -n 's/^# //p' Makefile

@@ -116,6 +116,7 @@ class PruneConfig(Section):
     `options` go to the criterion. `scores` is the file that keeps what it measured, where it is not
     to lie beside the other outputs. `min_units` and `round_to` are per kind of group: what a group
     keeps at least, and the multiple it keeps (`round_to` never forces below `min_units`).
+    `normalize` divides importance by the mean of its group: groups of unlike fan-in then compare.
     """
 
     criterion: str = "optin"
@@ -125,6 +126,7 @@ class PruneConfig(Section):
     min_units: dict[str, int] = {}
     round_to: dict[str, PositiveInt] = {}
     kinds: list[str] | None = None
+    normalize: bool = False
 
 
 class PhaseConfig(Section):
@@ -225,6 +227,23 @@ class DynamicConfig(Section):
         return self
 
 
+class RoundConfig(Section):
+    """One round of progressive pruning: the share of every group's units that goes, of those that
+    are left, and the steps of training afterwards."""
+
+    pruning_ratio: float = Field(gt=0, lt=1)
+    steps: PositiveInt
+
+
+class LimitsConfig(Section):
+    """What a network may take once it is deployed: `bytes` of parameters at so many `bits` each,
+    and `macs` of one input of the task."""
+
+    bytes: PositiveInt | None = None
+    bits: Literal[8, 16, 32] = 16
+    macs: PositiveInt | None = None
+
+
 class MeasureConfig(Section):
     """Protocol of `compare` and of the budget; sizes are (height, width) of the input.
 
@@ -251,11 +270,19 @@ class TileConfig(Section):
         return self
 
 
+class ExperimentsConfig(Section):
+    """Keep every result under `folder`, beside what made it; `notes` go into its table."""
+
+    folder: Path = Path("experiments")
+    notes: str = ""
+
+
 class Config(Section):
     """A whole configuration file; each subcommand reads the sections it needs.
 
     The budget of pruning is `mac_constraint`, the share of all MACs that stays, or
-    `pruning_ratio`, the share of every group's units that goes.
+    `pruning_ratio`, the share of every group's units that goes; or `rounds`, which prune, fine-tune
+    and rebuild again and again.
     """
 
     seed: int = Field(0, ge=0)
@@ -274,11 +301,16 @@ class Config(Section):
     finetune: TrainConfig | None = None
     distill: DistillConfig | None = None
     dynamic: DynamicConfig | None = None
+    experiments: ExperimentsConfig | None = None
+    rounds: list[RoundConfig] | None = Field(None, min_length=1)
+    limits: LimitsConfig | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> Config:
         if self.mac_constraint is not None and self.pruning_ratio is not None:
             raise ValueError("give mac_constraint or pruning_ratio, and null for the other")
+        if self.rounds and (self.mac_constraint or self.pruning_ratio or self.dynamic):
+            raise ValueError("rounds have their own pruning_ratio, and no dynamic beside them")
         return self
 
     def plain(self) -> dict[str, Any]:

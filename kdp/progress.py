@@ -60,4 +60,4 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[.
 
 def say(message: str) -> None:
     """A line for the reader, on standard error."""
-    console.print(message, highlight=False, soft_wrap=True)
+    console.print(message, highlight=False, soft_wrap=True, markup=False)

@@ -22,7 +22,7 @@ from kdp.pruning.dynamic import CRITERIA, DynamicPruner, Gated, ramp
 from kdp.pruning.gates import Gate, add_gates, fold, group_lasso, l1
 from kdp.pruning.groups import Group, Slice
 from kdp.pruning.masks import gated, removed_are_zero, zero_removed
-from kdp.pruning.search import Limits
+from kdp.pruning.steps import Limits
 from kdp.stages.prune import prune
 from kdp.stages.rebuild import rebuild
 from kdp.stages.train import train

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
-from kdp.artifacts import Artifact, make_record, save
+from kdp.artifacts import Artifact, load, make_record, save
 from kdp.cli import app
 from kdp.data.images import png_bytes, read_rgb
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.models.onnx_file import load_onnx
 from kdp.stages import export as stage
 from tests.conftest import TINY
 
@@ -38,6 +39,8 @@ def network(folder: Path, name: str, args: dict[str, Any]) -> Path:
     model = build(name, **args)
     for _ in range(2):
         model(torch.rand(2, 3, 32, 32))
+    if name == "mask_classifier":  # outputs that differ clearly from input to input
+        model.get_submodule("head").weight.data.mul_(60)
     record = make_record("train", {})
     save(folder / f"{name}.pth", Artifact(model.state_dict(), {"name": name, "args": args}, record))
     return folder / f"{name}.pth"
@@ -86,10 +89,11 @@ def test_super_resolution_gives_the_same_at_its_one_size(folder: Path) -> None:
 def test_smaller_precisions_are_close_but_not_equal(
     folder: Path, precision: str, atol: float
 ) -> None:
-    x = torch.rand(4, 3, 32, 32)
+    x = torch.rand(4, 3, 32, 32) * torch.tensor([1.0, 0.5, 0.2, 0.0]).view(4, 1, 1, 1)
     found = run(folder / f"mask_classifier_{precision}.onnx", x)
     expected = original(folder / "mask_classifier.pth", x)
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+    assert expected.std(0).max() > 2 * atol  # no constant would pass
     assert not torch.equal(found, expected)
 
 
@@ -103,12 +107,17 @@ def test_a_precision_that_does_not_run_is_one_line_and_writes_nothing(folder: Pa
 
 def test_torchscript_needs_nothing_but_torch(folder: Path, tmp_path: Path) -> None:
     done = kdp(
-        "export", folder / "mask_classifier.pth", "--to", "torchscript", "-o", tmp_path / "x.pt"
+        "export",
+        folder / "mask_classifier.pth",
+        "--to",
+        "torchscript",
+        "-o",
+        tmp_path / "x.torchscript",
     )
-    assert done.stdout.splitlines()[-1] == str(tmp_path / "x.pt")
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "x.torchscript")
     x = torch.rand(3, 3, 48, 32)
     expected = original(folder / "mask_classifier.pth", x)
-    torch.testing.assert_close(torch.jit.load(tmp_path / "x.pt")(x), expected)
+    torch.testing.assert_close(torch.jit.load(tmp_path / "x.torchscript")(x), expected)
 
 
 def test_compare_judges_an_export_beside_its_original(folder: Path, tmp_path: Path) -> None:
@@ -154,24 +163,29 @@ def test_infer_labels_with_an_export_as_with_its_original(folder: Path, tmp_path
 def test_an_export_that_differs_is_not_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "kept.pt"
+    target = tmp_path / "kept.torchscript"
     target.write_bytes(b"older")
-    monkeypatch.setattr(stage, "TOLERANCE", -1.0)
+    monkeypatch.setitem(stage.TOLERANCES, "fp32", -1.0)
     done = kdp("export", folder / "mask_classifier.pth", "--to", "torchscript", "-o", target)
     assert isinstance(done.exception, KdpError)
     assert "differs from the original" in str(done.exception)
     assert target.read_bytes() == b"older"
 
 
-def test_an_export_names_no_place_on_the_machine_it_was_made_on(folder: Path) -> None:
-    content = (folder / "mask_classifier.onnx").read_bytes()
-    assert str(Path(stage.__file__).parent.parent).encode() not in content
+@pytest.mark.parametrize("name", ["mask_classifier.onnx", "mask_classifier.torchscript"])
+def test_an_export_names_no_place_on_the_machine_it_was_made_on(folder: Path, name: str) -> None:
+    kdp("export", folder / "mask_classifier.pth", "--to", "torchscript")
+    content = (folder / name).read_bytes()
+    for place in (folder, Path(stage.__file__).parent.parent):
+        assert str(place).encode() not in content
 
 
 def test_an_input_larger_than_the_only_size_is_refused(folder: Path) -> None:
     sizes = ("--set", "measure.latency_size=[64,64]", "--set", "measure.input_size=[16,16]")
     done = kdp("compare", folder / "catanet.onnx", *sizes, *MEASURE)
-    assert "was exported for 24x20, the input is 64x64" in str(done.exception)
+    assert "takes 24x20 alone" in str(done.exception)
+    with pytest.raises(KdpError, match="was exported for 24x20, the input is 64x64"):
+        load_onnx(folder / "catanet.onnx")[0](torch.rand(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -201,6 +215,40 @@ def test_without_onnxruntime_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     done = kdp("compare", folder / "mask_classifier.onnx")
     assert "pip install 'kdp[export]'" in str(done.exception)
+
+
+def test_an_export_does_not_take_its_own_source_s_place(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "net.torchscript"
+    source.write_bytes((folder / "mask_classifier.pth").read_bytes())
+    before = source.read_bytes()
+    done = kdp("export", source, "--to", "torchscript")
+    assert "is the network itself" in str(done.exception)
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--size", "0", "8"), "must be positive"),
+        (("--size", "2", "2"), "cannot read an input of 2x2"),
+        (("-o", "."), "is a folder"),
+        (("-o", "net.pth"), "ends in .onnx"),
+    ],
+)
+def test_a_wrong_option_is_one_line(folder: Path, more: tuple[str, ...], said: str) -> None:
+    done = kdp("export", folder / "mask_classifier.pth", "--to", "onnx", *more)
+    assert isinstance(done.exception, KdpError)
+    assert said in str(done.exception)
+
+
+def test_a_network_of_nan_is_refused_in_every_precision(folder: Path, tmp_path: Path) -> None:
+    artifact = load(folder / "mask_classifier.pth")
+    artifact.params["head.bias"].fill_(float("nan"))
+    save(tmp_path / "nan.pth", artifact)
+    for precision in ("fp32", "fp16", "int8"):
+        done = kdp("export", tmp_path / "nan.pth", "--to", "onnx", "--precision", precision)
+        assert isinstance(done.exception, KdpError)
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_torchscript_has_one_precision(folder: Path) -> None:

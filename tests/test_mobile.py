@@ -24,7 +24,7 @@ BYTES, MACS = 128_000, 30_000_000
 
 
 def lively(name: str, **args: Any) -> nn.Module:
-    """A network in eval mode whose normalisations have seen data, none of them near the identity."""
+    """A network in eval mode whose normalisations have seen data, far from the identity."""
     torch.manual_seed(0)
     model = build(name, **args)
     for _ in range(3):

@@ -19,7 +19,8 @@ from kdp.pruning.importance.optin import combine_optin, manifold_distance, unit_
 from kdp.pruning.masks import check_masks, gated, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import largest_difference, rebuild
 from kdp.pruning.replay import Replay
-from kdp.pruning.search import Limits, search, unit_costs
+from kdp.pruning.search import search
+from kdp.pruning.steps import Limits, unit_costs
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from tests.conftest import TINY

@@ -111,7 +111,13 @@ def _session(content: bytes, name: str) -> Any:
 def _about(properties: dict[str, str], name: str) -> dict[str, Any]:
     if PROPERTY not in properties:
         raise KdpError(f"{name} was not written by `kdp export`: it does not say what it holds")
-    about: dict[str, Any] = json.loads(properties[PROPERTY])
+    try:
+        about: dict[str, Any] = json.loads(properties[PROPERTY])
+        known = {"arch", "parameters", "nonzero"} <= about.keys()
+    except (ValueError, AttributeError):
+        known = False
+    if not known:
+        raise KdpError(f"{name} does not say what it holds in words this version of kdp knows")
     return about
 
 

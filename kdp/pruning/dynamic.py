@@ -13,7 +13,8 @@ from kdp.errors import KdpError, hint
 from kdp.pruning.gates import SPARSITY, Gate
 from kdp.pruning.groups import Group, Masks, Slice, by_unit
 from kdp.pruning.importance.base import Scores
-from kdp.pruning.search import Count, Limits, Plan, plan
+from kdp.pruning.search import Plan, plan
+from kdp.pruning.steps import Count, Limits
 
 
 @dataclass(frozen=True)

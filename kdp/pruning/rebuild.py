@@ -66,6 +66,28 @@ def smaller_params(
     return result
 
 
+def full_params(
+    small: Mapping[str, Tensor],
+    full: Mapping[str, Tensor],
+    groups: Sequence[Group],
+    masks: Masks,
+) -> dict[str, Tensor]:
+    """The other way round: parameters of the smaller network in their places in the full one.
+
+    Args:
+        small: see `smaller_params`; on any device, the result is on the CPU.
+        full: what is kept where the smaller network has nothing; entries of removed units in
+            learnt parameters are zero in it.
+        groups, masks: what the smaller network was cut by.
+    """
+    index = {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in full.items()}
+    places = smaller_params(index, groups, masks)
+    result = {name: tensor.detach().cpu().clone() for name, tensor in full.items()}
+    for name, tensor in small.items():
+        result[name].view(-1)[places[name].flatten()] = tensor.detach().cpu().flatten()
+    return result
+
+
 @torch.no_grad()
 def largest_difference(
     model: nn.Module, small: nn.Module, groups: Sequence[Group], masks: Masks, probe: Tensor

@@ -134,6 +134,7 @@ def compare(paths: Sequence[Path], config: Config, images: Path | None = None) -
     measure = config.measure
     example, timed = task.example(task.input_size), task.example(task.latency_size)
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
+    _check_fixed_sizes(entries, timed)
     quality = _qualities(entries, config, samples)
     times = latencies(
         [entry.model for entry in entries], timed, measure.warmup_runs, measure.latency_runs
@@ -191,6 +192,17 @@ def _common_task(entries: Sequence[_Loaded], config: Config) -> Task:
                 f"({tasks[0].protocol}): they solve different tasks"
             )
     return tasks[0]
+
+
+def _check_fixed_sizes(entries: Sequence[_Loaded], timed: Tensor) -> None:
+    for entry in entries:
+        size = entry.model.fixed_size if isinstance(entry.model, OnnxNetwork) else None
+        if size and size != tuple(timed.shape[2:]):
+            height, width = size
+            raise KdpError(
+                f"{entry.path} takes {height}x{width} alone: compare with "
+                f"--set measure.latency_size=[{height},{width}]"
+            )
 
 
 def _qualities(

@@ -18,7 +18,7 @@ from kdp.pruning.dynamic import DynamicPruner
 from kdp.pruning.gates import add_gates, fold
 from kdp.pruning.groups import Group, Masks, full_masks
 from kdp.pruning.masks import kept_units, zero_removed
-from kdp.pruning.search import Count, Limits, unit_costs
+from kdp.pruning.steps import Count, Limits, unit_costs
 from kdp.stages.prune import check_kinds, macs_by_width, missed
 from kdp.stages.scores import prunable
 from kdp.tasks.base import Task

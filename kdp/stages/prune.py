@@ -18,11 +18,12 @@ from kdp.files import claim
 from kdp.measure.complexity import COUNTER, count_macs_of
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, full_masks
-from kdp.pruning.importance import combine
+from kdp.pruning.importance import combine, normalized
 from kdp.pruning.importance.base import Context, Scores
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.rebuild import smaller_arch
-from kdp.pruning.search import Count, Limits, Plan, search, uniform
+from kdp.pruning.search import Plan, search, uniform
+from kdp.pruning.steps import Count, Limits
 from kdp.stages.paths import chain_paths
 from kdp.stages.scores import Measurements, measurement_key, prunable
 from kdp.tasks import task_for
@@ -70,6 +71,8 @@ def prune(config: Config, resume: bool = False) -> Pruned:
         chosen = prunable(config, task, model)
         parts = measurements.complete(config, _context(config, task, model, groups), chosen)
         scores = combine(config.prune.criterion, parts, config.prune.options)
+        if config.prune.normalize:
+            scores = normalized(scores)
         count = macs_by_width(task, arch, groups)
         costs = measurements.unit_costs(config, chosen, count, task.input_size)
         plan = _search(config, groups, chosen, scores, costs, count)

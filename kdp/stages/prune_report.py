@@ -16,7 +16,7 @@ console = Console()
 
 
 def show(found: Pruned) -> None:
-    """Print kept units by place and kind, and planned and counted MACs."""
+    """Print kept units by place and kind, and the MACs of what stays."""
     kinds = list(dict.fromkeys(group.kind for group in found.groups))
     places = list(dict.fromkeys(_place(group) for group in found.groups))
     kept = kept_units(found.plan.masks)
@@ -32,10 +32,8 @@ def show(found: Pruned) -> None:
     table.add_row("all", *totals)
     console.print(table)
     plan = found.plan
-    for what, macs in (("planned", plan.planned_macs), ("counted", plan.macs)):
-        console.print(
-            f"{what} MACs: {macs / 1e9:.4f} G, {macs / plan.dense_macs:.4f} of the teacher"
-        )
+    share = plan.macs / plan.dense_macs
+    console.print(f"MACs: {plan.macs / 1e9:.4f} G, {share:.4f} of the teacher's")
     console.print(f"importance kept: {plan.importance:.4f}; measured in {found.seconds:.0f} s")
 
 

@@ -18,7 +18,7 @@ from kdp.progress import progress, say
 from kdp.pruning.groups import Group
 from kdp.pruning.importance import COMBINE, prepare
 from kdp.pruning.importance.base import Context, Parts
-from kdp.pruning.search import Count, unit_costs
+from kdp.pruning.steps import Count, unit_costs
 from kdp.tasks.base import Task
 from kdp.training.interrupt import on_request
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kdp.stages.compare import Comparison
@@ -87,7 +88,7 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
     for header in _headers(comparison):
         table.add_column(header.replace("_", "\n"), justify="right", no_wrap=whole, overflow="fold")
     for row in rows(comparison):
-        table.add_row(row.title, *_cells(row))
+        table.add_row(escape(row.title), *_cells(row))
     console.print(table)
     for note in notes(comparison):
         console.print(note, highlight=False, soft_wrap=True, markup=False)
@@ -167,9 +168,9 @@ def _cost_rows(comparison: Comparison) -> list[Row]:
     return [
         Row("parameters", "", 0, [c.parameters for c in columns]),
         Row("non-zero", "", 0, [c.nonzero for c in columns]),
-        Row("MACs, all", "G", 3, [c.macs / 1e9 for c in columns], how=counted),
-        Row("MACs, modules", "G", 3, [c.module_macs / 1e9 for c in columns], how=by_thop),
-        Row("FLOPs", "G", 3, [2 * c.macs / 1e9 for c in columns], how="2 x MACs, all"),
+        Row("MACs, all", "G", 4, [c.macs / 1e9 for c in columns], how=counted),
+        Row("MACs, modules", "G", 4, [c.module_macs / 1e9 for c in columns], how=by_thop),
+        Row("FLOPs", "G", 4, [2 * c.macs / 1e9 for c in columns], how="2 x MACs, all"),
         Row("file", "MB", 3, [c.file_bytes / 1e6 for c in columns]),
         Row("latency", "ms", 2, [t.median for t in times], how=timed),
         Row("latency spread", "ms", 2, [t.spread for t in times], "none", spread),
