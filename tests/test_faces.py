@@ -4,10 +4,13 @@ display."""
 from __future__ import annotations
 
 import json
+import resource
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +165,7 @@ def test_the_video_that_is_written_has_every_frame_with_its_box(
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
-def test_odd_sides_are_made_even(network: Path, tmp_path: Path, suffix: str) -> None:
+def test_odd_sides_are_made_even(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / "clip.avi"
     with display.VideoFile(source.with_suffix(suffix)) as file:
         for _ in range(3):
@@ -178,6 +181,70 @@ def test_a_slow_camera_plays_as_fast_as_it_was(tmp_path: Path) -> None:
             file.write(np.full((32, 32, 3), level, np.uint8), 10, seconds)
     levels = [round(float(frame.mean()), -2) for frame in frames_of(tmp_path / "out.avi")[0]]
     assert levels == [0] * 10 + [100, 200]
+
+
+def test_a_camera_faster_than_it_says_plays_as_fast_as_it_was(tmp_path: Path) -> None:
+    with display.VideoFile(tmp_path / "out.avi") as file:
+        for number in range(31):
+            file.write(blank((32, 32)), 10, number / 30)
+        file.write(blank((32, 32)), 10, 1.099)  # a little early, for its place
+    assert len(frames_of(tmp_path / "out.avi")[0]) == 12
+
+
+@pytest.mark.parametrize("suffix", list(display.CODECS))
+def test_any_rate_of_frames_can_be_written(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"out{suffix}"
+    with display.VideoFile(target) as file:
+        for _ in range(9):
+            file.write(blank((32, 32)), 88.1234)
+    written, rate = frames_of(target)
+    assert len(written) == 9
+    assert rate == pytest.approx(88.12)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file becomes larger than this many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_video_that_was_there(tmp_path: Path) -> None:
+    target, noise = tmp_path / "out.avi", np.random.default_rng(0)
+    target.write_bytes(b"before")
+
+    def cramped() -> None:
+        with full_disk(200_000), display.VideoFile(target) as file:
+            for _ in range(20):
+                file.write(noise.integers(0, 256, (128, 128, 3), dtype=np.uint8), 10)
+
+    with pytest.raises(KdpError, match=r"out\.avi: it is cut short; is the disk full\?"):
+        cramped()
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_video_that_cannot_be_put_in_its_place_is_one_line(tmp_path: Path) -> None:
+    target = tmp_path / "out.avi"
+
+    def late() -> None:
+        with display.VideoFile(target) as file:
+            file.write(blank((32, 32)), 10)
+            target.mkdir()
+
+    with pytest.raises(KdpError, match=r"cannot write .*out\.avi: Is a directory"):
+        late()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_picture_without_a_probability_is_still_json() -> None:
+    face = face_boxes.Face((0, 0, 2, 2), 0, "with_mask", float("nan"))
+    line = json.dumps(stage._found([face], 1.0), allow_nan=False)
+    assert json.loads(line)["faces"][0]["probability"] is None
 
 
 def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
@@ -217,6 +284,13 @@ def test_pictures_as_json(network: Path, tmp_path: Path) -> None:
     assert (line["file"], line["written"]) == (str(picture), str(tmp_path / "to" / "a.png"))
     assert Path(line["written"]).is_file()
     assert overlap(line["faces"][0]["box"], ASTRONAUT) > 0.7
+
+
+def test_a_folder_may_be_called_like_a_video(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "holiday.mov").mkdir()
+    (tmp_path / "holiday.mov" / "a.png").write_bytes(png_bytes(blank()))
+    result = kdp(network, tmp_path / "holiday.mov")
+    assert result.stdout.splitlines() == [str(tmp_path / "holiday.mov_faces" / "a.png")]
 
 
 def test_whole_looks_for_no_face(network: Path, tmp_path: Path) -> None:
@@ -262,6 +336,27 @@ def test_a_stream_that_stalls_ends_with_a_line_and_its_video(
         hang.set()
 
 
+def test_a_video_cut_short_is_done_as_far_as_it_goes(
+    network: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    source, target = tmp_path / "cut.avi", tmp_path / "out.mp4"
+    with display.VideoFile(source) as file:
+        for _ in range(60):
+            file.write(blank((64, 64)), 10)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    line = refused(network, source, "--headless", "--whole", "--save", target)
+    count = len(frames_of(target)[0])
+    assert 10 < count < 50
+    assert line == f"kdp: the video {source} ended after {count} of 60 frames; is it cut short?"
+
+
+def test_a_display_is_served_where_something_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = f"127.0.0.1:{server.getsockname()[1] - 6000}.0"
+        assert display._served(name)
+    assert not display._served(name)
+
+
 def test_ctrl_c_ends_with_the_video_finished(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
@@ -285,7 +380,7 @@ def test_a_window_ends_it_with_q(
 ) -> None:
     shown: list[Any] = []
     keys = iter([255, ord("q")])
-    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(display, "_served", lambda _: True)
     monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
     monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
@@ -303,6 +398,8 @@ def test_a_window_ends_it_with_q(
         (["--camera", "63", "--headless"], "there is no camera 63"),
         (["clip.avi"], "no display here; --headless"),
         (["gone.mp4", "--headless"], "there is no video"),
+        (["cl*.avi", "--headless"], "cl*.avi is a pattern of videos; give the name of one"),
+        (["clip.avi", "--headless", "--save", "folder.mp4"], "folder.mp4: it is a folder"),
         (["corrupt.mp4", "--headless"], "corrupt.mp4: it is missing, corrupt"),
         (["clip.avi", "--headless", "--save", "out.txt"], "a video ends in .mp4"),
         (["clip.avi", "--headless", "--save", "clip.avi"], "is the video itself"),
@@ -328,9 +425,21 @@ def test_bad_input_is_one_line(
     clip(tmp_path / "clip.avi")
     (tmp_path / "corrupt.mp4").write_bytes(b"no video" * 100)
     (tmp_path / "a.png").write_bytes(png_bytes(blank()))
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "folder.mp4").mkdir()
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
     assert said in refused(network, *given)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    now = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
+    assert now == before
+
+
+def test_a_display_that_nobody_serves_is_no_display(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":98765")
+    source = clip(tmp_path / "clip.avi")
+    said = refused(network, source, "--save", tmp_path / "out.mp4")
+    assert said == "kdp: there is no display here; --headless prints JSON lines instead"
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_csi_without_gstreamer_says_how_to_fix_it(

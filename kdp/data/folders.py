@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -38,7 +38,7 @@ def class_folders(folder: Path, classes: Sequence[str]) -> list[Labelled]:
     Those that cannot be read are named and left out.
 
     Raises:
-        KdpError: a class has no folder or no picture, or there is a folder of no class.
+        KdpError: a class has no folder or no readable picture, or there is a folder of no class.
     """
     if not folder.is_dir():
         raise KdpError(f"the folder {folder} does not exist")
@@ -48,13 +48,22 @@ def class_folders(folder: Path, classes: Sequence[str]) -> list[Labelled]:
     found: list[Labelled] = []
     corrupt: list[Labelled] = []
     for label, name in enumerate(classes):
+        before = len(found)
         for path in list_images(folder / name):
             one = Labelled(f"{name}/{path.name}", label, partial(read_rgb, path))
             (found if _readable(one) else corrupt).append(one)
+        if len(found) == before:
+            raise KdpError(f"{folder} has no picture of the class {name!r} that can be read")
     if corrupt:
         named = ", ".join(one.name for one in corrupt[:5]) + (" ..." if len(corrupt) > 5 else "")
-        say(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
+        _say_once(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
     return found
+
+
+@cache
+def _say_once(message: str) -> None:
+    """A line for the reader; every network that is compared has a task that reads the folder."""
+    say(message)
 
 
 def _readable(one: Labelled) -> bool:

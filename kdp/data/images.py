@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +20,26 @@ def read_rgb(path: Path) -> Picture:
     """An (H, W, 3) uint8 RGB picture.
 
     Raises:
-        KdpError: missing or corrupt, by name.
+        KdpError: missing, corrupt or of a kind that is not supported, by name.
     """
-    data = np.fromfile(path, dtype=np.uint8) if path.is_file() else np.empty(0, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        data = np.fromfile(path, dtype=np.uint8) if path.is_file() else np.empty(0, np.uint8)
+    except OSError as error:
+        raise KdpError(f"cannot read the picture {path}: {error.strerror or error}") from error
+    image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise KdpError(f"cannot read the picture {path}: it is missing or corrupt")
+        other = _decoded(data, cv2.IMREAD_UNCHANGED)
+        kind = None if other is None else f"pixels of {other.dtype} are not supported"
+        raise KdpError(f"cannot read the picture {path}: {kind or 'it is missing or corrupt'}")
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:
+    """The picture, or None; OpenCV refuses some with an error and some without."""
+    try:
+        return cv2.imdecode(data, flags) if data.size else None
+    except cv2.error:
+        return None
 
 
 def png_bytes(image: Picture) -> bytes:

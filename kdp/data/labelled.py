@@ -54,12 +54,14 @@ class LabelledDataset(Dataset[dict[str, Tensor]]):
 
 
 def resized(picture: Picture, size: int) -> Picture:
-    """(size, size, 3), by area averaging where it shrinks."""
-    if picture.shape[:2] == (size, size):
-        return picture
-    shrinks = min(picture.shape[:2]) > size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(picture, (size, size), interpolation=method).astype(np.uint8, copy=False)
+    """(size, size, 3), by area averaging along the sides that shrink, else linearly."""
+    height, width = picture.shape[:2]
+    smaller = min(width, size), min(height, size)
+    # In two steps: one alone averages only where both sides shrink.
+    for shape, method in ((smaller, cv2.INTER_AREA), ((size, size), cv2.INTER_LINEAR)):
+        if picture.shape[1::-1] != shape:
+            picture = cv2.resize(picture, shape, interpolation=method).astype(np.uint8, copy=False)
+    return picture
 
 
 def _changed(picture: Picture, random: np.random.Generator) -> Picture:

@@ -20,6 +20,10 @@ from kdp.errors import KdpError
 VIDEOS = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
 USUAL_RATE = 30.0
 """Frames per second, where a source does not say."""
+COUNTED = {".avi", ".mp4", ".mov"}
+"""Videos that say how many frames they have; others estimate it from their length."""
+SPARE = 2, 0.02
+"""How many frames, or what share of them, may be missing: the count is not always exact."""
 QUIET = "-8"
 
 CSI = (
@@ -57,13 +61,17 @@ class Stream:
         name: for messages.
         start: gives an opened capture, or raises KdpError.
         live: a camera. Only its newest frame counts, and a read that fails is no end.
+        counted: what it says of its number of frames is true.
 
     Attributes:
         rate: frames per second as the source says, once there was a frame.
     """
 
-    def __init__(self, name: str, start: Callable[[], Any], live: bool) -> None:
+    def __init__(
+        self, name: str, start: Callable[[], Any], live: bool, counted: bool = False
+    ) -> None:
         self.name, self.live, self.rate = name, live, USUAL_RATE
+        self._counted, self._expected = counted, 0.0
         self._start, self._over = start, threading.Event()
         self._queue: queue.Queue[Any] = queue.Queue(1 if live else 4)
 
@@ -76,7 +84,7 @@ class Stream:
 
         Raises:
             KdpError: the source cannot be opened or has no frame.
-            Stalled: no frame came for `patience` seconds.
+            Stalled: no frame came for `patience` seconds, or the source ended too early.
         """
         reader = threading.Thread(target=self._read, daemon=True)
         reader.start()
@@ -95,7 +103,7 @@ class Stream:
                 item = self._queue.get(timeout=min(0.1, patience))
             except queue.Empty:
                 if time.monotonic() - since >= patience:
-                    raise Stalled(f"{self.name} gave no frame for {patience:g} s") from None
+                    raise self._stalled(patience, number) from None
                 continue
             if isinstance(item, Exception):
                 raise item
@@ -105,9 +113,16 @@ class Stream:
             yield Frame(number, cv2.cvtColor(item, cv2.COLOR_BGR2RGB), time.monotonic() - first)
             number, since = number + 1, time.monotonic()
 
+    def _stalled(self, patience: float, number: int) -> Stalled:
+        silent = f"{self.name} gave no frame for {patience:g} s"
+        return Stalled(f"{silent}; {number} frames were read before")
+
     def _end(self, number: int) -> None:
         if not number:
             raise KdpError(f"{self.name} has no frame that can be read")
+        if self._expected - number > max(SPARE[0], SPARE[1] * self._expected):
+            ended = f"{self.name} ended after {number} of {self._expected:.0f} frames"
+            raise Stalled(f"{ended}; is it cut short?")
 
     def _read(self) -> None:
         """The thread: frames, then None or what went wrong, into the queue."""
@@ -115,6 +130,8 @@ class Stream:
             capture = self._start()
             rate = float(capture.get(cv2.CAP_PROP_FPS))
             self.rate = rate if 1 <= rate <= 240 else USUAL_RATE
+            if self._counted:
+                self._expected = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             try:
                 self._pump(capture)
             finally:
@@ -145,7 +162,8 @@ class Stream:
 def video_stream(path: Path) -> Stream:
     """The frames of a video file."""
     complaint = f"cannot read the video {path}: it is missing, corrupt or of an unknown codec"
-    return Stream(f"the video {path}", lambda: _open(complaint, str(path)), live=False)
+    counted = path.suffix.lower() in COUNTED
+    return Stream(f"the video {path}", lambda: _open(complaint, str(path)), False, counted)
 
 
 def camera_stream(number: int) -> Stream:

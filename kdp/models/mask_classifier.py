@@ -28,6 +28,9 @@ class MaskClassifier(nn.Module):
         image_size: side of the pictures it is trained on, in pixels; kept beside the weights.
 
     Shapes: (B, 3, h, w) in 0..1 -> (B, classes) logits. h, w >= 2 ** blocks.
+
+    Raises:
+        ValueError: an argument is none of these.
     """
 
     def __init__(
@@ -38,8 +41,9 @@ class MaskClassifier(nn.Module):
         image_size: int = IMAGE_SIZE,
     ) -> None:
         super().__init__()
-        if not channels or min(channels) < 1 or len(classes) < 2:
-            raise ValueError("mask_classifier needs channels >= 1 and two classes at least")
+        if not channels or min(channels) < 1:
+            raise ValueError("mask_classifier needs channels >= 1")
+        _check(classes, image_size, 2 ** len(channels))
         self.classes, self.image_size = tuple(classes), image_size
         self.blocks = nn.Sequential(*(_block(*pair) for pair in pairwise([3, *channels])))
         self.dropout = nn.Dropout(dropout)
@@ -50,6 +54,18 @@ class MaskClassifier(nn.Module):
         # in inference, measured on one CPU core.
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         return self.head(self.dropout(self.blocks(x_BCHW).mean((2, 3))))
+
+
+def _check(classes: Sequence[str], image_size: int, smallest: int) -> None:
+    """Refuse what a configuration file may hold instead of names and pixels."""
+    names = list(classes) if isinstance(classes, (list, tuple)) else []
+    if len(names) < 2 or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"classes must be two names at least, not {classes!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"classes must differ, and these do not: {', '.join(names)}")
+    # True is an int to Python.
+    if type(image_size) is not int or image_size < smallest:
+        raise ValueError(f"image_size must be a whole number >= {smallest}, not {image_size!r}")
 
 
 def _block(before: int, after: int) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -103,7 +104,7 @@ def _silent(found: dict[str, Any]) -> None:
 
 def _stream(asked: Request) -> Stream | None:
     """The stream that is asked for, or None for pictures."""
-    videos = [one for one in asked.pictures if Path(one).suffix.lower() in VIDEOS]
+    videos = [one for one in asked.pictures if _is_video(Path(one))]
     if bool(asked.pictures) + (asked.camera is not None) + asked.csi != 1:
         raise KdpError("give one of: pictures, a video file, --camera N, --csi")
     if videos and len(asked.pictures) > 1:
@@ -119,9 +120,19 @@ def _stream(asked: Request) -> Stream | None:
     return _video(Path(videos[0]), asked.save)
 
 
+def _is_video(path: Path) -> bool:
+    """Whether it is named as one; a folder may be called anything."""
+    return path.suffix.lower() in VIDEOS and not path.is_dir()
+
+
 def _video(path: Path, save: Path | None) -> Stream:
     if not path.is_file():
-        raise KdpError(f"there is no video {path}")
+        pattern = any(character in str(path) for character in "*?[")
+        raise KdpError(
+            f"{path} is a pattern of videos; give the name of one video, and run kdp for each"
+            if pattern
+            else f"there is no video {path}"
+        )
     if save and save.exists() and os.path.samefile(path, save):
         raise KdpError(f"{save} is the video itself; choose another name (--save)")
     return video_stream(path)
@@ -135,7 +146,13 @@ def _timed(label: FaceLabeller, picture: Picture) -> tuple[list[Face], float]:
 
 
 def _found(faces: list[Face], ms: float, **where: Any) -> dict[str, Any]:
-    return {**where, "ms": round(ms, 2), "faces": [face.plain() for face in faces]}
+    return {**where, "ms": round(ms, 2), "faces": [_plain(face) for face in faces]}
+
+
+def _plain(face: Face) -> dict[str, Any]:
+    """For JSON, which knows no NaN."""
+    plain = face.plain()
+    return {**plain, "probability": None} if math.isnan(face.probability) else plain
 
 
 def _pictures(
@@ -181,7 +198,7 @@ def _frames(
                 if not show(frame):
                     break
         except Stalled as error:  # what was seen before is worth its file
-            done.unreadable.append(f"{error}; {count} frames were read before")
+            done.unreadable.append(str(error))
     if video and video.count:
         done.written.append(video.path)
     if interrupt.requested:
