@@ -1,6 +1,7 @@
 # make all     the chain: prune, finetune, rebuild, compare (CONFIG=configs/... DEVICE=cpu|cuda)
 # make student a small student: distilled and pruned while it trains, rebuilt, compared
 # make face    face masks on toy faces: base, small student, pruned; compares and labels a picture
+# make scenes  acoustic scenes on generated sounds: teachers, student, pruned in rounds, fused
 # make test    the tests
 # make setup   the virtual environment alone
 # make lint    format, lint and types
@@ -19,7 +20,7 @@ CHAIN := prune finetune rebuild compare
 PICTURE := 'import skimage.data as d; print(d.__path__[0] + "/astronaut.png")'
 
 .DELETE_ON_ERROR:
-.PHONY: all student face train $(CHAIN) setup test lint clean help
+.PHONY: all student face scenes train $(CHAIN) setup test lint clean help
 
 all: compare
 
@@ -35,6 +36,16 @@ face: $(READY)
 		--config configs/face_mask.yml --device $(DEVICE) --md runs/toy_faces/compare.md
 	$(KDP) infer runs/toy_faces/face_mask_pruned_rebuilt.pth --device $(DEVICE) \
 		--to runs/toy_faces/labelled "$$($(VENV)/bin/python -c $(PICTURE))"
+
+SCENES := runs/toy_scenes/rep_mobile
+scenes: $(READY)
+	$(MAKE) --no-print-directory train CONFIG=configs/cp_mobile.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/rep_mobile.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/rep_mobile_kd.yml
+	$(KDP) prune --config configs/prune_schedule.yml --resume device=$(DEVICE)
+	$(KDP) rebuild --config configs/rep_mobile_kd.yml device=$(DEVICE)
+	$(KDP) compare $(dir $(SCENES))cp_mobile.pth $(SCENES)_{kd,kd_rebuilt,progressive_rebuilt}.pth \
+		--config configs/cp_mobile.yml --device $(DEVICE) --md $(dir $(SCENES))compare.md
 
 help:
 	@sed -n 's/^# //p' Makefile

@@ -143,7 +143,8 @@ def make_record(
 
 
 def _parent(path: Path) -> dict[str, Any]:
-    return {"path": str(path), "sha256": sha256(path), "record": load(path).record}
+    record = {} if path.suffix == ".safetensors" else load(path).record
+    return {"path": str(path), "sha256": sha256(path), "record": record}
 
 
 def _git_commit() -> str | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from kdp import __version__
 from kdp.errors import Interrupted, KdpError
+
+if TYPE_CHECKING:
+    from kdp.config import Config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -218,15 +221,30 @@ def paths(config: ConfigOption, overrides: Overrides = None) -> None:
 
 @app.command()
 def prune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Search what to remove within a MAC budget; saved importance is reused."""
+    """Search what to remove within a budget; saved importance is reused. Or prune in `rounds`."""
     from kdp.compose import load_config
+
+    chosen = load_config(config, overrides or ())
+    for path in _prune_in_rounds(chosen, resume) if chosen.rounds else _prune(chosen, resume):
+        typer.echo(path)
+
+
+def _prune(config: Config, resume: bool) -> tuple[Path, ...]:
     from kdp.stages.prune import prune as run
     from kdp.stages.prune_report import show
 
-    found = run(load_config(config, overrides or ()), resume)
+    found = run(config, resume)
     show(found)
-    for path in (found.pruned, found.masks):
-        typer.echo(path)
+    return found.pruned, found.masks
+
+
+def _prune_in_rounds(config: Config, resume: bool) -> tuple[Path, ...]:
+    from kdp.stages.progressive import prune_in_rounds
+    from kdp.stages.prune_report import show_rounds
+
+    found = prune_in_rounds(config, resume)
+    show_rounds(found.rows)
+    return found.path, found.table
 
 
 @app.command()
@@ -259,6 +277,78 @@ def finetune(config: ConfigOption, overrides: Overrides = None, resume: Resume =
 
     for path in run(load_config(config, overrides or ()), resume).values():
         typer.echo(path)
+
+
+Experiments = Annotated[Path, typer.Option(help="Folder of the experiments.")]
+
+
+@app.command()
+def runs(
+    folder: Experiments = Path("experiments"),
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="A column of results.csv.")
+    ] = "timestamp",
+    reverse: Annotated[bool, typer.Option("--reverse", help="The largest first.")] = False,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="ID ID", help="What two have different.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON.")] = None,
+) -> None:
+    """The experiments that were kept (see `experiments`), or two of them side by side."""
+    from dataclasses import asdict
+
+    from kdp.files import write_atomic
+    from kdp.stages import runs as stage
+    from kdp.stages.tables import json_text
+
+    found = stage.difference(folder, *diff) if diff else stage.runs(folder, sort, reverse)
+    stage.show(found)
+    if json_file:
+        write_atomic(json_file, json_text(asdict(found)).encode())
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An experiment's id or folder.")],
+    folder: Experiments = Path("experiments"),
+    target: Annotated[
+        Path | None, typer.Option("--to", help="File for the new predictions (default: none).")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or auto (default: where it was done before).")
+    ] = None,
+) -> None:
+    """Predict again with a kept network: are the predictions the same, byte for byte?"""
+    from kdp.stages.evaluate import evaluate as again
+
+    done = again(run, folder, target, device)
+    if done.different:
+        raise KdpError(done.summary)
+    typer.echo(done.summary)
+
+
+@app.command()
+def sweep(
+    config: ConfigOption,
+    overrides: Annotated[list[str], typer.Argument(metavar="KEY=VALUE[,VALUE]...")],
+    stages: Annotated[
+        list[str], typer.Option("--stage", help="train, prune, finetune, rebuild; repeatable.")
+    ] = ["train"],  # noqa: B006
+    launcher: Annotated[
+        Literal["local", "joblib", "slurm"],
+        typer.Option(help="One point after another, several at a time, or on a cluster."),
+    ] = "local",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Points at a time.")] = None,
+) -> None:
+    """Run stages for every point of a grid: `kdp sweep -c FILE train.lr=1e-3,1e-4 seed=0,1`."""
+    from kdp.stages.sweep import show
+    from kdp.stages.sweep import sweep as run
+
+    points = run(config, overrides, stages, launcher, jobs)
+    show(points)
+    failed = sum(point.status != "done" for point in points)
+    if failed:
+        raise KdpError(f"{failed} of {len(points)} points failed")
 
 
 def main() -> None:

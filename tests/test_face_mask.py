@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -14,15 +18,18 @@ from torch import Tensor, nn
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.compose import load_config
 from kdp.config import Config
-from kdp.data.folders import class_folders, toy_faces
-from kdp.data.labelled import LabelledDataset
+from kdp.data.folders import Labelled, class_folders, toy_faces
+from kdp.data.images import Picture, read_rgb
+from kdp.data.labelled import LabelledDataset, resized
 from kdp.errors import KdpError
 from kdp.measure.classes import confusion, summary
 from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.models.mask_classifier import CLASSES
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.masks import gated, zero_removed
 from kdp.pruning.rebuild import rebuild as cut
+from kdp.stages import finetune as finetuning
 from kdp.stages.finetune import finetune
 from kdp.stages.prune import prune
 from kdp.stages.rebuild import rebuild
@@ -94,6 +101,32 @@ def test_pruning_leaves_exactly_these_parameters(tmp_path: Path, ratio: float) -
     assert parameters(small) == count
 
 
+def test_finetuning_computes_only_what_remains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(settings(tmp_path, distill=None))
+    config = settings(tmp_path, pruning_ratio=0.5)
+    prune(config)
+    widths: set[int] = set()
+    student = finetuning._student
+
+    def watched(*arguments: Any) -> nn.Module:
+        model = student(*arguments)
+        model.get_submodule("head").register_forward_pre_hook(
+            lambda _, inputs: widths.add(inputs[0].shape[1])
+        )
+        return model
+
+    monkeypatch.setattr(finetuning, "_student", watched)
+    fast = load(finetuning.finetune(config)["finetuned"]).params
+    assert widths == {SMALL["channels"][-1] // 2}
+    monkeypatch.setattr(finetuning, "_student", lambda _, model, *__: model)
+    slow = load(finetuning.finetune(config)["finetuned"]).params
+    for name, tensor in slow.items():
+        if "running" not in name:  # those of removed channels are never used
+            torch.testing.assert_close(fast[name], tensor, rtol=1e-3, atol=1e-3)
+
+
 def test_groups_cut_exactly_what_a_gate_masks() -> None:
     model = lively(channels=[4, 6, 8])
     groups, x = groups_of(model), torch.rand(2, 3, 32, 32)
@@ -145,7 +178,8 @@ def test_the_chain_works_with_a_budget_and_any_criterion(tmp_path: Path, criteri
     done = rebuild(config)
     assert done.difference < 1e-6
     metrics = load(tmp_path / "w/tiny_finetuned_logits.pth").record["metrics"]["toy"]
-    assert 0 <= metrics["accuracy"] <= 1
+    right = sum(metrics[f"{name} as {name}"] for name in CLASSES)
+    assert metrics["accuracy"] == right / 40
     assert sum(value for name, value in metrics.items() if " as " in name) == 40
 
 
@@ -189,11 +223,24 @@ def test_a_folder_of_pictures_for_each_class(
     found = class_folders(tmp_path, ("with_mask", "without_mask"))
     assert [one.label for one in found] == [0, 0, 0, 1, 1]
     assert "1 corrupt pictures left out: without_mask/1.png" in capsys.readouterr().err
+    assert len(class_folders(tmp_path, CLASSES)) == 5
+    assert capsys.readouterr().err == ""  # said once
+
+
+def test_a_class_of_corrupt_pictures_is_named(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    for path in (tmp_path / "without_mask").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(KdpError, match="no picture of the class 'without_mask' that can be read"):
+        class_folders(tmp_path, CLASSES)
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [(("with_mask",), "'without_mask'; classes are"), (("with_mask", "x", "without_mask"), "x")],
+    [
+        (("with_mask",), "'without_mask'; classes are with_mask$"),
+        (("with_mask", "scarf", "without_mask"), "the image folder .*scarf does not exist"),
+    ],
 )
 def test_folders_and_classes_must_agree(
     tmp_path: Path, classes: tuple[str, ...], message: str
@@ -223,3 +270,108 @@ def test_an_epoch_shows_every_picture_once() -> None:
     first = [data[n]["image"] for n in range(5)]
     second = [data[n + len(pictures)]["image"] for n in range(5)]
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def task_of(folder: Path, **args: Any) -> Classification:
+    arch = {"name": "mask_classifier", "args": {**SMALL, **args}}
+    return Classification(arch, settings(folder))
+
+
+def test_networks_of_other_classes_solve_another_task(tmp_path: Path) -> None:
+    task, swapped = task_of(tmp_path), task_of(tmp_path, classes=CLASSES[::-1])
+    assert task.protocol != swapped.protocol
+    assert "with_mask, without_mask" in task.protocol
+    assert len(task.evaluation_sets["toy"]) == 40
+    with pytest.raises(KdpError, match="the network's are without_mask, with_mask; give pictures"):
+        _ = swapped.evaluation_sets
+
+
+def test_six_blocks_have_six_groups() -> None:
+    model = build("mask_classifier", channels=[4] * 6)
+    assert [group.units for group in groups_of(model)] == [4] * 6
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"classes": "masked"}, "classes must be two names at least, not 'masked'"),
+        ({"classes": ["yes"]}, "classes must be two names at least"),
+        ({"classes": [True, False]}, "classes must be two names at least"),
+        ({"classes": ["a", ""]}, "classes must be two names at least"),
+        ({"classes": ["a", "b", "a"]}, "classes must differ"),
+        ({"image_size": 7}, "image_size must be a whole number >= 8, not 7"),
+        ({"image_size": "128"}, "image_size must be a whole number >= 8, not '128'"),
+        ({"image_size": 64.0}, "image_size must be a whole number"),
+        ({"image_size": True, "channels": [4]}, "image_size must be a whole number"),
+        ({"channels": []}, "needs channels"),
+    ],
+)
+def test_arguments_that_are_none_are_refused(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(KdpError, match=f"cannot build 'mask_classifier': .*{message}"):
+        build("mask_classifier", **args)
+
+
+def test_either_side_shrinks_by_averaging() -> None:
+    stripes = np.zeros((10, 4000, 3), np.uint8)
+    stripes[:, ::2] = 200
+    for picture in (stripes, stripes.transpose(1, 0, 2)):
+        assert np.unique(resized(picture, 20)).tolist() == [100]
+    plain = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert np.array_equal(resized(plain, 8), cv2.resize(plain, (8, 8)))
+    assert np.array_equal(
+        resized(plain, 2), cv2.resize(plain, (2, 2), interpolation=cv2.INTER_AREA)
+    )
+
+
+def test_pictures_are_read_one_at_a_time(tmp_path: Path) -> None:
+    held: list[weakref.ref[Picture]] = []
+
+    def read(number: int) -> Picture:
+        assert sum(one() is not None for one in held) <= 1
+        picture = np.full((64, 64, 3), number, np.uint8)
+        held.append(weakref.ref(picture))
+        return picture
+
+    task, model = task_of(tmp_path), lively(**SMALL)
+    pictures = [Labelled(f"{i}", i % 2, partial(read, i)) for i in range(70)]
+    task.__dict__["evaluation_sets"] = {"toy": pictures}
+    assert sum(v for k, v in task.evaluate(model)["toy"].items() if " as " in k) == 70
+    assert len(task.predictions(model)) == 70
+    assert len(dict(task.comparison_images([model, model], ["a", "b"]))) >= 35
+    whole = [np.full((64, 64, 3), i, np.uint8) for i in range(70)]
+    assert torch.equal(task.predict(model, whole), task.predict(model, iter(whole)))
+
+
+def png_header(side: int) -> bytes:
+    """A PNG that claims to be a square of this side."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", crc32(body))
+
+
+def test_what_opencv_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    huge, deep = tmp_path / "huge.png", tmp_path / "deep.tiff"
+    huge.write_bytes(png_header(60000))
+    with pytest.raises(KdpError, match=r"huge\.png: it is missing or corrupt"):
+        read_rgb(huge)
+    cv2.imwrite(str(deep), np.ones((4, 5, 3), np.float32))
+    with pytest.raises(KdpError, match=r"deep\.tiff: pixels of float32 are not supported"):
+        read_rgb(deep)
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(np, "fromfile", failing)
+    with pytest.raises(KdpError, match=r"deep\.tiff: Input/output error"):
+        read_rgb(deep)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_a_budget_on_chained_channels_is_met_with_costs_as_they_then_are(
+    tmp_path: Path, share: float
+) -> None:
+    arch = {"name": "mask_classifier", "args": {"image_size": 64}}
+    save(tmp_path / "w/tiny.pth", Artifact(lively().state_dict(), arch, make_record("train", {})))
+    config = settings(tmp_path, model=None, mac_constraint=share)
+    plan = prune(config).plan
+    assert plan.macs == plan.planned_macs
+    assert 0.95 * share < plan.macs / plan.dense_macs <= share

@@ -361,7 +361,7 @@ def test_unit_costs_differ_between_blocks_as_attention_does(task: Task) -> None:
         groups = task.groups(build("catanet"))
     heads = [g for g in groups if g.kind == "tab_heads"]
     arch = {"name": "catanet", "args": {"upscale": 2}}
-    costs = unit_costs(heads[:4], macs_by_width(task, arch, groups, (64, 64)))
+    costs = unit_costs(heads[:4], macs_by_width(task, arch, groups))
     # q, k, v, projection; products with 2 x group tokens and with the centres; centre keys, values
     tokens = 64 * 64
     expected = []

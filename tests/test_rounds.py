@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 from pathlib import Path
@@ -142,3 +143,10 @@ def test_the_command_prints_the_rounds(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
     with pytest.raises(KdpError, match=f"`{missing}`"):
         prune_in_rounds(config(tmp_path, **{missing: None}))
+
+
+def test_every_round_is_kept_as_an_experiment(tmp_path: Path) -> None:
+    prune_in_rounds(config(tmp_path, experiments={"folder": str(tmp_path / "e")}))
+    with (tmp_path / "e" / "results.csv").open() as file:
+        kept = list(csv.DictReader(file))
+    assert [line["pruning_step"] for line in kept] == ["1", "2"]

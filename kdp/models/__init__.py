@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
+from kdp.models.audio_transformer import AudioTransformer, pretrained
 from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
 from kdp.models.mobile import cp_mobile, rep_mobile
 from kdp.models.reparam import fused_params
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "audio_transformer": AudioTransformer,
     "catanet": CATANet,
     "cp_mobile": cp_mobile,
     "mask_classifier": MaskClassifier,
@@ -22,6 +25,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"catanet": infer_args}
 """Arguments of a network read off foreign weights; None where they are of another network."""
+Pretrained = Callable[[Path, Mapping[str, Any]], tuple[nn.Module, dict[str, Any]]]
+PRETRAINED: dict[str, Pretrained] = {"audio_transformer": pretrained}
+"""(folder of another program, arguments) -> the network and all its arguments."""
 
 
 def build(name: str, **args: Any) -> nn.Module:

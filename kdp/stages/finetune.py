@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,11 +11,15 @@ from torch import nn
 
 from kdp.artifacts import Artifact, save
 from kdp.config import Config
+from kdp.distillation.objective import compares_features
 from kdp.errors import KdpError
-from kdp.models.loading import load_network
+from kdp.models.loading import Arch, load_network
 from kdp.pruning.groups import Group, Masks
 from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
+from kdp.pruning.rebuild import full_params
+from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.distil import lesson
+from kdp.stages.experiments import record as keep
 from kdp.stages.paths import chain_paths, loss_label
 from kdp.stages.train import make_job, stage_record
 from kdp.tasks import task_for
@@ -41,20 +46,40 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
     groups = task.groups(model)
     masks = load_masks(paths.masks, groups)
     check_removed(model, groups, masks, str(paths.pruned))
+    student = _student(config, model, arch, groups, masks)
     torch.manual_seed(config.seed)
-    learnt = lesson(task, model, config, config.finetune.steps)
+    learnt = lesson(task, student, config, config.finetune.steps)
     parents = [paths.pruned, paths.masks, *learnt.parents]
     stage = f"finetune_{loss_label(config)}"
-    job = make_job(task, model, config, config.finetune, stage, learnt, parents)
-    job.after_step = lambda network, step: zero_removed(network, groups, masks)
+    job = make_job(task, student, config, config.finetune, stage, learnt, parents)
+    if student is model:
+        job.after_step = lambda network, step: zero_removed(network, groups, masks)
     with claim_once(paths.finetuned):
         result = fit(job, resume)
         if is_main():
+            if student is not model:
+                best = full_params(result.best, model.state_dict(), groups, masks)
+                result = replace(result, best=best)
             model.load_state_dict(result.best)
             check_removed(model, groups, masks, "the fine-tuned network")
             record = stage_record("finetune", config, result, result.best_metrics, started, parents)
             save(paths.finetuned, Artifact(result.best, arch, record))
+            network = model.to(result.device)
+            keep(config, "finetune", paths.finetuned, task, network, result.best_metrics)
     return {"finetuned": paths.finetuned}
+
+
+def _student(
+    config: Config, model: nn.Module, arch: Arch, groups: list[Group], masks: Masks
+) -> nn.Module:
+    """What trains: the network without the removed units, which is faster and the same.
+
+    Where features are compared it is the full network with zeros, whose features have the
+    teacher's widths.
+    """
+    if config.distill and compares_features(config.distill):
+        return model
+    return cut(model, arch, groups, masks)[0]
 
 
 def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str) -> None:

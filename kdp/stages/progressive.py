@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from kdp.config import Config, RoundConfig, TeacherConfig
+from kdp.config import Config, ExperimentsConfig, RoundConfig, TeacherConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import claim, sha256, write_atomic
@@ -19,6 +19,7 @@ from kdp.measure.complexity import count_macs_of, parameters
 from kdp.models import deployed, fused
 from kdp.models.loading import load_network
 from kdp.progress import say
+from kdp.stages.experiments import record as keep
 from kdp.stages.finetune import finetune
 from kdp.stages.paths import chain_paths
 from kdp.stages.prune import prune
@@ -70,9 +71,11 @@ def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
         rows = [_measured(config, previous, {"round": 0})]
         for number, one in enumerate(config.rounds, 1):
             own = _round_config(config, number, one, previous)
-            state = before[number - 1] if len(before) >= number else {}
-            state = _round(own, state, number, partial(_note, record, list(done)))
+            known = before[number - 1] if len(before) >= number else {}
+            state = _round(own, known, number, partial(_note, record, list(done)))
             done.append(state)
+            if state["rebuilt"] != known.get("rebuilt"):
+                _keep(own, config.experiments, number, state["row"]["metrics"])
             rows.append(state["row"])
             previous = chain_paths(own).rebuilt
         _finish(config, previous, target)
@@ -98,6 +101,7 @@ def _round_config(config: Config, number: int, one: RoundConfig, previous: Path)
             "finetune": config.finetune.model_copy(update={"steps": one.steps}),
             "pruning_ratio": one.pruning_ratio,
             "rounds": None,
+            "experiments": None,  # a round is kept whole, not each of its stages
         }
     )
 
@@ -157,6 +161,15 @@ def _measured(own: Config, path: Path, about: Mapping[str, Any]) -> Row:
         "bytes": 4 * count,
         "bytes_fp16": 2 * count,
     }
+
+
+def _keep(
+    own: Config, where: ExperimentsConfig | None, number: int, metrics: Mapping[str, Metrics]
+) -> None:
+    """The round's network among the experiments, where those are kept."""
+    path, own = chain_paths(own).rebuilt, own.model_copy(update={"experiments": where})
+    model, arch, _ = load_network(path)
+    keep(own, "prune", path, task_for(arch, own), model, metrics, pruning_step=number)
 
 
 def _quality(own: Config, path: Path) -> dict[str, Metrics]:

@@ -14,7 +14,7 @@ from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config, ModelConfig, TrainConfig
 from kdp.errors import KdpError
 from kdp.files import sha256
-from kdp.models import build
+from kdp.models import PRETRAINED, build
 from kdp.models.loading import Arch, load_network
 from kdp.stages.distil import Lesson, lesson
 from kdp.stages.dynamic import (
@@ -24,6 +24,8 @@ from kdp.stages.dynamic import (
     masks_artifact,
     prune_while_training,
 )
+from kdp.stages.experiments import record as keep
+from kdp.stages.limits import check_limits
 from kdp.stages.paths import chain_paths
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -40,7 +42,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Path]:
     meanwhile: removed units are zero in both files, and the masks are written beside them.
 
     Raises:
-        KdpError: a section is missing, or whatever the loop raises.
+        KdpError: a section is missing, the network exceeds `limits`, or whatever the loop raises.
     """
     if config.model is None or config.train is None:
         raise KdpError("kdp train needs the sections `model` and `train`")
@@ -50,30 +52,51 @@ def train(config: Config, resume: bool = False) -> dict[str, Path]:
     torch.manual_seed(config.seed)
     model, arch = starting_point(config.model)
     task = task_for(arch, config)
+    check_limits(config, task, arch)
     learnt = lesson(task, model, config, config.train.steps)
     dynamic = add_dynamic(config, task, model, arch) if config.dynamic else None
-    weights = [config.model.weights] if config.model.weights else []
-    parents = [*weights, *learnt.parents]
+    parents = [*_weights(config.model), *learnt.parents]
     job = make_job(task, model, config, config.train, "train", learnt, parents)
     if dynamic:
         prune_while_training(job, dynamic)
     with claim_once(paths.trained):
         result = fit(job, resume)
         if is_main():
-            return _save(result, arch, dynamic, config, started, parents)
+            written = _save(result, arch, dynamic, config, started, parents)
+            if config.experiments:
+                network = load_network(paths.trained)[0].to(result.device)
+                keep(config, "train", paths.trained, task, network, result.best_metrics)
+            return written
     return {}
+
+
+def _weights(section: ModelConfig) -> list[Path]:
+    """The file that a training starts from, if any."""
+    if section.weights is None:
+        return []
+    folder = section.weights.is_dir()
+    return [section.weights / "model.safetensors" if folder else section.weights]
 
 
 def starting_point(section: ModelConfig) -> tuple[nn.Module, Arch]:
     """The network before its first step: new, or with the weights of a file.
 
     Raises:
-        KdpError: the file does not hold what `model` says.
+        KdpError: the file, or the folder of another program, does not hold what `model` says.
     """
     if section.weights is None:
         return build(section.name, **section.args), section.arch
+    if section.weights.is_dir():
+        return _pretrained(section, section.weights)
     model, arch, _ = load_network(section.weights, section.arch)
     return model, arch
+
+
+def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
+    if section.name not in PRETRAINED:
+        raise KdpError(f"{folder} is a folder; {section.name!r} starts from a file")
+    model, args = PRETRAINED[section.name](folder, section.args)
+    return model, {"name": section.name, "args": args}
 
 
 def _save(

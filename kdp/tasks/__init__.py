@@ -12,6 +12,7 @@ from kdp.tasks.scenes import AcousticScenes
 from kdp.tasks.super_resolution import SuperResolution
 
 TASKS: dict[str, TaskFactory] = {
+    "audio_transformer": AcousticScenes,
     "catanet": SuperResolution,
     "cp_mobile": AcousticScenes,
     "mask_classifier": Classification,

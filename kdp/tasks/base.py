@@ -55,6 +55,12 @@ class Task(Protocol):
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Quality on every evaluation set; the model is left in eval mode."""
 
+    def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
+        """What the network makes of each evaluation sample: a row each, the same every time.
+
+        Numbers that are measured are text with a fixed number of digits.
+        """
+
     @property
     def evaluation_sets(self) -> Mapping[str, Sized]:
         """The samples that `evaluate` judges by, by set."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -42,8 +43,8 @@ class Classification:
 
     @property
     def protocol(self) -> str:
-        side = self.size
-        return f"{len(self.classes)} classes, pictures resized to {side}x{side}, macro F1"
+        classes, side = ", ".join(self.classes), self.size
+        return f"classes {classes}; pictures resized to {side}x{side}, macro F1"
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
@@ -96,15 +97,31 @@ class Classification:
 
     def _evaluate(self, model: nn.Module, pictures: Sequence[Labelled]) -> Metrics:
         labels = torch.tensor([picture.label for picture in pictures])
-        found = self.predict(model, [picture.read() for picture in pictures]).argmax(1)
+        found = self.predict(model, (picture.read() for picture in pictures)).argmax(1)
         return summary(confusion(labels, found, len(self.classes)), self.classes)
 
+    def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
+        model.eval()
+        rows: list[dict[str, str | int | float]] = []
+        for name, pictures in self.evaluation_sets.items():
+            said = self.predict(model, (picture.read() for picture in pictures))
+            for picture, own in zip(pictures, said, strict=True):
+                truth, found = self.classes[picture.label], self.classes[int(own.argmax())]
+                row = {"set": name, "name": picture.name, "label": truth, "found": found}
+                each = zip(self.classes, own.tolist(), strict=True)
+                rows.append({**row, **{f"p_{one}": f"{share:.6f}" for one, share in each}})
+        return rows
+
     @torch.no_grad()
-    def predict(self, model: nn.Module, pictures: Sequence[Picture]) -> Tensor:
-        """Class probabilities of (H, W, 3) uint8 pictures of any size: (N, classes), on the CPU."""
+    def predict(self, model: nn.Module, pictures: Iterable[Picture]) -> Tensor:
+        """Class probabilities of (H, W, 3) uint8 pictures of any size: (N, classes), on the CPU.
+
+        Pictures are taken one at a time, so that a generator never holds more than one of full
+        size.
+        """
         device, found = device_of(model), []
-        for first in range(0, len(pictures), BATCH):
-            some = [to_tensor(resized(p, self.size)) for p in pictures[first : first + BATCH]]
+        small = (to_tensor(resized(picture, self.size)) for picture in pictures)
+        while some := list(islice(small, BATCH)):
             found.append(model(torch.stack(some).to(device)).softmax(1).cpu())
         return torch.cat(found)
 
@@ -113,23 +130,20 @@ class Classification:
     ) -> Iterator[tuple[str, np.ndarray]]:
         """The pictures that a network gets wrong, with what each one says."""
         for name, pictures in self.evaluation_sets.items():
-            read = [picture.read() for picture in pictures]
-            said = [self.predict(model, read) for model in models]
+            said = [self.predict(model, (one.read() for one in pictures)) for model in models]
             for number, picture in enumerate(pictures):
                 own = [probabilities[number] for probabilities in said]
                 if any(int(p.argmax()) != picture.label for p in own):
                     yield (
                         f"{name}_{picture.name.replace('/', '_')}",
-                        self._caption(read[number], picture, labels, own),
+                        self._caption(picture, labels, own),
                     )
 
-    def _caption(
-        self, picture: Picture, truth: Labelled, labels: Sequence[str], said: Sequence[Tensor]
-    ) -> Picture:
+    def _caption(self, picture: Labelled, labels: Sequence[str], said: Sequence[Tensor]) -> Picture:
         side, line = 256, 18
         canvas = np.full((side + line * (len(labels) + 1), side, 3), 255, np.uint8)
-        canvas[:side] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
-        lines = [f"is {self.classes[truth.label]}"]
+        canvas[:side] = cv2.resize(picture.read(), (side, side), interpolation=cv2.INTER_CUBIC)
+        lines = [f"is {self.classes[picture.label]}"]
         lines += [
             f"{label}: {self.classes[int(p.argmax())]} {float(p.max()):.2f}"
             for label, p in zip(labels, said, strict=True)
@@ -154,9 +168,8 @@ class Classification:
 
     def groups(self, model: nn.Module) -> list[Group]:
         """The channels of every block; the classifier's outputs stay."""
-        device = device_of(model)
-        head = [model.get_submodule("head")]
-        return channel_groups(model, self.example((32, 32)).to(device), "channels", head)
+        example = self.example(self.input_size).to(device_of(model))
+        return channel_groups(model, example, "channels", [model.get_submodule("head")])
 
     def taps(self, model: nn.Module) -> list[str]:
         """The end of each block."""
@@ -170,9 +183,16 @@ def load_labelled(
     """The pictures a section of the configuration asks for.
 
     Raises:
-        KdpError: the kind is none of this task's, or a folder is missing or empty.
+        KdpError: the kind is none of this task's or has other classes, or a folder is missing or
+            empty.
     """
     if pictures.kind == "embedded":
+        if tuple(classes) != CLASSES:
+            own, toy = ", ".join(classes), ", ".join(CLASSES)
+            raise KdpError(
+                f"the pictures of the kind 'embedded' are of the classes {toy} in this order, and "
+                f"the network's are {own}; give pictures of the kind 'folders'"
+            )
         return toy_faces(validation)
     if pictures.kind != "folders" or pictures.folder is None:
         raise KdpError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,17 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from kdp.config import Config, SamplesConfig
+from kdp.data.audio import RATE
 from kdp.data.mel import LogMel, freq_mix_style, frequency_mask
 from kdp.data.scenes import Clip, scene_folder, tau_folder
-from kdp.data.segments import Segment, SegmentDataset, check_disjoint, segments, votes
+from kdp.data.segments import (
+    Segment,
+    SegmentDataset,
+    check_disjoint,
+    segments,
+    votes,
+    waves,
+)
 from kdp.data.toy_scenes import toy_scenes
 from kdp.devices import device_of
 from kdp.errors import KdpError
@@ -110,7 +119,7 @@ class AcousticScenes:
         said = self.predict(model, them)
         labels = torch.tensor([segment.clip.label for segment in them])
         right = said.argmax(1) == labels
-        true, found = votes(said, list(them))
+        true, found = votes(said, them)
         return {
             "macro_accuracy": class_mean(labels, right),
             "accuracy": float(right.double().mean()),
@@ -119,13 +128,26 @@ class AcousticScenes:
             **by_part("device", [segment.clip.device for segment in them], right),
         }
 
+    def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
+        model.eval()
+        rows: list[dict[str, str | int | float]] = []
+        for name, them in self.evaluation_sets.items():
+            for segment, own in zip(them, self.predict(model, them), strict=True):
+                clip, found = segment.clip, self.classes[int(own.argmax())]
+                where = {"clip": clip.name, "start": f"{segment.start / RATE:g}"}
+                row = {"set": name, **where, "device": clip.device}
+                row |= {"label": self.classes[clip.label], "found": found}
+                each = zip(self.classes, own.tolist(), strict=True)
+                rows.append({**row, **{f"p_{one}": f"{share:.6f}" for one, share in each}})
+        return rows
+
     @torch.no_grad()
     def predict(self, model: nn.Module, them: Sequence[Segment]) -> Tensor:
         """Class probabilities of segments: (N, classes), on the CPU."""
-        device, found = device_of(model), []
-        for first in range(0, len(them), BATCH):
-            waves = torch.stack([segment.wave() for segment in them[first : first + BATCH]])
-            found.append(model(self._mel(waves.to(device))).float().softmax(1).cpu())
+        device, found, rest = device_of(model), [], waves(them)
+        while batch := list(islice(rest, BATCH)):
+            x = self._mel(torch.stack(batch).to(device))
+            found.append(model(x).float().softmax(1).cpu())
         return torch.cat(found)
 
     def comparison_images(

@@ -102,6 +102,16 @@ class SuperResolution:
         mean = np.mean(scores, axis=0)
         return {"psnr": float(mean[0]), "ssim": float(mean[1])}
 
+    def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
+        model.eval()
+        rows: list[dict[str, str | int | float]] = []
+        for name, pairs in self.evaluation_sets.items():
+            for pair in pairs:
+                found = self._evaluate(model, [pair])
+                scores = {"psnr": f"{found['psnr']:.4f}", "ssim": f"{found['ssim']:.6f}"}
+                rows.append({"set": name, "name": pair.name, **scores})
+        return rows
+
     def upscale(self, model: nn.Module, lr: np.ndarray, ensemble: bool = False) -> np.ndarray:
         """Super-resolve an (h, w, 3) uint8 picture; tiles where it is large.
 
