@@ -375,3 +375,13 @@ def test_a_budget_on_chained_channels_is_met_with_costs_as_they_then_are(
     plan = prune(config).plan
     assert plan.macs == plan.planned_macs
     assert 0.95 * share < plan.macs / plan.dense_macs <= share
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("face_mask", 93954), ("face_mask_small", 6210), ("face_mask_pruned_70", 8556)],
+)
+def test_the_committed_weights_are_these_networks(name: str, count: int) -> None:
+    model, _, artifact = load_network(ROOT / "weights" / f"{name}.pth")
+    assert parameters(model) == count
+    assert artifact.record["metrics"]["val"]["accuracy"] >= 0.94
