@@ -139,4 +139,4 @@ def test_face_goes_from_training_to_a_labelled_picture(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = calls(project)
     assert found[0] == "train"
-    assert found[-5:] == ["prune", "finetune", "rebuild", "compare", "infer"]
+    assert found[-6:] == ["prune", "finetune", "rebuild", "compare", "compare", "infer"]
