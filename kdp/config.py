@@ -116,7 +116,6 @@ class PruneConfig(Section):
     `options` go to the criterion. `scores` is the file that keeps what it measured, where it is not
     to lie beside the other outputs. `min_units` and `round_to` are per kind of group: what a group
     keeps at least, and the multiple it keeps (`round_to` never forces below `min_units`).
-    `normalize` divides importance by the mean of its group: groups of unlike fan-in then compare.
     """
 
     criterion: str = "optin"
@@ -126,7 +125,6 @@ class PruneConfig(Section):
     min_units: dict[str, int] = {}
     round_to: dict[str, PositiveInt] = {}
     kinds: list[str] | None = None
-    normalize: bool = False
 
 
 class PhaseConfig(Section):

@@ -61,6 +61,8 @@ def test_every_round_is_measured_and_the_last_is_what_remains(tmp_path: Path) ->
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == sum(p.numel() for p in small.parameters())
     assert all({"macs", "bytes", "sparsity", "metrics"} <= row.keys() for row in done.rows)
+    gone = [row["sparsity"] for row in done.rows]
+    assert 0 == gone[0] < gone[1] < gone[2] < 1
     assert all("before" in row for row in done.rows[1:])
     assert json.loads(done.table.read_text()) == done.rows
 

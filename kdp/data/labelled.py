@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from kdp.data.folders import Labelled
 from kdp.data.images import Picture
+from kdp.data.order import EpochOrder
 from kdp.data.patches import to_tensor
 
 
@@ -31,7 +32,7 @@ class LabelledDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.pictures, self.size, self.seed = pictures, size, seed
         self.augment, self.length = augment, length
-        self._epoch, self._order = -1, np.empty(0, int)
+        self._order = EpochOrder(seed, len(pictures))
         self._cache: dict[int, Picture] = {}
 
     def __len__(self) -> int:
@@ -39,11 +40,7 @@ class LabelledDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """`{"image": (3, size, size) in 0..1, "label": ()}`."""
-        epoch, position = divmod(number, len(self.pictures))
-        if epoch != self._epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pictures))
-            self._epoch, self._order = epoch, order
-        index = int(self._order[position])
+        index = self._order(number)
         if index not in self._cache:
             self._cache[index] = resized(self.pictures[index].read(), self.size)
         image = self._cache[index]

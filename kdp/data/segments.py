@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdp.data.audio import RATE, Wave
+from kdp.data.order import EpochOrder
 from kdp.data.scenes import Clip
 from kdp.errors import KdpError
 
@@ -140,7 +141,7 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         self.segments, self.size = segments(clips, seconds), _samples(seconds)
         self.seed, self.length, self.cache_bytes = seed, length, cache_bytes
         self.roll = round(roll * RATE)
-        self._epoch, self._order = -1, np.empty(0, int)
+        self._order = EpochOrder(seed, len(self.segments))
         self._cache: dict[str, Decoded] = {}
         self._cached_bytes = 0
 
@@ -149,11 +150,7 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """`{"wave": (samples,) float32, "label": (), "segment": () index in `segments`}`."""
-        epoch, position = divmod(number, len(self.segments))
-        if epoch != self._epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.segments))
-            self._epoch, self._order = epoch, order
-        index = int(self._order[position])
+        index = self._order(number)
         piece = self.segments[index]
         wave = _cut(self._decoded(piece.clip), piece, self.size)
         random = np.random.default_rng((self.seed, number, 1))

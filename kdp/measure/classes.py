@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+
+def divergence(output: Tensor, reference: Tensor) -> Tensor:
+    """KL(softmax(reference) || softmax(output)) of each sample: (B,), from two (B, classes)."""
+    log_p, log_q = F.log_softmax(reference, 1), F.log_softmax(output, 1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
 
 
 def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:

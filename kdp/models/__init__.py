@@ -58,7 +58,7 @@ def fused(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, 
     mode, as the statistics are that it was folded with.
     """
     smaller = deployed(arch)
-    if smaller is arch or arch["args"].get("fused"):
+    if smaller == arch:
         return model, arch
     network = build(smaller["name"], **smaller["args"])
     network.load_state_dict(fused_params(model))

@@ -133,7 +133,6 @@ def _in_stages(
 def uniform(
     groups: Sequence[Group],
     scores: Scores,
-    costs: Mapping[str, float],
     count: Count,
     pruning_ratio: float,
 ) -> Plan:

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
+from kdp.artifacts import load
 from kdp.config import Config, ExperimentsConfig, RoundConfig, TeacherConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
@@ -37,7 +36,8 @@ class Rounds:
 
     Attributes:
         path: the network after the last round, fused where it can be.
-        rows: what was measured before the first and after each round, see `_measured`.
+        rows: what was measured before the first and after each round, see `_measured`; `sparsity`
+            is the share of the first network's parameters that is gone.
         table: the same as a file (JSON).
     """
 
@@ -68,7 +68,7 @@ def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
         before = json.loads(record.read_text()) if resume and record.exists() else []
         done: list[State] = []
         previous = config.teacher
-        rows = [_measured(config, previous, {"round": 0})]
+        rows = [_measured(config, previous, {"round": 0, "sparsity": 0.0})]
         for number, one in enumerate(config.rounds, 1):
             own = _round_config(config, number, one, previous)
             known = before[number - 1] if len(before) >= number else {}
@@ -77,6 +77,7 @@ def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
             if state["rebuilt"] != known.get("rebuilt"):
                 _keep(own, config.experiments, number, state["row"]["metrics"])
             rows.append(state["row"])
+            rows[-1]["sparsity"] = 1 - rows[-1]["nonzero"] / rows[0]["nonzero"]
             previous = chain_paths(own).rebuilt
         _finish(config, previous, target)
     table = record.with_name("table.json")
@@ -145,7 +146,7 @@ def _measured(own: Config, path: Path, about: Mapping[str, Any]) -> Row:
     """Quality, parameters, MACs, bytes of parameters and sparsity of a round's network.
 
     Size and MACs are those of the network as it would be deployed, fused where it can be;
-    sparsity is the share of its parameters that is zero.
+    `nonzero` counts its parameters that are not zero.
     """
     model, arch, _ = load_network(path)
     small, _ = fused(model, arch)
@@ -157,7 +158,7 @@ def _measured(own: Config, path: Path, about: Mapping[str, Any]) -> Row:
         "headline": task.headline,
         "parameters": count,
         "macs": count_macs_of(deployed(arch), task.example(task.input_size)),
-        "sparsity": 1 - nonzero / count,
+        "nonzero": nonzero,
         "bytes": 4 * count,
         "bytes_fp16": 2 * count,
     }
@@ -179,15 +180,12 @@ def _quality(own: Config, path: Path) -> dict[str, Metrics]:
 
 def _finish(config: Config, last: Path, target: Path) -> None:
     """The last round's network under the chain's own name, fused where it can be."""
-    model, arch, _ = load_network(last)
-    if _can_fuse(model, arch):
-        rebuild(config.model_copy(update={"rounds": None}), source=last, target=target)
-    else:
+    arch = load(last).arch
+    assert arch is not None
+    if deployed(arch) == arch:
         write_atomic(target, last.read_bytes())
-
-
-def _can_fuse(model: nn.Module, arch: dict[str, Any]) -> bool:
-    return fused(model, arch)[0] is not model
+    else:
+        rebuild(config.model_copy(update={"rounds": None}), source=last, target=target)
 
 
 def _note(path: Path, done: list[State], state: State) -> None:

@@ -18,7 +18,7 @@ from kdp.files import claim
 from kdp.measure.complexity import COUNTER, count_macs_of
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, full_masks
-from kdp.pruning.importance import combine, normalized
+from kdp.pruning.importance import combine
 from kdp.pruning.importance.base import Context, Scores
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.rebuild import smaller_arch
@@ -71,8 +71,6 @@ def prune(config: Config, resume: bool = False) -> Pruned:
         chosen = prunable(config, task, model)
         parts = measurements.complete(config, _context(config, task, model, groups), chosen)
         scores = combine(config.prune.criterion, parts, config.prune.options)
-        if config.prune.normalize:
-            scores = normalized(scores)
         count = macs_by_width(task, arch, groups)
         costs = measurements.unit_costs(config, chosen, count, task.input_size)
         plan = _search(config, groups, chosen, scores, costs, count)
@@ -109,7 +107,7 @@ def _search(
 ) -> Plan:
     if config.mac_constraint is None:
         assert config.pruning_ratio is not None
-        plan = uniform(chosen, scores, costs, count, config.pruning_ratio)
+        plan = uniform(chosen, scores, count, config.pruning_ratio)
         return replace(plan, masks={**full_masks(groups), **plan.masks})
     limits = Limits(config.prune.min_units, config.prune.round_to)
     plan = search(chosen, scores, costs, count, config.mac_constraint, limits)

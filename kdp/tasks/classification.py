@@ -21,7 +21,7 @@ from kdp.data.labelled import LabelledDataset, resized
 from kdp.data.patches import to_tensor
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.classes import confusion, summary
+from kdp.measure.classes import confusion, divergence, summary
 from kdp.models.mask_classifier import CLASSES, IMAGE_SIZE
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
@@ -58,8 +58,7 @@ class Classification:
 
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
         """KL(softmax(reference) || softmax(output)) of each picture."""
-        log_p, log_q = F.log_softmax(reference, 1), F.log_softmax(output, 1)
-        return (log_p.exp() * (log_p - log_q)).sum(1)
+        return divergence(output, reference)
 
     def training_data(self, length: int) -> LabelledDataset:
         data = self.config.data

@@ -28,7 +28,7 @@ from kdp.data.segments import (
 from kdp.data.toy_scenes import toy_scenes
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.classes import by_part, class_mean
+from kdp.measure.classes import by_part, class_mean, divergence
 from kdp.models.mobile import SCENES
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
@@ -74,8 +74,7 @@ class AcousticScenes:
 
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
         """KL(softmax(reference) || softmax(output)) of each segment."""
-        log_p, log_q = F.log_softmax(reference, 1), F.log_softmax(output, 1)
-        return (log_p.exp() * (log_p - log_q)).sum(1)
+        return divergence(output, reference)
 
     def training_data(self, length: int) -> SegmentDataset:
         data = self.config.data

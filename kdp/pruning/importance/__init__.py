@@ -36,11 +36,6 @@ def prepare(name: str, context: Context, options: dict[str, Any]) -> Scorer:
         raise KdpError(f"criterion {name!r}: {error}") from error
 
 
-def normalized(scores: Scores) -> Scores:
-    """Importance over the mean of its group; a group without any stays as it is."""
-    return {group: own / own.mean() if own.mean() > 0 else own for group, own in scores.items()}
-
-
 def combine(name: str, parts: Parts, options: dict[str, Any]) -> Scores:
     """Scores out of measurements."""
     if name in COMBINE:
