@@ -66,15 +66,18 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# TEACHER, MASKS, PRUNED, ... are read off the configuration.
+# TEACHER, MASKS, PRUNED, ... are read off the configuration; CONFIGS are the files it is composed of.
 ifneq ($(filter all train clean $(CHAIN),$(or $(MAKECMDGOALS),all)),)
 include $(PATHS)
 endif
 
-$(PATHS): $(CONFIG) $(READY)
+$(PATHS): $(CONFIG) $(CONFIGS) $(READY)
 	@mkdir -p $(@D)
 	@$(KDP) paths --config $(CONFIG) > $@.new
 	@mv $@.new $@
+
+# One that is gone is no error: what is composed instead is read anew.
+$(CONFIGS):
 
 train: $(TRAINED)
 prune: $(MASKS)
@@ -83,7 +86,7 @@ rebuild: $(REBUILT)
 compare: $(TABLE)
 
 # `prune` writes the masks last: where they are, the pruned network is too.
-$(MASKS): $(CONFIG) $(wildcard $(TEACHER))
+$(MASKS): $(CONFIGS) $(wildcard $(TEACHER))
 	$(KDP) prune --config $(CONFIG) --resume device=$(DEVICE)
 
 $(FINETUNED): $(MASKS)
@@ -91,7 +94,7 @@ $(FINETUNED): $(MASKS)
 	@rm -f $(CHECKPOINT)
 
 # Instead of the three above, for a configuration that prunes while it trains.
-$(TRAINED): $(CONFIG) $(wildcard $(TEACHER))
+$(TRAINED): $(CONFIGS) $(wildcard $(TEACHER))
 	$(KDP) train --config $(CONFIG) $(and $(wildcard $(TRAINING)),--resume) device=$(DEVICE)
 	@rm -f $(TRAINING)
 

@@ -213,10 +213,11 @@ def validate(config: ConfigOption, overrides: Overrides = None) -> None:
 @app.command()
 def paths(config: ConfigOption, overrides: Overrides = None) -> None:
     """Print where the stages of a configuration read and write, as Make variables."""
-    from kdp.compose import load_config
+    from kdp.compose import composed_files, load_config
     from kdp.stages.paths import make_variables
 
-    typer.echo(make_variables(load_config(config, overrides or ())), nl=False)
+    chosen, files = load_config(config, overrides or ()), composed_files(config, overrides or ())
+    typer.echo(make_variables(chosen, files), nl=False)
 
 
 @app.command()

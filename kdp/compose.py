@@ -30,9 +30,17 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise KdpError(f"{path}: {_explain(error)}") from error
 
 
+def composed_files(path: Path, overrides: Sequence[str] = ()) -> list[Path]:
+    """The files a configuration is composed of, itself first.
+
+    Raises:
+        KdpError: one of them is missing or no YAML.
+    """
+    return list(dict.fromkeys(_register_all(path, overrides)[0]))
+
+
 def _compose(path: Path, overrides: Sequence[str]) -> Any:
     from hydra import compose, initialize
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -40,12 +48,7 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
     wrong = next((o for o in overrides if not _OVERRIDE.fullmatch(o)), None)
     if wrong is not None:
         raise KdpError(f"{path}: the override {wrong!r} is not of the form KEY=VALUE")
-    groups: set[str] = set()
-    store = ConfigStore.instance()
-    _register(path, path.parent, store, groups)
-    for group, _, name in (o.partition("=") for o in overrides):
-        if group in groups:
-            _register(path.parent / group / f"{name}.yml", path.parent, store, set())
+    _, groups = _register_all(path, overrides)
     fixed = [o if o.split("=")[0] in groups or o[0] in "+~" else f"++{o}" for o in overrides]
     try:
         with initialize(version_base="1.3", config_path=None):
@@ -57,7 +60,20 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
         raise KdpError(f"{path}: {str(error).splitlines()[0]}{where}") from error
 
 
-def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
+def _register_all(path: Path, overrides: Sequence[str]) -> tuple[list[Path], set[str]]:
+    """Give Hydra every file of a configuration: which they are, and the groups to choose in."""
+    from hydra.core.config_store import ConfigStore
+
+    groups: set[str] = set()
+    store = ConfigStore.instance()
+    files = _register(path, path.parent, store, groups)
+    for group, _, name in (o.partition("=") for o in overrides):
+        if group in groups:
+            files += _register(path.parent / group / f"{name}.yml", path.parent, store, set())
+    return files, groups
+
+
+def _register(path: Path, root: Path, store: Any, groups: set[str]) -> list[Path]:
     """Give Hydra a file and those its defaults list names, whatever their suffix."""
     from omegaconf import DictConfig, OmegaConf
 
@@ -73,6 +89,7 @@ def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
     group = None if folder == "." else folder
     package = "_global_" if path.read_text().startswith("# @package _global_") else None
     store.store(name=path.stem, node=node, group=group, package=package)
+    files = [path]
     for entry in node.get("defaults", []):
         pairs = [(None, entry)] if isinstance(entry, str) else list(entry.items())
         for choice, name in pairs:
@@ -80,7 +97,8 @@ def _register(path: Path, root: Path, store: Any, groups: set[str]) -> None:
                 continue
             if choice:
                 groups.add(choice)
-            _register(path.parent / (choice or "") / f"{name}.yml", root, store, groups)
+            files += _register(path.parent / (choice or "") / f"{name}.yml", root, store, groups)
+    return files
 
 
 def _explain(error: ValidationError) -> str:

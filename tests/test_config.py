@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdp.compose import load_config
+from kdp.compose import composed_files, load_config
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.models import build
@@ -182,6 +182,13 @@ def test_defaults_are_composed_in_their_order(write: Writer) -> None:
 def test_a_choice_can_be_overridden(write: Writer) -> None:
     config = load_config(_composed(write), ["data=large", "data.workers=3"])
     assert (config.data.patch_size, config.data.workers) == (60, 3)
+
+
+def test_the_files_that_are_composed_are_known(write: Writer) -> None:
+    path = _composed(write)
+    names = [found.relative_to(path.parent).as_posix() for found in composed_files(path)]
+    assert names == ["run.yml", "base.yml", "data/small.yml"]
+    assert path.parent / "data" / "large.yml" in composed_files(path, ["data=large"])
 
 
 def test_a_choice_that_is_not_there_is_named(write: Writer) -> None:

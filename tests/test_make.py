@@ -15,6 +15,7 @@ STAND_IN = """#!/bin/bash
 declare -A target=([train]=w/trained.pth [infer]=w/astronaut.png)
 target+=([prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
 if [ "$1" = paths ]; then
+    echo "CONFIGS := $3 $(cat composed 2>/dev/null)"
     echo "TEACHER := w/teacher.pth"
     echo "PRUNED := w/pruned.pth"
     echo "MASKS := w/masks.pth"
@@ -71,6 +72,12 @@ def calls(project: Path) -> list[str]:
     return [line.split()[0] for line in lines]
 
 
+def change(project: Path, name: str) -> None:
+    """Make a configuration newer than everything that was made of it."""
+    later = (project / "w" / "t.md").stat().st_mtime + 5
+    os.utime(project / "configs" / f"{name}.yml", (later, later))
+
+
 def test_all_runs_the_chain_once(project: Path) -> None:
     assert make(project, "all").returncode == 0
     assert calls(project) == ["prune", "finetune", "rebuild", "compare"]
@@ -81,9 +88,32 @@ def test_all_runs_the_chain_once(project: Path) -> None:
 def test_a_changed_configuration_runs_the_chain_again(project: Path) -> None:
     make(project)
     calls(project)
-    later = (project / "w" / "t.md").stat().st_mtime + 5
-    os.utime(project / "configs" / "config_catanet.yml", (later, later))
+    change(project, "config_catanet")
     make(project)
+    assert calls(project)[0] == "prune"
+
+
+def test_a_changed_file_that_is_composed_runs_the_chain_again(project: Path) -> None:
+    (project / "composed").write_text("configs/base.yml")
+    (project / "configs" / "base.yml").touch()
+    make(project)
+    assert calls(project)[0] == "prune"
+    assert "Nothing to be done" in make(project).stdout
+    change(project, "base")
+    make(project)
+    assert calls(project)[0] == "prune"
+
+
+def test_a_file_that_is_composed_no_longer_is_not_missed(project: Path) -> None:
+    (project / "composed").write_text("configs/base.yml")
+    (project / "configs" / "base.yml").touch()
+    make(project)
+    calls(project)
+    (project / "configs" / "base.yml").unlink()
+    (project / "composed").unlink()
+    change(project, "config_catanet")
+    done = make(project)
+    assert done.returncode == 0, done.stderr
     assert calls(project)[0] == "prune"
 
 

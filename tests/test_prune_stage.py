@@ -278,3 +278,4 @@ def test_paths_are_make_assignments(folder: Path) -> None:
     done = run_kdp("paths", "--config", str(config_file(folder, **PRUNE)))
     assert f"REBUILT := {folder}/weights/tiny_rebuilt.pth\n" in done.stdout
     assert f"TEACHER := {folder}/teacher.pth\n" in done.stdout
+    assert f"CONFIGS := {folder}/config.yml\n" in done.stdout

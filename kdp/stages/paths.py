@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,13 +75,13 @@ def targets_folder(config: Config) -> Path:
     return config.output.runs / f"{config.output.name}_taught"
 
 
-def make_variables(config: Config) -> str:
-    """The paths as assignments a Makefile can include."""
+def make_variables(config: Config, files: Sequence[Path] = ()) -> str:
+    """The paths as assignments a Makefile can include; `files` are what was composed."""
     chain = chain_paths(config)
     named = config.distill.teacher if config.distill else None
     teachers = named.paths if named else [config.teacher] if config.teacher else []
     steps = [chain.trained] if config.dynamic else [chain.pruned, chain.finetuned]
-    lists = {"teacher": teachers, "compared": [*teachers, *steps, chain.rebuilt]}
+    lists = {"configs": files, "teacher": teachers, "compared": [*teachers, *steps, chain.rebuilt]}
     paths = {
         **{name: " ".join(map(str, files)) for name, files in lists.items()},
         **asdict(chain),
