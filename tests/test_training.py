@@ -314,19 +314,6 @@ def test_curves_forget_the_line_a_killed_run_left_half_written(tmp_path: Path) -
     assert [row["step"] for row in Curves(tmp_path).rows] == []
 
 
-def test_a_missing_tracker_is_one_line_and_the_training_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from accelerate.tracking import get_available_trackers
-
-    absent = [name for name in ("wandb", "tensorboard") if name not in get_available_trackers()]
-    if not absent:
-        pytest.skip("every tracker is installed")
-    fit(toy(tmp_path, settings=settings(trackers=absent[:1])))
-    said = [line for line in capsys.readouterr().err.splitlines() if absent[0] in line]
-    assert said == [f"not tracked by {absent[0]}, which is missing: pip install 'kdp[{absent[0]}]'"]
-
-
 def test_train_resumes_to_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kdp.tasks.super_resolution import SuperResolution
 

@@ -22,6 +22,7 @@ from kdp.training.curves import Curves
 from kdp.training.interrupt import on_request
 from kdp.training.job import Batch, Job, Metrics, Params, Result
 from kdp.training.schedule import learning_rate
+from kdp.training.trackers import Trackers
 
 
 def fit(job: Job, resume: bool = False) -> Result:
@@ -43,7 +44,7 @@ class _Run:
         self.step, self.validated = 0, -1
         self.metrics: Metrics = {}
         self.best: dict[str, Any] = {"value": -math.inf, "step": 0, "params": {}, "metrics": {}}
-        self.accelerator = make_accelerator(self.settings, job.device, job.folder)
+        self.accelerator = make_accelerator(self.settings, job.device)
         self.average = averaged(job.model, self.settings.ema_decay)
         self.model, self.optimizer = self.accelerator.prepare(job.model, _optimizer(job))
         self.extra = job.extra.to(self.accelerator.device)
@@ -53,9 +54,7 @@ class _Run:
             self._restore()
         if self.accelerator.is_main_process:
             self.curves = Curves(job.folder, self.step)
-        if self.settings.trackers:
-            settings = {key: str(value) for key, value in job.signature.items()}
-            self.accelerator.init_trackers("kdp", config=settings)
+            self.trackers = Trackers(self.settings.trackers, job.folder, job.signature)
 
     def run(self) -> Result:
         with on_request() as interrupt:
@@ -66,6 +65,8 @@ class _Run:
                     raise Interrupted(f"stopped after step {self.step}; go on with --resume")
         if self.validated != self.step:
             self._validate()
+        if self.accelerator.is_main_process:
+            self.trackers.finish()
         self.accelerator.end_training()
         return Result(
             last=self._params(),
@@ -147,8 +148,7 @@ class _Run:
         if self.accelerator.is_main_process:
             lr = learning_rate(self.settings, self.step - 1)
             self.curves.add({"step": self.step, "lr": lr, **numbers})
-        if self.settings.trackers:
-            self.accelerator.log(numbers, step=self.step)
+            self.trackers.log(numbers, self.step)
 
     def _validate(self) -> None:
         """Quality of the averaged weights, in full precision; keeps the best."""
