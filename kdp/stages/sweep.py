@@ -1,9 +1,7 @@
 """`kdp sweep`: a grid of configurations by Hydra's multirun; every point is a run of kdp itself.
 
-`kdp sweep` starts this module as a program, which is a Hydra application: it expands the grid and
-hands the points to a launcher of Hydra's (one after another, joblib or SLURM). A point starts kdp
-in a process of its own, because accelerate allows one setting of devices and precision for each,
-and because a point that dies then takes no other with it.
+`kdp.stages.sweep_launch` starts `kdp.stages.sweep_point` as a program, a Hydra application: it
+expands the grid and hands the points to a launcher of Hydra's (one after another, joblib or SLURM).
 
     runs/<name>_sweep/<time>/sweep.yaml         what is swept, for Hydra
                              log.txt            what Hydra said
@@ -12,28 +10,18 @@ and because a point that dies then takes no other with it.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from shutil import which
-from typing import IO, Any
+from typing import Any
 
-import hydra
 import yaml
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -41,44 +29,16 @@ from rich.table import Table
 
 from kdp.compose import load_config
 from kdp.config import Config
-from kdp.errors import Interrupted, KdpError, hint
+from kdp.errors import KdpError, hint
 from kdp.files import write_atomic
 from kdp.progress import say
-from kdp.training.interrupt import on_request
+from kdp.stages.sweep_launch import launch
+from kdp.stages.sweep_point import OWN, Point, is_hydra, one_line
 
 STAGES = ("train", "prune", "finetune", "rebuild")
 LAUNCHERS = {"local": "basic", "joblib": "joblib", "slurm": "submitit_slurm"}
 _PLUGINS = {"joblib": "hydra-joblib-launcher", "slurm": "hydra-submitit-launcher"}
 _JOBS = {"joblib": "n_jobs", "slurm": "array_parallelism"}
-_OWN = "kdp_sweep"
-"""The key of this module's settings in `sweep.yaml`, beside those of the grid."""
-_OUTCOME, _LOG, _STOP = "outcome.json", "log.txt", "stop"
-_POLL = 0.2
-
-
-@dataclass(frozen=True)
-class Point:
-    """What became of a point of the grid.
-
-    Attributes:
-        number: its place in the grid, from 0.
-        overrides: those that vary.
-        status: "done", "failed" or "stopped".
-        error: what its last line said, where it failed.
-        headline, value: how good the network is, where the stages measured it.
-    """
-
-    number: int
-    overrides: list[str]
-    status: str
-    error: str = ""
-    headline: str = ""
-    value: float | None = None
-
-    @property
-    def result(self) -> str:
-        """In a few words."""
-        return f"{self.headline} {self.value:.4f}" if self.value is not None else self.error
 
 
 def sweep(
@@ -106,18 +66,18 @@ def sweep(
     """
     _check(stages, launcher, jobs)
     fixed, grid, total = _split(overrides)
-    base = load_config(file, [o for o in fixed if not _is_hydra(o)])
+    base = load_config(file, [o for o in fixed if not is_hydra(o)])
     named = any(o.lstrip("+").startswith("output.name=") for o in overrides)
     folder = _folder(base)
     own = {
         "file": str(file),
         "stages": list(stages),
-        "fixed": [o for o in fixed if not _is_hydra(o)],
+        "fixed": [o for o in fixed if not is_hydra(o)],
         "name": None if named else base.output.name,
     }
     write_atomic(folder / "sweep.yaml", _application(folder, own, launcher, jobs).encode())
     say(f"{total} points; logs are in {folder}")
-    return _launch(folder, [*(o for o in fixed if _is_hydra(o)), *grid], total)
+    return launch(folder, [*(o for o in fixed if is_hydra(o)), *grid], total)
 
 
 def show(points: Sequence[Point], console: Console | None = None) -> None:
@@ -145,10 +105,6 @@ def _check(stages: Sequence[str], launcher: str, jobs: int | None) -> None:
         raise KdpError("there is no SLURM here: the program sbatch is not found")
 
 
-def _is_hydra(override: str) -> bool:
-    return override.lstrip("+").startswith(("hydra.", "hydra/"))
-
-
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
     """Overrides with one value, those with several (forced for Hydra), and how many points."""
     fixed, grid, counts = [], [], []
@@ -160,7 +116,9 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
                 continue
             counts.append(sum(1 for _ in parsed.sweep_string_iterator()))
         except (HydraException, AttributeError) as error:
-            raise KdpError(f"the override {override!r} cannot be swept: {_line(error)}") from error
+            raise KdpError(
+                f"the override {override!r} cannot be swept: {one_line(error)}"
+            ) from error
         grid.append(f"++{override.lstrip('+')}")
     return fixed, grid, math.prod(counts)
 
@@ -186,141 +144,5 @@ def _application(folder: Path, own: dict[str, Any], launcher: str, jobs: int | N
     if jobs and launcher in _JOBS:
         settings["launcher"] = {_JOBS[launcher]: jobs}
     defaults = [{f"override hydra/{group}": name} for group, name in groups.items()]
-    content = {"defaults": [*defaults, "_self_"], "hydra": settings, _OWN: own}
+    content = {"defaults": [*defaults, "_self_"], "hydra": settings, OWN: own}
     return yaml.safe_dump(content, sort_keys=False)
-
-
-def _launch(folder: Path, arguments: list[str], total: int) -> list[Point]:
-    """Run the application in a session of its own, so that Ctrl-C reaches points in good order."""
-    command = [sys.executable, "-m", "kdp.stages.sweep", "--multirun"]
-    command += [f"--config-path={folder}", "--config-name=sweep", *arguments]
-    with (folder / _LOG).open("w") as log, on_request() as interrupt:
-        engine = _start(command, log)
-        try:
-            points: list[Point] = []
-            while engine.poll() is None:
-                if interrupt.requested and not (folder / _STOP).exists():
-                    (folder / _STOP).touch()
-                    say("stopping every point after its checkpoint; Ctrl-C again ends at once")
-                time.sleep(_POLL)
-                points = _news(folder, points, total)
-        finally:  # a second Ctrl-C
-            if engine.poll() is None:
-                os.killpg(engine.pid, signal.SIGKILL)
-    points = _news(folder, points, total)
-    if interrupt.requested:
-        done = sum(point.status == "done" for point in points)
-        raise Interrupted(f"stopped; {done} of {total} points are done")
-    if len(points) < total:
-        raise KdpError(f"{total - len(points)} points did not run: {_first_line(folder / _LOG)}")
-    return points
-
-
-def _news(folder: Path, known: list[Point], total: int) -> list[Point]:
-    """All points that ended, in order; of those not known yet a line is shown."""
-    found = [json.loads(path.read_text()) for path in folder.glob(f"*/{_OUTCOME}")]
-    points = sorted((Point(**one) for one in found), key=lambda point: point.number)
-    for point in points:
-        if point not in known:
-            where = f"point {point.number + 1} of {total}, {' '.join(point.overrides)}"
-            say(f"{where}: {point.status}, {point.result}".rstrip(", "))
-    return points
-
-
-@hydra.main(version_base="1.3", config_path=None)
-def _point(settings: DictConfig) -> None:
-    """A job of Hydra's: run the stages, and write what became of them."""
-    own: Any = OmegaConf.to_container(settings[_OWN])
-    job = HydraConfig.get()
-    folder, number = Path(job.runtime.output_dir), int(job.job.num)
-    varied = [override.lstrip("+") for override in job.overrides.task]
-    varied = [override for override in varied if not _is_hydra(override)]
-    named = [f"output.name={own['name']}_{_suffix(varied, number)}"] if own["name"] else []
-    arguments = ["--config", own["file"], *own["fixed"], *varied, *named]
-    try:
-        outcome = _run(own["stages"], arguments, folder)
-    except Exception as error:  # whatever it is, the other points go on
-        outcome = {"status": "failed", "error": _line(error)}
-    point = Point(number, varied, **outcome)
-    write_atomic(folder / _OUTCOME, json.dumps(asdict(point)).encode())
-
-
-def _suffix(varied: Sequence[str], number: int) -> str:
-    """The values, fit for a file; with the number where another point could get the same."""
-    values = [override.partition("=")[2] for override in varied]
-    clean = [re.sub(r"[^\w.+-]|_", "-", value).strip("-") for value in values]
-    return "_".join(clean if clean == values and clean else [*clean, str(number)])
-
-
-def _run(stages: Sequence[str], arguments: list[str], folder: Path) -> dict[str, Any]:
-    """Status, error, headline and value."""
-    for stage in stages:
-        if (folder.parent / _STOP).exists():
-            return {"status": "stopped"}
-        output = folder / f"{stage}.txt"
-        with (folder / _LOG).open("a") as log, output.open("w") as paths:
-            process = _start([sys.executable, "-m", "kdp", stage, *arguments], log, paths)
-            code = _wait(process, folder.parent / _STOP)
-        if code == 130 or (code and (folder.parent / _STOP).exists()):
-            return {"status": "stopped"}
-        if code:
-            return {"status": "failed", "error": _complaint(folder / _LOG, code)}
-    return {"status": "done", **_quality(output)}
-
-
-def _start(
-    command: list[str], log: IO[str], output: IO[str] | None = None
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output or log,
-        stderr=log,
-        text=True,
-        start_new_session=output is None,
-    )
-
-
-def _wait(process: subprocess.Popen[str], stop: Path) -> int:
-    """The exit code; a file asks to stop, because a signal does not reach another machine."""
-    asked = False
-    while True:
-        try:
-            return process.wait(_POLL)
-        except subprocess.TimeoutExpired:
-            if stop.exists() and not asked:
-                process.send_signal(signal.SIGINT)
-                asked = True
-
-
-def _quality(output: Path) -> dict[str, Any]:
-    """The headline metric of the file a stage named first, where it has one."""
-    from kdp.artifacts import load
-    from kdp.tasks import task_for
-
-    written = [Path(line) for line in output.read_text().splitlines() if line.endswith(".pth")]
-    artifact = load(written[0])
-    config = Config.model_validate(artifact.record["config"])
-    headline = task_for(artifact.arch or {}, config).headline
-    metrics = artifact.record["metrics"].get(next(iter(config.evaluation), ""), {})
-    return {"headline": headline, "value": metrics[headline]} if headline in metrics else {}
-
-
-def _complaint(log: Path, code: int) -> str:
-    """What kdp said last."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = [line.removeprefix("kdp: ") for line in lines if line.startswith("kdp: ")]
-    return (said or lines or [f"exit code {code}"])[-1]
-
-
-def _first_line(log: Path) -> str:
-    lines = (line.strip() for line in log.read_text(errors="replace").splitlines())
-    return f"{next(filter(None, lines), 'Hydra ended early')} (see {log})"
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-if __name__ == "__main__":
-    _point()
