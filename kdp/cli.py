@@ -100,6 +100,9 @@ def compare(
     images: Annotated[
         Path | None, typer.Option(help="Folder for side-by-side pictures of every sample.")
     ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Every network in half precision too, beside itself.")
+    ] = False,
     plot_file: Annotated[
         Path | None, typer.Option("--plot", help="Draw quality against MACs as PNG.")
     ] = None,
@@ -111,7 +114,7 @@ def compare(
     from kdp.stages.compare import settings
 
     chosen = settings(config, values or (), device)
-    comparison = run(files, chosen, images)
+    comparison = run(files, chosen, images, half)
     tables.show(comparison)
     for path, kind in ((csv_file, "csv"), (json_file, "json"), (markdown_file, "md")):
         if path:

@@ -75,6 +75,7 @@ COMPARE = [
     "--config -c",
     "--csv",
     "--device",
+    "--half",
     "--images",
     "--json",
     "--md",

@@ -26,6 +26,7 @@ from tests.conftest import TINY
 onnxruntime = pytest.importorskip("onnxruntime")
 
 FACES = {"channels": [4, 6, 8], "dropout": 0.0, "image_size": 32}
+SOUNDS = {"stem": 4, "channels": [8, 8], "hidden": [10, 12], "strides": [[2, 2], [2, 2]]}
 MEASURE = ("--set", "measure.latency_runs=2", "--set", "measure.warmup_runs=0", "--device", "cpu")
 
 
@@ -38,7 +39,7 @@ def network(folder: Path, name: str, args: dict[str, Any]) -> Path:
     torch.manual_seed(0)
     model = build(name, **args)
     for _ in range(2):
-        model(torch.rand(2, 3, 32, 32))
+        model(torch.rand(2, 1 if name == "cp_mobile" else 3, 32, 32))
     if name == "mask_classifier":  # outputs that differ clearly from input to input
         model.get_submodule("head").weight.data.mul_(60)
     record = make_record("train", {})
@@ -132,6 +133,16 @@ def test_compare_judges_an_export_beside_its_original(folder: Path, tmp_path: Pa
     assert len(set(rows["parameters"])) == len(set(rows["MACs, all"])) == 1
     assert rows["file"] == [path.stat().st_size / 1e6 for path in files]
     assert all(milliseconds > 0 for milliseconds in rows["latency"])
+
+
+def test_a_classifier_of_one_size_takes_any_batch_of_it_and_no_other_size(tmp_path: Path) -> None:
+    sounds = network(tmp_path, "cp_mobile", SOUNDS)
+    assert kdp("export", sounds, "--to", "onnx").exit_code == 0
+    model = load_onnx(tmp_path / "cp_mobile.onnx")[0]
+    x = torch.randn(3, 1, 256, 65)
+    torch.testing.assert_close(model(x), original(sounds, x), rtol=0, atol=1e-4)
+    with pytest.raises(KdpError, match="was exported for 256x65, the input is 64x65"):
+        model(x[:, :, :64])
 
 
 def test_infer_upscales_with_an_export_in_tiles_of_its_size(folder: Path, tmp_path: Path) -> None:

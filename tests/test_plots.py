@@ -39,6 +39,8 @@ def _comparison(files: dict[str, tuple[float, float]], sets: dict[str, int]) -> 
             module_macs=1,
             file_bytes=1,
             latency=Latency(1.0, 1.0, 1.0, 1),
+            weight_bytes=4.0,
+            precision="fp32",
         )
         for label, (macs, psnr) in files.items()
     ]

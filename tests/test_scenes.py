@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from kdp.cli import app
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.models import build
@@ -42,6 +45,13 @@ def settings(folder: Path, **changes: Any) -> Config:
         "finetune": STEPS,
     }
     return Config.model_validate({**plain, **changes})
+
+
+def kdp(*arguments: Any) -> str:
+    """What a command prints."""
+    done = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert done.exit_code == 0, done.exception
+    return done.output
 
 
 def task_of(config: Config) -> AcousticScenes:
@@ -105,6 +115,27 @@ def test_rounds_end_in_a_fused_network(tmp_path: Path) -> None:
     assert arch["args"]["hidden"] == [4, 5]
     assert arch["args"]["fused"]
     assert "class bus" in done.rows[1]["metrics"]["toy"]
+
+
+def test_every_precision_is_judged_beside_its_bytes(tmp_path: Path) -> None:
+    train(settings(tmp_path))
+    network = rebuild(settings(tmp_path)).path
+    for precision in ("fp16", "int8"):
+        kdp("export", network, "--to", "onnx", "--precision", precision)
+    files = [network, *(network.with_name(f"{network.stem}_{p}.onnx") for p in ("fp16", "int8"))]
+    once = ("--set", "measure.latency_runs=1", "--set", "measure.warmup_runs=0")
+    table = tmp_path / "table.json"
+    said = kdp("compare", *files, "--half", "--device", "cpu", *once, "--json", table)
+    assert f"2: {network} (parameters rounded to fp16, computed in fp16)" in said
+    assert f"4: {files[2]} (int8)" in said
+    rows = {row["name"]: row["values"] for row in json.loads(table.read_text())["rows"]}
+    count = rows["parameters"][0]
+    single, half, half_onnx, eight_bit = (round(1000 * kb) for kb in rows["weights"])
+    assert (single, half) == (4 * count, 2 * count)
+    assert half <= half_onnx < 1.2 * half
+    assert eight_bit < 4 * count
+    assert rows["file"][2:] == [file.stat().st_size / 1e6 for file in files[1:]]
+    assert all(0 <= share <= 1 for share in rows["embedded MACRO_ACCURACY"])
 
 
 def test_two_teachers_teach_by_their_mean_logits(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         about: what `kdp export` said of it.
-        fixed_size: (height, width) of the largest input it takes; smaller ones are mirrored up to
-            it and cut back. None where it takes any.
+        fixed_size: (height, width) of the largest input it takes, None where it takes any. Where
+            the outputs are pictures, smaller ones are mirrored up to it and cut back.
 
     Raises:
         KdpError: onnxruntime is not there, or cannot run this; or it is not kdp's.
@@ -43,6 +43,7 @@ class OnnxNetwork(nn.Module):
         height, width = entry.shape[2:]
         self.input = entry.name
         self.fixed_size = (height, width) if isinstance(height, int) else None
+        self.gives_pictures = len(self.session.get_outputs()[0].shape) == 4
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -52,14 +53,15 @@ class OnnxNetwork(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """
         Raises:
-            KdpError: the input is larger than the only size that there is, or onnxruntime cannot
+            KdpError: the input does not fit the only size that there is, or onnxruntime cannot
                 compute this network.
         """
         x = x_BCHW.cpu().numpy()
-        if self.fixed_size is None:
+        if self.fixed_size in (None, x.shape[2:]):
             return self._run(x).to(x_BCHW.device)
+        assert self.fixed_size is not None
         missing = [there - side for there, side in zip(self.fixed_size, x.shape[2:], strict=True)]
-        if min(missing) < 0:
+        if min(missing) < 0 or not self.gives_pictures:
             raise KdpError(
                 f"{self.name} was exported for {_size(self.fixed_size)}, the input is "
                 f"{_size(x.shape[2:])} (export --size, measure.latency_size)"

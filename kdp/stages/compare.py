@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from kdp.measure.complexity import (
     thop_version,
 )
 from kdp.measure.latency import Latency, device_name, latencies
+from kdp.measure.precision import InHalf, weight_bytes
 from kdp.models.loading import Arch, load_runnable
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress
@@ -49,6 +50,8 @@ class Column:
         macs, module_macs: of one input of `Comparison.input_shape`, by either counter.
         file_bytes: size on disk.
         latency: of one input of `Comparison.latency_shape`, in milliseconds.
+        weight_bytes: what the parameters take in this precision.
+        precision: of parameters and products, in words.
     """
 
     label: str
@@ -62,6 +65,8 @@ class Column:
     module_macs: int
     file_bytes: int
     latency: Latency
+    weight_bytes: float
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class _Loaded:
     model: nn.Module
     arch: Arch
     artifact: Artifact
+    precision: str
 
 
 def settings(config: Path | None, overrides: Sequence[str], device: str | None) -> Config:
@@ -116,13 +122,16 @@ def settings(config: Path | None, overrides: Sequence[str], device: str | None) 
             raise KdpError(str(error).replace(str(defaults), "--set")) from error
 
 
-def compare(paths: Sequence[Path], config: Config, images: Path | None = None) -> Comparison:
+def compare(
+    paths: Sequence[Path], config: Config, images: Path | None = None, half: bool = False
+) -> Comparison:
     """Measure every file the same way.
 
     Args:
         paths: artifacts, foreign checkpoints or exported ONNX files, of one task and scale.
         config: `evaluation`, `measure`, `tiles` and `device` are read.
         images: folder to write side-by-side pictures into.
+        half: measure every network that is no ONNX file in half precision as well, beside itself.
 
     Raises:
         KdpError: a file cannot be read, holds no network, or is judged in another way than the
@@ -133,6 +142,8 @@ def compare(paths: Sequence[Path], config: Config, images: Path | None = None) -
     task = _common_task(entries, config)
     measure = config.measure
     example, timed = task.example(task.input_size), task.example(task.latency_size)
+    if half:
+        entries = _also_in_half(entries, example.to(device))
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     _check_fixed_sizes(entries, timed)
     quality = _qualities(entries, config, samples)
@@ -179,8 +190,20 @@ def _load(paths: Sequence[Path], device: torch.device) -> list[_Loaded]:
         model, arch, artifact = load_runnable(path)
         if isinstance(model, OnnxNetwork) and device.type != "cpu":
             raise KdpError(f"{path} runs on the CPU alone: compare with --device cpu")
-        entries.append(_Loaded(label, path, model.to(device), arch, artifact))
+        precision = artifact.record.get("precision", "fp32")
+        entries.append(_Loaded(label, path, model.to(device), arch, artifact, precision))
     return entries
+
+
+def _also_in_half(entries: Sequence[_Loaded], example: Tensor) -> list[_Loaded]:
+    """Every entry, and after each network the same in half precision."""
+    both = []
+    for entry in entries:
+        both.append(entry)
+        if not isinstance(entry.model, OnnxNetwork):
+            model, label = InHalf(entry.model, example), f"{entry.label}_half"
+            both.append(replace(entry, label=label, model=model, precision=model.about))
+    return both
 
 
 def _common_task(entries: Sequence[_Loaded], config: Config) -> Task:
@@ -240,6 +263,8 @@ def _column(
         module_macs=count_module_macs(shapes, meta)[0],
         file_bytes=entry.path.stat().st_size,
         latency=latency,
+        weight_bytes=weight_bytes(model),
+        precision=entry.precision,
     )
 
 

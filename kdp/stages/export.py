@@ -138,9 +138,17 @@ def _onnx(
     proto = _proto(model, probe, open_axes)
     proto = _in_precision(proto, precision)
     entry = proto.metadata_props.add()
-    entry.key, entry.value = PROPERTY, json.dumps({**about, "precision": precision})
+    about = {**about, "precision": precision, "weight_bytes": _constants(proto.graph)}
+    entry.key, entry.value = PROPERTY, json.dumps(about)
     content = proto.SerializeToString(deterministic=True)
     return content, OnnxNetwork(content, "the exported network")
+
+
+def _constants(graph: Any) -> int:
+    """Bytes of all constants of a graph."""
+    from onnx.numpy_helper import to_array
+
+    return sum(to_array(constant).nbytes for constant in graph.initializer)
 
 
 def _torchscript(

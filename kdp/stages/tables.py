@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kdp.stages.compare import Comparison
+from kdp.stages.compare import Column, Comparison
 
 _METRIC_FORMATS = {"psnr": ("dB", 2, 1), "accuracy": ("%", 2, 100)}
 """Unit, digits and factor of a metric; those not here are plain numbers with four digits."""
+
+_WEIGHTS = "bytes of the parameters; of an ONNX file those of all its constants; kB = 10^3 bytes"
 
 _LABEL, _CELL = 12, 17
 """Characters a row's title and a value with its relation need; narrower, cells break in two."""
@@ -72,7 +74,7 @@ def notes(comparison: Comparison) -> list[str]:
     """Which file is which, and how the numbers were measured; one line each."""
     sets = ", ".join(f"{name} {count}" for name, count in comparison.samples.items())
     return [
-        *(f"{i}: {column.path}" for i, column in enumerate(comparison.columns, 1)),
+        *(_file_note(i, column) for i, column in enumerate(comparison.columns, 1)),
         f"quality: {comparison.protocol}; samples: {sets}",
         *(f"{row.name}: {row.how}" for row in _cost_rows(comparison) if row.how),
         "in brackets: relative to the first column (quality: the difference); MB = 10^6 bytes",
@@ -168,6 +170,7 @@ def _cost_rows(comparison: Comparison) -> list[Row]:
     return [
         Row("parameters", "", 0, [c.parameters for c in columns]),
         Row("non-zero", "", 0, [c.nonzero for c in columns]),
+        Row("weights", "kB", 1, [c.weight_bytes / 1e3 for c in columns], how=_WEIGHTS),
         Row("MACs, all", "G", 4, [c.macs / 1e9 for c in columns], how=counted),
         Row("MACs, modules", "G", 4, [c.module_macs / 1e9 for c in columns], how=by_thop),
         Row("FLOPs", "G", 4, [2 * c.macs / 1e9 for c in columns], how="2 x MACs, all"),
@@ -176,6 +179,11 @@ def _cost_rows(comparison: Comparison) -> list[Row]:
         Row("latency spread", "ms", 2, [t.spread for t in times], "none", spread),
         Row("rate", "fps", 1, [1e3 / t.median for t in times], how="1 / latency"),
     ]
+
+
+def _file_note(number: int, column: Column) -> str:
+    precision = "" if column.precision == "fp32" else f" ({column.precision})"
+    return f"{number}: {column.path}{precision}"
 
 
 def _headers(comparison: Comparison) -> list[str]:
