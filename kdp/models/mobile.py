@@ -83,9 +83,10 @@ class Mobile(nn.Module):
         self.head = convolution(kind, channels[-1], len(classes), (1, 1))
 
     def forward(self, x_BCFT: Tensor) -> Tensor:
-        # Depthwise convolutions are faster this way round on a CPU.
-        x_BCFT = x_BCFT.contiguous(memory_format=torch.channels_last)
-        return self.head(self.blocks(self.stem(x_BCFT))).mean((2, 3))
+        # Depthwise convolutions are faster this way round on a CPU: 1.5x in training. The input's
+        # one channel lies the same way in both orders, so it is what the stem gives that is turned.
+        x_BCFT = self.stem(x_BCFT).contiguous(memory_format=torch.channels_last)
+        return self.head(self.blocks(x_BCFT)).mean((2, 3))
 
 
 class InvertedResidual(nn.Module):
