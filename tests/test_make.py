@@ -170,3 +170,19 @@ def test_face_goes_from_training_to_a_labelled_picture(project: Path) -> None:
     found = calls(project)
     assert found[0] == "train"
     assert found[-6:] == ["prune", "finetune", "rebuild", "compare", "compare", "infer"]
+
+
+def test_scenes_goes_from_training_to_a_table(project: Path) -> None:
+    for name in ("cp_mobile", "rep_mobile", "rep_mobile_kd"):
+        (project / "configs" / f"{name}.yml").touch()
+    done = make(project, "scenes")
+    assert done.returncode == 0, done.stderr
+    said = (project / "calls").read_text().splitlines()
+    assert calls(project)[-3:] == ["prune", "rebuild", "compare"]
+    compared = said[-1].split()[1:5]
+    assert [Path(file).stem.removeprefix("rep_mobile_") for file in compared] == [
+        "cp_mobile",
+        "kd",
+        "kd_rebuilt",
+        "progressive_rebuilt",
+    ]

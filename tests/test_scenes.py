@@ -15,6 +15,7 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.models.mobile import SCENES
 from kdp.stages import limits
 from kdp.stages.finetune import finetune
 from kdp.stages.progressive import prune_in_rounds
@@ -135,7 +136,9 @@ def test_every_precision_is_judged_beside_its_bytes(tmp_path: Path) -> None:
     assert half <= half_onnx < 1.2 * half
     assert eight_bit < 4 * count
     assert rows["file"][2:] == [file.stat().st_size / 1e6 for file in files[1:]]
-    assert all(0 <= share <= 1 for share in rows["embedded MACRO_ACCURACY"])
+    assert all(0 < share <= 100 for share in rows["embedded MACRO_ACCURACY"])
+    mean = sum(rows[f"embedded class {scene}"][3] for scene in SCENES) / len(SCENES)
+    assert rows["embedded MACRO_ACCURACY"][3] == pytest.approx(mean)
 
 
 def test_two_teachers_teach_by_their_mean_logits(tmp_path: Path) -> None:

@@ -17,8 +17,16 @@ from rich.table import Table
 
 from kdp.stages.compare import Column, Comparison
 
-_METRIC_FORMATS = {"psnr": ("dB", 2, 1), "accuracy": ("%", 2, 100)}
+_SHARE = ("%", 2, 100)
+_METRIC_FORMATS = {
+    "psnr": ("dB", 2, 1),
+    "accuracy": _SHARE,
+    "macro_accuracy": _SHARE,
+    "clip_macro_accuracy": _SHARE,
+}
 """Unit, digits and factor of a metric; those not here are plain numbers with four digits."""
+_PARTS = ("class ", "device ")
+"""What the metric of a part of the samples begins with: a share of right answers."""
 
 _WEIGHTS = "bytes of the parameters; of an ONNX file those of all its constants; kB = 10^3 bytes"
 
@@ -90,7 +98,7 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
     for header in _headers(comparison):
         table.add_column(header.replace("_", "\n"), justify="right", no_wrap=whole, overflow="fold")
     for row in rows(comparison):
-        table.add_row(escape(row.title), *_cells(row))
+        table.add_row(escape(row.title.replace("_", " ")), *_cells(row))
     console.print(table)
     for note in notes(comparison):
         console.print(note, highlight=False, soft_wrap=True, markup=False)
@@ -151,6 +159,8 @@ def _quality_rows(comparison: Comparison) -> list[Row]:
 def _quality_row(name: str, metric: str, values: list[float], how: str) -> Row:
     if " as " in metric:  # an entry of a confusion matrix
         return Row(f"{name} {metric}", "", 0, values, "none", how)
+    if metric.startswith(_PARTS):
+        return Row(f"{name} {metric}", "%", 1, [100 * v for v in values], "difference", how)
     unit, digits, factor = _METRIC_FORMATS.get(metric, ("", 4, 1))
     scaled = [value * factor for value in values]
     return Row(f"{name} {metric.upper()}", unit, digits, scaled, "difference", how)
