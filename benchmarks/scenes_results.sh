@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The numbers about acoustic scenes in docs/results.md. KDP_ESC10 holds ESC-10 with TAU's columns.
+# Tables go to runs/results/scenes. Only the end of a training is judged, so that the test fold picks nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=runs/results/scenes
+mkdir -p "$out"
+real=(scenes=esc10 "output.dir=$out")
+trained=("${real[@]}" train.{steps,validate_every}=600 train.{warmup_steps=60,ema_decay=0.99,checkpoint_every=100})
+tuned=("${real[@]}" finetune.{ema_decay=0.99,checkpoint_every=100})
+table() { # NAME FILE...
+    name=$1; shift
+    kdp compare "$@" -c configs/cp_mobile.yml --set scenes=esc10 --json "$out/$name.json" --md "$out/$name.md"
+}
+
+# 1. The teachers: two audio transformers, and the network itself from three seeds.
+teachers=()
+for seed in 0 1; do
+    kdp train -c configs/scenes_teacher.yml "${trained[@]}" "seed=$seed" "output.name=transformer_$seed"
+    teachers+=("$out/transformer_$seed.pth")
+done
+for seed in 0 1 2; do
+    kdp train -c configs/rep_mobile.yml "${trained[@]}" "seed=$seed" "output.name=rep_$seed"
+    teachers+=("$out/rep_$seed.pth")
+done
+table teachers "${teachers[@]}"
+ensemble=$(IFS=,; echo "distill.teacher.weights=[${teachers[*]}]")
+
+for seed in 0 1 2; do
+    # 2. The baseline, the network alone (above), and taught by the mean logits of all five.
+    own=("${trained[@]}" "seed=$seed")
+    kdp train -c configs/cp_mobile.yml "${own[@]}" "output.name=cp_$seed"
+    kdp train -c configs/rep_mobile_kd.yml "${own[@]}" "output.name=kd_$seed" "$ensemble"
+    kdp rebuild -c configs/cp_mobile.yml "${own[@]}" "output.name=cp_$seed"
+    kdp rebuild -c configs/rep_mobile.yml "${own[@]}" "output.name=rep_$seed"
+    kdp rebuild -c configs/rep_mobile_kd.yml "${own[@]}" "output.name=kd_$seed"
+
+    # 3. Three rounds of 0.3 against one of as much, rounding included, with as many steps.
+    chain=(-c configs/prune_schedule.yml "${tuned[@]}" "seed=$seed" "teacher=$out/kd_$seed.pth")
+    third="{pruning_ratio: 0.3, steps: 150}"
+    kdp prune "${chain[@]}" "output.name=rounds_$seed" finetune.validate_every=150 "rounds=[$third, $third, $third]"
+    kdp prune "${chain[@]}" "output.name=once_$seed" finetune.validate_every=450 "rounds=[{pruning_ratio: 0.663, steps: 450}]"
+
+    # 4. Before and after every branch and normalisation is folded into one convolution.
+    table "seed_$seed" "$out"/{cp,rep,kd}_${seed}{,_rebuilt}.pth \
+        "$out"/rounds_${seed}{_round3,}_rebuilt.pth "$out"/once_${seed}{_round1,}_rebuilt.pth
+done
+
+# 5. Other precisions.
+for name in cp_0 kd_0_rebuilt rounds_0_rebuilt; do
+    for precision in fp16 int8; do
+        kdp export "$out/$name.pth" --to onnx --precision "$precision"
+    done
+done
+table precision --half "$out"/{cp_0,kd_0_rebuilt,rounds_0_rebuilt}{.pth,_fp16.onnx,_int8.onnx}
