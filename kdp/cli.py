@@ -157,8 +157,8 @@ def infer(
 ) -> None:
     """Super-resolve pictures; or label the faces in pictures, a video or a camera's frames."""
     from kdp.stages.compare import settings
-    from kdp.stages.faces import Request
     from kdp.stages.infer import infer as run
+    from kdp.stages.watch import Request
 
     given = (target, ensemble, camera, csi, whole, save, headless)
     asked = Request(tuple(pictures or ()), *given)
@@ -172,7 +172,9 @@ def infer(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Artifact or checkpoint.")],
-    to: Annotated[Literal["onnx", "torchscript"], typer.Option("--to", help="The format.")],
+    to: Annotated[
+        Literal["onnx", "torchscript", "ultralytics"], typer.Option("--to", help="The format.")
+    ],
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
         typer.Option(help="ONNX: half precision, or 8-bit weights and dynamic quantisation."),

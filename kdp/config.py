@@ -43,14 +43,16 @@ class OutputConfig(Section):
 
 
 class SamplesConfig(Section):
-    """Pairs of HR and LR pictures, pictures with classes, or sounds with classes.
+    """Pairs of HR and LR pictures, pictures or sounds with classes, or pictures with objects.
 
     `embedded` needs nothing; `paired` needs `hr` and `lr`; `hr_only` needs `hr` and keeps the LR
     pictures it makes in `cache`; `folders` needs `folder`, which holds a folder for every class;
-    `scenes` needs `folder` (or TAU24_PATH), which holds `meta.csv` and the list `split`.
+    `scenes` needs `folder` (or TAU24_PATH), which holds `meta.csv` and the list `split`;
+    `voc` needs `folder` in VOC's layout, `yolo` a `folder` that is a data set's YAML file, and both
+    take their `split` of it (train and val where not given).
     """
 
-    kind: Literal["embedded", "paired", "hr_only", "folders", "scenes"] = "embedded"
+    kind: Literal["embedded", "paired", "hr_only", "folders", "scenes", "voc", "yolo"] = "embedded"
     split: str | None = None
     folder: Path | None = None
     hr: Path | None = None
@@ -83,12 +85,17 @@ class DataConfig(SamplesConfig):
 
 
 class TrainConfig(Section):
-    """Optimisation; the optimizer is Adam (AdamW where weight_decay > 0)."""
+    """Optimisation.
+
+    The optimizer `adam` is AdamW where weight_decay > 0; `sgd` has Nesterov's `momentum`.
+    """
 
     steps: PositiveInt
     batch_size: PositiveInt = 4
+    optimizer: Literal["adam", "sgd"] = "adam"
     lr: PositiveFloat = 2e-4
     betas: tuple[float, float] = (0.9, 0.99)
+    momentum: float = Field(0.937, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "multistep", "trapezoid"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
@@ -138,13 +145,16 @@ class PhaseConfig(Section):
 class LossConfig(Section):
     """Weight of one distillation loss, its schedule over the run, and its own options.
 
-    `phases` are those of the schedule `piecewise` (the three of attention transfer if not given).
+    With `align` the student's features pass a learnt 1x1 convolution and a normalisation to the
+    teacher's width even where the loss compares features of any width. `phases` are those of the
+    schedule `piecewise` (the three of attention transfer if not given).
     """
 
     weight: float = Field(1.0, ge=0)
     schedule: Literal["constant", "linear", "cosine", "piecewise"] = "constant"
     phases: list[PhaseConfig] | None = Field(None, min_length=1)
     options: dict[str, Any] = {}
+    align: bool = False
 
     @model_validator(mode="after")
     def _phases_follow(self) -> LossConfig:

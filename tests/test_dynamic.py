@@ -20,7 +20,7 @@ from kdp.models.loading import load_network
 from kdp.pruning import dynamic
 from kdp.pruning.dynamic import CRITERIA, DynamicPruner, Gated, ramp
 from kdp.pruning.gates import Gate, add_gates, fold, group_lasso, l1
-from kdp.pruning.groups import Group, Slice
+from kdp.pruning.groups import GatePoint, Group, Slice
 from kdp.pruning.masks import gated, removed_are_zero, zero_removed
 from kdp.pruning.steps import Limits
 from kdp.stages.prune import prune
@@ -31,7 +31,12 @@ from tests.conftest import TINY
 from tests.runs import SHORT, complaints, config, config_file, run_kdp, start_kdp, wait_until
 
 LINEAR = Group(
-    "hidden", "neurons", 4, "1", -1, 1, (Slice("0.weight", 0), Slice("1.weight", 1)), "hidden"
+    "hidden",
+    "neurons",
+    4,
+    (GatePoint("1", -1),),
+    (Slice("0.weight", 0), Slice("1.weight", 1)),
+    "hidden",
 )
 
 
@@ -180,7 +185,16 @@ def test_what_stays_removed_ranks_below_every_group() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
     groups = [
-        Group(f"g{i}", "n", 4, f"{i + 1}", -1, 1, (Slice(f"{i + 1}.weight", 1),), "n", i, 2)
+        Group(
+            f"g{i}",
+            "n",
+            4,
+            (GatePoint(f"{i + 1}", -1),),
+            (Slice(f"{i + 1}.weight", 1),),
+            "n",
+            (i,),
+            2,
+        )
         for i in range(2)
     ]
     gates, cost = add_gates(model, groups), 1e6

@@ -131,7 +131,7 @@ def test_groups_cut_exactly_what_a_gate_masks() -> None:
     model = lively(channels=[4, 6, 8])
     groups, x = groups_of(model), torch.rand(2, 3, 32, 32)
     masks = {g.name: torch.arange(g.units) % 3 != 0 for g in groups}
-    assert [g.index for g in groups] == [0, 1, 2]
+    assert [g.positions for g in groups] == [(0,), (1,), (2,)]
     with gated(model, groups, masks), torch.no_grad():
         expected = model(x)
     arch = {"name": "mask_classifier", "args": {"channels": [4, 6, 8]}}
@@ -154,17 +154,25 @@ def test_finding_groups_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
-def test_channels_that_two_layers_read_are_refused() -> None:
+def test_channels_that_two_layers_read_have_a_gate_at_each() -> None:
     class Forked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.b(self.a(x)) * self.c(self.a(x))
+            a = self.a(x)
+            return self.b(a) * self.c(a)
 
-    with pytest.raises(KdpError, match="the channels of a"):
-        channel_groups(Forked(), torch.rand(1, 3, 4, 4), "channels")
+    model, x = Forked(), torch.rand(1, 3, 4, 4)
+    (group,) = channel_groups(model, x, "channels")
+    assert sorted(gate.module for gate in group.gates) == ["b", "c"]
+    masks = {group.name: torch.tensor([True, False, True])}
+    with gated(model, [group], masks), torch.no_grad():
+        expected = model(x)
+    zero_removed(model, [group], masks)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.parametrize("criterion", ["optin", "taylor", "magnitude"])

@@ -27,7 +27,7 @@ from kdp.data.images import Picture, png_bytes, read_rgb
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.stages import faces as stage
-from kdp.tasks import face_boxes
+from kdp.tasks import face_boxes, labelled_boxes
 from tests.conftest import TINY
 from tests.runs import complaints
 
@@ -242,7 +242,7 @@ def test_a_video_that_cannot_be_put_in_its_place_is_one_line(tmp_path: Path) -> 
 
 
 def test_a_picture_without_a_probability_is_still_json() -> None:
-    face = face_boxes.Face((0, 0, 2, 2), 0, "with_mask", float("nan"))
+    face = labelled_boxes.LabelledBox((0, 0, 2, 2), 0, "with_mask", float("nan"))
     line = json.dumps(stage._found([face], 1.0), allow_nan=False)
     assert json.loads(line)["faces"][0]["probability"] is None
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.models import build
-from kdp.pruning.groups import Group, Masks, full_masks
+from kdp.pruning.groups import GatePoint, Group, Masks, full_masks
 from kdp.pruning.importance import CRITERIA, Context, combine, prepare
 from kdp.pruning.importance.optin import combine_optin, manifold_distance, unit_rows
 from kdp.pruning.masks import check_masks, gated, removed_are_zero, zero_removed
@@ -283,7 +283,7 @@ def test_unknown_criteria_and_options_are_named(context: Context) -> None:
 
 
 def toy_group(name: str, units: int, kind: str = "channels") -> Group:
-    return Group(name, kind, units, "gate", -1, 1, (), "widths")
+    return Group(name, kind, units, (GatePoint("gate", -1),), (), "widths")
 
 
 def additive(costs: Mapping[str, int], base: int = 1000) -> Any:

@@ -28,11 +28,20 @@ class Alignment(nn.Module):
         self.project = nn.Conv1d(width, teacher_width, 1, bias=False)
         self.norm = nn.BatchNorm1d(teacher_width, affine=False)
 
-    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, width, ...), (B, teacher_width, ...) -> both (B, teacher_width, ...)."""
+    def forward(
+        self, student: Tensor, teacher: Tensor, alone: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(B, width, ...), (B, teacher_width, ...) -> both (B, teacher_width, ...).
+
+        Args:
+            student, teacher: the features.
+            alone: leave the teacher's as it is.
+        """
         if student.shape[2:] != teacher.shape[2:]:
             return student, teacher  # what compares them says what is wrong
         aligned = self.norm(self.project(_positions(student)))
+        if alone:
+            return aligned.view_as(teacher), teacher
         normal = F.batch_norm(_positions(teacher), None, None, training=True, eps=self.norm.eps)
         return aligned.view_as(teacher), normal.view_as(teacher)
 
@@ -48,14 +57,14 @@ class Alignments(nn.Module):
     Args:
         widths: of the student's features.
         teacher_widths: of the teacher's, by the student's names.
+        every: one for the taps of equal width too.
     """
 
-    def __init__(self, widths: Widths, teacher_widths: Widths) -> None:
+    def __init__(self, widths: Widths, teacher_widths: Widths, every: bool = False) -> None:
         super().__init__()
+        self.unequal = {name for name in widths if widths[name] != teacher_widths[name]}
         self.numbers = {
-            name: str(number)
-            for number, name in enumerate(widths)
-            if widths[name] != teacher_widths[name]
+            name: str(number) for number, name in enumerate(widths) if every or name in self.unequal
         }
         self.aligned = nn.ModuleDict(
             {key: Alignment(widths[n], teacher_widths[n]) for n, key in self.numbers.items()}
@@ -66,7 +75,16 @@ class Alignments(nn.Module):
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """The pairs (student, teacher), those of unequal width aligned."""
         return {
-            name: self.aligned[self.numbers[name]](*pair) if name in self.numbers else pair
+            name: self.aligned[self.numbers[name]](*pair) if name in self.unequal else pair
+            for name, pair in pairs.items()
+        }
+
+    def students(
+        self, pairs: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The pairs with every feature of the student aligned and the teacher's as they are."""
+        return {
+            name: self.aligned[self.numbers[name]](*pair, alone=True)
             for name, pair in pairs.items()
         }
 

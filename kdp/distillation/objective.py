@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdp.config import DistillConfig
 from kdp.devices import device_of
 from kdp.distillation.alignment import Alignments, widths_of
-from kdp.distillation.losses import BoundLoss, Pairs, make_loss, precise
+from kdp.distillation.losses import Pairs, make_loss, precise
 from kdp.distillation.schedules import factor
 from kdp.distillation.taps import Taps
 from kdp.distillation.teacher import Source, Targets
@@ -64,9 +64,8 @@ class Distiller:
             raise KdpError("distill.taps: a loss compares features, but no module is named")
         self.names = dict(taps) if needed else {}
         self.taps = Taps(student, list(self.names))
-        self.alignments = nn.ModuleList()
-        if self.names:
-            self.alignments.extend(self._alignments(student, probe))
+        self._alignments = self._align(student, probe) if self.names else []
+        self.alignments = nn.ModuleList(self._alignments)
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: int
@@ -81,14 +80,18 @@ class Distiller:
             parts[name] = (
                 bound(outputs, self._random(step))
                 if bound.loss.of == "output"
-                else self._of_features(bound, pairs, step)
+                else self._of_features(name, pairs, step)
             )
         return self._total(parts, step), parts
 
-    def _of_features(self, bound: BoundLoss, pairs: list[Pairs], step: int) -> Tensor:
+    def _of_features(self, name: str, pairs: list[Pairs], step: int) -> Tensor:
+        bound, align = self.losses[name], self.config.losses[name].align
         total = torch.zeros((), device=next(iter(pairs[0].values()))[0].device)
-        for share, own, aligned in zip(self.teachers.shares, pairs, self.alignments, strict=True):
-            compared = own if bound.loss.any_width else aligned(own)
+        for share, own, aligned in zip(self.teachers.shares, pairs, self._alignments, strict=True):
+            if bound.loss.any_width:
+                compared = aligned.students(own) if align else own
+            else:
+                compared = aligned(own)
             total = total + share * bound(compared, self._random(step))
         return total
 
@@ -100,7 +103,7 @@ class Distiller:
         ]
 
     @torch.no_grad()
-    def _alignments(self, student: nn.Module, probe: Batch) -> list[Alignments]:
+    def _align(self, student: nn.Module, probe: Batch) -> list[Alignments]:
         training, device = student.training, device_of(student)
         probe = {name: tensor.to(device) for name, tensor in probe.items()}
         with self.taps as features:
@@ -111,6 +114,7 @@ class Distiller:
             Alignments(
                 widths_of({name: pair[0] for name, pair in own.items()}),
                 widths_of({name: pair[1] for name, pair in own.items()}),
+                every=any(loss.align for loss in self.config.losses.values()),
             )
             for own in pairs
         ]
@@ -133,6 +137,16 @@ def compares_features(config: DistillConfig) -> bool:
         KdpError: an unknown loss or option.
     """
     return any(make_loss(n, c.options).loss.of == "features" for n, c in config.losses.items())
+
+
+def compares_widths(config: DistillConfig) -> bool:
+    """Whether any of the losses compares features that must have the teacher's width.
+
+    Raises:
+        KdpError: an unknown loss or option.
+    """
+    losses = [make_loss(n, c.options).loss for n, c in config.losses.items()]
+    return any(loss.of == "features" and not loss.any_width for loss in losses)
 
 
 def _ran(features: Mapping[str, Tensor], name: str) -> Tensor:

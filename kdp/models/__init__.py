@@ -15,6 +15,7 @@ from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
 from kdp.models.mobile import cp_mobile, rep_mobile
 from kdp.models.reparam import fused_params
+from kdp.models.yolo11 import YOLO11
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "audio_transformer": AudioTransformer,
@@ -22,6 +23,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cp_mobile": cp_mobile,
     "mask_classifier": MaskClassifier,
     "rep_mobile": rep_mobile,
+    "yolo11": YOLO11,
 }
 INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"catanet": infer_args}
 """Arguments of a network read off foreign weights; None where they are of another network."""
@@ -63,3 +65,13 @@ def fused(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, 
     network = build(smaller["name"], **smaller["args"])
     network.load_state_dict(fused_params(model))
     return network.eval(), smaller
+
+
+def decoded(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The same network with outputs that a program without kdp can use, where it has others."""
+    if "decoded" not in signature(MODELS[arch["name"]]).parameters:
+        return model, arch
+    args = {**arch["args"], "decoded": True}
+    network = build(arch["name"], **args)
+    network.load_state_dict(model.state_dict())
+    return network.eval(), {"name": arch["name"], "args": args}

@@ -11,7 +11,9 @@ from torch import nn
 from kdp.artifacts import Artifact, load
 from kdp.errors import KdpError
 from kdp.models import INFER, MODELS, build
+from kdp.models.inert import read_ultralytics
 from kdp.models.onnx_file import load_onnx
+from kdp.models.yolo11 import from_ultralytics
 
 Arch = dict[str, Any]
 
@@ -20,13 +22,14 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     """A network with its weights, in eval mode, and its architecture.
 
     Args:
-        path: an artifact, or a foreign checkpoint whose architecture can be inferred.
+        path: an artifact, a foreign checkpoint whose architecture can be inferred, or a YOLO11 of
+            Ultralytics (`.pt`).
         expected: the name and arguments a configuration asks for; they must agree.
 
     Raises:
         KdpError: unreadable, of no known architecture, or not the expected one.
     """
-    artifact = load(path)
+    artifact = _read(path)
     if not artifact.params:
         raise KdpError(f"{path} holds no network (it is the output of {_stage(artifact)})")
     arch = artifact.arch or _infer(path, artifact, expected)
@@ -40,6 +43,16 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise KdpError(f"{path} does not fit {arch['name']}: {reason}") from error
     return model.eval(), arch, artifact
+
+
+def _read(path: Path) -> Artifact:
+    try:
+        return load(path)
+    except KdpError:
+        if path.suffix != ".pt" or not path.is_file():
+            raise
+        params, arch = read_ultralytics(path)
+        return Artifact(from_ultralytics(params), arch)
 
 
 def load_runnable(path: Path) -> tuple[nn.Module, Arch, Artifact]:

@@ -7,77 +7,124 @@ reads it) is read off a traced forward pass; nothing here knows the network.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
-from kdp.pruning.groups import Group, Slice
+from kdp.pruning.groups import GatePoint, Group, Slice
 
 _NORM_BUFFERS = ("running_mean", "running_var")
 
 
 def channel_groups(
-    model: nn.Module, example: Tensor, argument: str, keep: Sequence[nn.Module] = ()
+    model: nn.Module,
+    example: Tensor,
+    argument: str,
+    keep: Sequence[nn.Module] = (),
+    per_layer: bool = False,
 ) -> list[Group]:
     """A group for the output channels of every convolution, in the order of the modules.
+
+    Channels that are added to one another are one group.
 
     Args:
         model: on the device of the example; its mode and gradients are as before afterwards.
         example: an input.
         argument: the argument of the network that holds the numbers of channels, one per group.
-        keep: modules whose outputs stay, the classifier say.
+        keep: modules whose outputs stay, the classifier say, and so what is added to them.
+        per_layer: that argument has an entry for every convolution instead.
 
     Raises:
-        KdpError: channels are read by several layers, which one gate cannot mask.
+        KdpError: channels of a layer are read in an order that is not theirs.
     """
     names = {module: name for name, module in model.named_modules()}
+    layers = [name for module, name in names.items() if isinstance(module, nn.Conv2d)]
+    order = {name: number for number, name in enumerate(layers)}
+    found = [_Found.of(coupled, names) for coupled in _coupled(model, example, keep)]
+    found = [one for one in found if not {names[module] for module in keep} & set(one.writers)]
+    found = [one for one in found if one.gates]
+    found.sort(key=lambda one: min(order[name] for name in one.writers))
+    groups = []
+    for number, one in enumerate(found):
+        places = sorted(order[name] for name in one.writers) if per_layer else [number]
+        length = len(layers) if per_layer else len(found)
+        name = min(one.writers, key=order.__getitem__)
+        gates, slices = tuple(one.gates), tuple(one.slices)
+        positions = tuple(places)
+        groups.append(
+            Group(name, "channels", one.units, gates, slices, argument, positions, length)
+        )
+    return groups
+
+
+def _coupled(model: nn.Module, example: Tensor, keep: Sequence[nn.Module]) -> list[Any]:
+    """What torch-pruning finds to belong together."""
     training, learning = model.training, [p.requires_grad for p in model.parameters()]
+    model.requires_grad_(True)  # it follows gradients
     graph = tp.DependencyGraph().build_dependency(model.eval(), example)
     model.train(training)
     for parameter, learns in zip(model.parameters(), learning, strict=True):
         parameter.requires_grad_(learns)
-    found = list(graph.get_all_groups(ignored_layers=list(keep), root_module_types=[nn.Conv2d]))
-    order = {name: number for number, name in enumerate(names.values())}
-    found.sort(key=lambda group: order[names[group[0].dep.target.module]])
-    return [_group(group, names, argument, i, len(found)) for i, group in enumerate(found)]
+    return list(graph.get_all_groups(ignored_layers=list(keep), root_module_types=[nn.Conv2d]))
 
 
-def _group(
-    coupled: Any, names: dict[nn.Module, str], argument: str, index: int, length: int
-) -> Group:
-    units = len(coupled[0].idxs)
-    slices: list[Slice] = []
-    readers: list[str] = []
-    for item in coupled:
-        module = item.dep.target.module
-        if module not in names:  # an operation without weights
-            continue
-        if item.dep.handler.__name__ == "prune_in_channels":
-            readers.append(names[module])
-            slices.append(Slice(f"{names[module]}.weight", 1, len(item.idxs) // units))
-        else:
-            slices += _outputs(module, names[module])
-    if len(readers) != 1:
-        raise KdpError(f"the channels of {names[coupled[0].dep.target.module]} have {readers=}")
-    dim = -1 if slices[-1].width > 1 or _is_linear(names, readers[0]) else 1
-    name = names[coupled[0].dep.target.module]
-    width = slices[-1].width
-    return Group(
-        name, "channels", units, readers[0], dim, width, tuple(slices), argument, index, length
-    )
+@dataclass
+class _Found:
+    """The layers that write some channels, and where their entries and readers are."""
+
+    units: int
+    writers: list[str] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
+    gates: list[GatePoint] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, coupled: Any, names: dict[nn.Module, str]) -> _Found:
+        found = cls(len(coupled[0].idxs))
+        for item in coupled:
+            module = item.dep.target.module
+            if module not in names:  # an operation without weights
+                continue
+            if item.dep.handler.__name__ == "prune_in_channels":
+                found._read(module, names[module], _runs(item, found.units, names[module]))
+            else:
+                found._write(module, names[module])
+        return found
+
+    def _read(self, module: nn.Module, name: str, runs: list[tuple[int, int]]) -> None:
+        for start, width in runs:
+            dim = -1 if isinstance(module, nn.Linear) else 1
+            self.slices.append(Slice(f"{name}.weight", 1, width, start=start))
+            self.gates.append(GatePoint(name, dim, width, start))
+
+    def _write(self, module: nn.Module, name: str) -> None:
+        """The entries of a layer that belong to its output channels."""
+        if isinstance(module, nn.Conv2d):
+            self.writers.append(name)
+        learnt = [key for key, value in module.named_parameters(recurse=False) if value is not None]
+        buffers = [key for key in _NORM_BUFFERS if getattr(module, key, None) is not None]
+        self.slices += [
+            *(Slice(f"{name}.{key}", 0) for key in learnt),
+            *(Slice(f"{name}.{key}", 0, buffer=True) for key in buffers),
+        ]
 
 
-def _is_linear(names: dict[nn.Module, str], wanted: str) -> bool:
-    return any(isinstance(m, nn.Linear) for m, name in names.items() if name == wanted)
+def _runs(item: Any, units: int, name: str) -> list[tuple[int, int]]:
+    """Where a layer reads the units: (start, consecutive entries of a unit), as often as it does.
 
-
-def _outputs(module: nn.Module, name: str) -> list[Slice]:
-    """The entries of a layer that belong to its output channels."""
-    weights = [key for key, value in module.named_parameters(recurse=False) if value is not None]
-    buffers = [key for key in _NORM_BUFFERS if getattr(module, key, None) is not None]
-    return [
-        *(Slice(f"{name}.{key}", 0) for key in weights),
-        *(Slice(f"{name}.{key}", 0, buffer=True) for key in buffers),
-    ]
+    What was concatenated with itself, or with what it was added to, is read several times.
+    """
+    entries: list[list[int]] = [[] for _ in range(units)]
+    for entry, unit in zip(item.idxs, item.root_idxs, strict=True):
+        entries[unit].append(entry)
+    first = sorted(entries[0])
+    edges = [i for i, entry in enumerate(first) if not i or entry != first[i - 1] + 1]
+    runs = [(first[i], j - i) for i, j in pairwise([*edges, len(first)])]
+    for unit, found in enumerate(entries):
+        expected = [start + unit * width + i for start, width in runs for i in range(width)]
+        if sorted(found) != sorted(expected):
+            raise KdpError(f"the channels that {name} reads are not in the order of their layer")
+    return runs

@@ -1,6 +1,6 @@
 """Learnable gates: one factor per unit of a group, on an ordinary layer's weight.
 
-The gate of a group multiplies the input of one layer (`Group.gate`); so does a factor on the
+The gate of a group multiplies the input of one layer (`Group.gates`); so does a factor on the
 entries of that layer's weight, which costs less and works for any layer whose weight is one of the
 group's slices. It is a parametrization (`torch.nn.utils.parametrize`): copies, averages,
 checkpoints and wrappers treat it as a part of the network.
@@ -56,11 +56,12 @@ def add_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, Gate]:
     """Put an open gate on every group, in place.
 
     Raises:
-        KdpError: a group's gate is no layer whose weight is among the group's slices.
+        KdpError: a group has several gates, or one that is no layer whose weight is among the
+            group's slices.
     """
     gates = {}
     for group in groups:
-        layer = model.get_submodule(group.gate)
+        layer = model.get_submodule(_module(group))
         gates[group.name] = Gate(group.units, _piece(group)).to(
             layer.get_parameter("weight").device
         )
@@ -79,11 +80,13 @@ def fold(params: Mapping[str, Tensor], groups: Sequence[Group]) -> tuple[dict[st
     """
     plain, masks = dict(params), {}
     for group in groups:
-        prefix = f"{group.gate}.parametrizations.weight"
+        prefix = f"{_module(group)}.parametrizations.weight"
         own = {key: plain.pop(f"{prefix}.0.{key}") for key in _STATE}
         weight = plain.pop(f"{prefix}.original")
         masks[group.name] = own["mask"].clone()
-        plain[f"{group.gate}.weight"] = _scaled(weight, own["gate"] * own["mask"], _piece(group))
+        plain[f"{_module(group)}.weight"] = _scaled(
+            weight, own["gate"] * own["mask"], _piece(group)
+        )
     return plain, masks
 
 
@@ -111,10 +114,20 @@ SPARSITY = {"l1": l1, "group_lasso": group_lasso}
 """(gates, cost of one unit of each) -> scalar, 1 where every gate is 1."""
 
 
+def _module(group: Group) -> str:
+    """The one layer that reads a group's units."""
+    if len(group.gates) != 1:
+        raise KdpError(
+            f"the units of {group.name} are read in {len(group.gates)} places: such a network "
+            "cannot be pruned while it trains (take out `dynamic`; `kdp prune` can)"
+        )
+    return group.gates[0].module
+
+
 def _piece(group: Group) -> Slice:
     """The part of the weight that a group's gate acts on."""
     for piece in group.slices:
-        if piece.param == f"{group.gate}.weight":
+        if piece.param == f"{_module(group)}.weight":
             return piece
     raise KdpError(f"the group {group.name} has no weight to put a gate on")
 

@@ -17,12 +17,31 @@ class Slice:
         dim: the dimension the units lie along.
         width: consecutive entries of one unit.
         buffer: whether it is a buffer, which is not learnt (a running mean, say).
+        start: where the entries of the first unit begin; what was concatenated lies behind others.
     """
 
     param: str
     dim: int
     width: int = 1
     buffer: bool = False
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class GatePoint:
+    """Where the mask of a group multiplies: removal is exact at the input of this module.
+
+    Attributes:
+        module: its dotted name.
+        dim: the dimension of its input that the units lie along.
+        width: consecutive entries of one unit there.
+        start: where the entries of the first unit begin.
+    """
+
+    module: str
+    dim: int
+    width: int = 1
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,23 +52,19 @@ class Group:
         name: unique in the network.
         kind: what the units are ("tab_heads", "channels"); groups of a kind share limits.
         units: how many there are.
-        gate: the module before which the mask multiplies: removal is exact at its input.
-        gate_dim: the dimension of the gate's input that the units lie along.
-        gate_width: consecutive entries of one unit there.
+        gates: of everything that reads the units.
         slices: the parameters to zero, or to cut.
         argument: the argument of the network that holds the number of units.
-        index: position in that argument when it is a list, with `length` entries.
+        positions: in that argument where it is a list, with `length` entries.
     """
 
     name: str
     kind: str
     units: int
-    gate: str
-    gate_dim: int
-    gate_width: int
+    gates: tuple[GatePoint, ...]
     slices: tuple[Slice, ...]
     argument: str
-    index: int | None = None
+    positions: tuple[int, ...] = ()
     length: int = 0
 
     @property
@@ -68,5 +83,11 @@ def full_masks(groups: list[Group]) -> Masks:
 
 
 def by_unit(tensor: Tensor, piece: Slice, units: int) -> Tensor:
-    """A parameter arranged as (units, entries of a unit)."""
-    return tensor.movedim(piece.dim, 0).reshape(units, -1)
+    """A parameter's part arranged as (units, entries of a unit)."""
+    own = tensor.narrow(piece.dim, piece.start, units * piece.width)
+    return own.movedim(piece.dim, 0).reshape(units, -1)
+
+
+def entries(mask: Tensor, width: int, start: int = 0) -> Tensor:
+    """Where the entries of the units lie whose mask is True: (kept units * width,)."""
+    return mask.repeat_interleave(width).nonzero().flatten() + start

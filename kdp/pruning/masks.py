@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import load
 from kdp.errors import KdpError
-from kdp.pruning.groups import Group, Masks
+from kdp.pruning.groups import GatePoint, Group, Masks, by_unit, entries
 
 
 def check_masks(groups: Sequence[Group], masks: Masks, where: str) -> None:
@@ -56,7 +56,7 @@ def zero_removed(model: nn.Module, groups: Sequence[Group], masks: Masks) -> Non
             continue
         for piece in group.weights:
             tensor = params[piece.param]
-            index = _entries(removed, piece.width).nonzero().flatten().to(tensor.device)
+            index = entries(removed, piece.width, piece.start).to(tensor.device)
             tensor.index_fill_(piece.dim, index, 0.0)
 
 
@@ -64,16 +64,10 @@ def removed_are_zero(model: nn.Module, groups: Sequence[Group], masks: Masks) ->
     """Whether every parameter entry of a removed unit is exactly zero."""
     params = dict(model.named_parameters())
     return all(
-        not select(params[piece.param], ~masks[group.name], piece.dim, piece.width).any()
+        not by_unit(params[piece.param], piece, group.units)[~masks[group.name]].any()
         for group in groups
         for piece in group.weights
     )
-
-
-def select(tensor: Tensor, mask: Tensor, dim: int, width: int) -> Tensor:
-    """The entries of the units whose mask is True, `width` consecutive ones per unit."""
-    index = _entries(mask, width).nonzero().flatten()
-    return tensor.index_select(dim, index.to(tensor.device))
 
 
 @contextmanager
@@ -83,25 +77,31 @@ def gated(model: nn.Module, groups: Sequence[Group], masks: Masks) -> Iterator[N
         for group in groups:
             if masks[group.name].all():
                 continue
-            hook = _Gate(_entries(masks[group.name], group.gate_width), group.gate_dim)
-            handle = model.get_submodule(group.gate).register_forward_pre_hook(hook)
-            stack.callback(handle.remove)
+            for gate in group.gates:
+                closed = Closed(gate, [masks[group.name]])
+                handle = model.get_submodule(gate.module).register_forward_pre_hook(closed)
+                stack.callback(handle.remove)
         yield
 
 
-class _Gate:
-    """Multiplies the input of a module by a mask along one dimension."""
+class Closed:
+    """A hook before a module: multiplies masks into its input, at one gate.
 
-    def __init__(self, mask: Tensor, dim: int) -> None:
-        self.mask, self.dim = mask, dim
+    Args:
+        gate: the place.
+        masks: of the units, True = kept, each for an equal share of the samples, in order.
+    """
+
+    def __init__(self, gate: GatePoint, masks: Sequence[Tensor]) -> None:
+        self.gate = gate
+        self.removed = [entries(~mask, gate.width, gate.start) for mask in masks]
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x = args[0]
-        shape = [1] * x.ndim
-        shape[self.dim] = -1
-        return (x * self.mask.to(x).view(shape), *args[1:])
-
-
-def _entries(mask: Tensor, width: int) -> Tensor:
-    """A mask of units spread over their entries: (units,) -> (units * width,)."""
-    return mask.repeat_interleave(width)
+        x, dim = args[0], self.gate.dim
+        factor = torch.ones(len(self.removed), x.shape[dim], device=x.device, dtype=x.dtype)
+        for row, places in zip(factor, self.removed, strict=True):
+            row[places.to(x.device)] = 0.0
+        shape = [len(self.removed)] + [1] * x.ndim
+        shape[dim if dim < 0 else dim + 1] = -1
+        masked = x.unflatten(0, (len(self.removed), -1)) * factor.view(shape)
+        return (masked.flatten(0, 1), *args[1:])

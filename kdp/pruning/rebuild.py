@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from kdp.errors import KdpError
 from kdp.models import build
-from kdp.pruning.groups import Group, Masks
-from kdp.pruning.masks import gated, kept_units, select
+from kdp.pruning.groups import Group, Masks, entries
+from kdp.pruning.masks import gated, kept_units
 
 Arch = dict[str, Any]
 TOLERANCE = 1e-4
@@ -22,10 +22,10 @@ def smaller_arch(arch: Arch, groups: Sequence[Group], kept: Mapping[str, int]) -
     args = dict(arch["args"])
     for argument in {group.argument: None for group in groups}:
         members = [group for group in groups if group.argument == argument]
-        if members[0].index is None:
+        if not members[0].positions:
             args[argument] = kept[members[0].name]
             continue
-        values = {group.index: kept[group.name] for group in members}
+        values = {place: kept[group.name] for group in members for place in group.positions}
         args[argument] = [values.get(i, 0) for i in range(members[0].length)]
     return {"name": arch["name"], "args": args}
 
@@ -57,12 +57,17 @@ def smaller_params(
     params: Mapping[str, Tensor], groups: Sequence[Group], masks: Masks
 ) -> dict[str, Tensor]:
     """Parameters without the entries of the removed units."""
-    result = dict(params)
+    gone: dict[tuple[str, int], list[Tensor]] = {}
     for group in groups:
         for piece in group.slices:
-            result[piece.param] = select(
-                result[piece.param], masks[group.name], piece.dim, piece.width
-            )
+            own = entries(~masks[group.name], piece.width, piece.start)
+            gone.setdefault((piece.param, piece.dim), []).append(own)
+    result = dict(params)
+    for (name, dim), places in gone.items():
+        keep = torch.ones(params[name].shape[dim], dtype=torch.bool)
+        keep[torch.cat(places)] = False
+        index = keep.nonzero().flatten().to(params[name].device)
+        result[name] = result[name].index_select(dim, index)
     return result
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from kdp.distillation.taps import Taps
 from kdp.errors import KdpError
-from kdp.pruning.groups import Group
+from kdp.pruning.groups import GatePoint, Group
+from kdp.pruning.masks import Closed
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Replay:
     ) -> None:
         self.model, self.taps, self.inputs = model, list(taps), inputs
         self.modules = dict(model.named_modules())
-        gates = {group.gate for group in groups}
+        gates = {gate.module for group in groups for gate in group.gates}
         self._ancestors = {n for n in self.modules if any(_inside(gate, n) for gate in gates)}
         self._calls = self._record(inputs, gates).calls
         twice = self._record(torch.cat([inputs, inputs]), gates).calls
@@ -88,8 +89,12 @@ class Replay:
 
     def taps_after(self, group: Group) -> list[str]:
         """The taps that a mask in this group can change, in order of execution."""
-        gate = self._gate_calls[group.gate]
-        return [name for name, start in self._tap_starts.items() if start > gate.start]
+        first = self._first_gate(group)
+        return [name for name, start in self._tap_starts.items() if start > first.start]
+
+    def _first_gate(self, group: Group) -> _Call:
+        calls = [self._gate_calls[gate.module] for gate in group.gates]
+        return min(calls, key=lambda call: call.start)
 
     @torch.no_grad()
     def without(self, group: Group, units: Sequence[int]) -> Trace:
@@ -98,16 +103,32 @@ class Replay:
         Returns:
             Output and features of the taps after the gate, each (U*B, ...).
         """
-        gate = self._gate_calls[group.gate]
-        count = len(units)
+        first, count = self._first_gate(group), len(units)
         with ExitStack() as stack:
-            for name, outputs in self._before(gate).items():
+            for name, outputs in self._before(first).items():
                 stack.enter_context(_returning(self.modules[name], outputs, count))
-            masked = _masked_gate(self.modules[gate.name], group, gate, units)
-            stack.enter_context(_returning(self.modules[gate.name], [(masked, False)], 1))
+            self._mask(stack, group, units)
             features = stack.enter_context(Taps(self.model, self.taps_after(group)))
             output = self.model(_repeat(self.inputs, count))
         return Trace(output, features)
+
+    def _mask(self, stack: ExitStack, group: Group, units: Sequence[int]) -> None:
+        """Close the gates of each unit for its samples.
+
+        A linear layer that alone reads the units lets their shares be taken off what it gave;
+        others compute again.
+        """
+        gate, module = group.gates[0], self.modules[group.gates[0].module]
+        if len(group.gates) == 1 and isinstance(module, nn.Linear) and gate.dim == -1:
+            call = self._gate_calls[gate.module]
+            shares = [_share(module, call.args[0], unit, gate) for unit in units]
+            masked = torch.cat([call.output - share for share in shares])
+            stack.enter_context(_returning(module, [(masked, False)], 1))
+            return
+        masks = [torch.arange(group.units) != unit for unit in units]
+        for gate in group.gates:
+            hook = self.modules[gate.module].register_forward_pre_hook(Closed(gate, masks))
+            stack.callback(hook.remove)
 
     def _before(self, gate: _Call) -> dict[str, list[tuple[Any, bool]]]:
         """Outputs of the largest modules that end before the gate begins, in order of calls."""
@@ -188,24 +209,8 @@ def _returning(module: nn.Module, outputs: list[tuple[Any, bool]], count: int) -
         del module.forward
 
 
-def _masked_gate(module: nn.Module, group: Group, gate: _Call, units: Sequence[int]) -> Tensor:
-    """The gate's output without each of the units: (U*B, ...).
-
-    A linear gate lets the unit's share be taken off the dense output; others compute again.
-    """
-    inputs = gate.args[0]
-    if isinstance(module, nn.Linear) and group.gate_dim == -1:
-        shares = [_share(module, inputs, unit, group.gate_width) for unit in units]
-        return torch.cat([gate.output - share for share in shares])
-    masked = []
-    for unit in units:
-        entries = slice(unit * group.gate_width, (unit + 1) * group.gate_width)
-        index = torch.arange(inputs.shape[group.gate_dim], device=inputs.device)[entries]
-        masked.append(inputs.index_fill(group.gate_dim, index, 0.0))
-    return module.forward(torch.cat(masked))
-
-
-def _share(linear: nn.Linear, inputs: Tensor, unit: int, width: int) -> Tensor:
+def _share(linear: nn.Linear, inputs: Tensor, unit: int, gate: GatePoint) -> Tensor:
     """What one unit adds to the output of a linear map."""
-    entries = slice(unit * width, (unit + 1) * width)
+    first = gate.start + unit * gate.width
+    entries = slice(first, first + gate.width)
     return nn.functional.linear(inputs[..., entries], linear.weight[:, entries])

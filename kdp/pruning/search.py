@@ -135,13 +135,14 @@ def uniform(
     scores: Scores,
     count: Count,
     pruning_ratio: float,
+    limits: Limits,
 ) -> Plan:
-    """Masks that keep floor((1 - pruning_ratio) * units) of every group, one at least.
+    """Masks that keep floor((1 - pruning_ratio) * units) of every group, or what limits allow.
 
     Raises:
         KdpError: nothing would be removed.
     """
-    kept = {g.name: max(1, int(g.units * (1 - pruning_ratio))) for g in groups}
+    kept = {g.name: limits.at_most(g, int(g.units * (1 - pruning_ratio))) for g in groups}
     if all(kept[g.name] == g.units for g in groups):
         raise KdpError(f"pruning_ratio={pruning_ratio} removes nothing")
     full = {group.name: group.units for group in groups}

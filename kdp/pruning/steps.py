@@ -37,6 +37,11 @@ class Limits:
         below = [n for n in range(group.units - 1, least - 1, -1) if n % multiple == 0]
         return [group.units, *below]
 
+    def at_most(self, group: Group, units: int) -> int:
+        """The largest number a group may keep that is no larger, or else the smallest of all."""
+        allowed = self.allowed(group)
+        return next((number for number in allowed if number <= units), allowed[-1])
+
 
 @dataclass(frozen=True)
 class Step:

@@ -23,17 +23,20 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import claim, sha256, write_atomic
 from kdp.measure.complexity import parameters
+from kdp.models import decoded
 from kdp.models.loading import Arch, load_network
 from kdp.models.onnx_file import NEEDED, PROPERTY, OnnxNetwork
+from kdp.models.plain_yolo import write_ultralytics
+from kdp.models.yolo11 import to_ultralytics
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 """Largest difference of the outputs, relative to the largest one, that a precision may explain."""
 
-Format = Literal["onnx", "torchscript"]
+Format = Literal["onnx", "torchscript", "ultralytics"]
 Precision = Literal["fp32", "fp16", "int8"]
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torchscript": ".torchscript"}
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torchscript": ".torchscript", "ultralytics": ".pt"}
 AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -77,9 +80,11 @@ def export(
         KdpError: unreadable, packages are missing, the network cannot be exported in this way,
             or what was exported does not give what PyTorch gives.
     """
-    if to == "torchscript" and precision != "fp32":
-        raise KdpError(f"TorchScript is written in fp32; {precision} is for ONNX")
+    if to != "onnx" and precision != "fp32":
+        raise KdpError(f"{to} is written in fp32; {precision} is for ONNX")
     model, arch, _ = load_network(file)
+    if to != "ultralytics":
+        model, arch = decoded(model, arch)
     task = task_for(arch, config)
     target = _checked(target or _beside(file, to, precision), file, to)
     probes = _probes(task, size or task.latency_size)
@@ -103,8 +108,8 @@ def _checked(target: Path, file: Path, to: Format) -> Path:
         raise KdpError(f"{target} is a folder; name a file (--output)")
     if target.exists() and target.samefile(file):
         raise KdpError(f"{target} is the network itself; choose another name (--output)")
-    if to == "onnx" and target.suffix.lower() != SUFFIXES[to]:
-        raise KdpError(f"{target}: a file in ONNX ends in {SUFFIXES[to]}")
+    if to != "torchscript" and target.suffix.lower() != SUFFIXES[to]:
+        raise KdpError(f"{target}: a file for {to} ends in {SUFFIXES[to]}")
     return target
 
 
@@ -161,6 +166,23 @@ def _torchscript(
     return content, torch.jit.load(io.BytesIO(content))
 
 
+def _ultralytics(
+    model: nn.Module, probe: Tensor, open_axes: Sequence[int], precision: str, about: dict[str, Any]
+) -> Written:
+    """A file for Ultralytics' own programs, which build every network of their own plan."""
+    name, args = about["arch"]["name"], about["arch"]["args"]
+    if name != "yolo11":
+        raise KdpError(f"Ultralytics has no {name!r}; --to onnx writes it")
+    if any(args.get("widths", ())):
+        raise KdpError("Ultralytics builds full networks alone, and this one is pruned; --to onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "exported.pt"
+        params = to_ultralytics(model.state_dict())
+        size = args.get("image_size", probe.shape[-1])
+        write_ultralytics(target, params, args["scale"], args["classes"], size, {})
+        return target.read_bytes(), load_network(target)[0]
+
+
 def _without_sources(content: bytes) -> bytes:
     """A TorchScript archive without the places of the Python files it came from."""
     shorter = io.BytesIO()
@@ -171,7 +193,11 @@ def _without_sources(content: bytes) -> bytes:
     return shorter.getvalue()
 
 
-_WRITERS: dict[str, Callable[..., Written]] = {"onnx": _onnx, "torchscript": _torchscript}
+_WRITERS: dict[str, Callable[..., Written]] = {
+    "onnx": _onnx,
+    "torchscript": _torchscript,
+    "ultralytics": _ultralytics,
+}
 
 
 def _proto(model: nn.Module, probe: Tensor, open_axes: Sequence[int]) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 
 from kdp.artifacts import Artifact, save
 from kdp.config import Config
-from kdp.distillation.objective import compares_features
+from kdp.distillation.objective import compares_widths
 from kdp.errors import KdpError
 from kdp.models.loading import Arch, load_network
 from kdp.pruning.groups import Group, Masks
@@ -74,10 +74,10 @@ def _student(
 ) -> nn.Module:
     """What trains: the network without the removed units, which is faster and the same.
 
-    Where features are compared it is the full network with zeros, whose features have the
-    teacher's widths.
+    Where features are compared that must have the teacher's widths it is the full network with
+    zeros.
     """
-    if config.distill and compares_features(config.distill):
+    if config.distill and compares_widths(config.distill):
         return model
     return cut(model, arch, groups, masks)[0]
 

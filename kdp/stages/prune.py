@@ -105,11 +105,11 @@ def _search(
     costs: dict[str, float],
     count: Count,
 ) -> Plan:
+    limits = Limits(config.prune.min_units, config.prune.round_to)
     if config.mac_constraint is None:
         assert config.pruning_ratio is not None
-        plan = uniform(chosen, scores, count, config.pruning_ratio)
+        plan = uniform(chosen, scores, count, config.pruning_ratio, limits)
         return replace(plan, masks={**full_masks(groups), **plan.masks})
-    limits = Limits(config.prune.min_units, config.prune.round_to)
     plan = search(chosen, scores, costs, count, config.mac_constraint, limits)
     step = max(costs[g.name] * limits.round_to.get(g.kind, 1) for g in chosen)
     _check_budget(plan, config.mac_constraint, step)

@@ -8,6 +8,7 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.tasks.base import Task, TaskFactory
 from kdp.tasks.classification import Classification
+from kdp.tasks.detection import Detection
 from kdp.tasks.scenes import AcousticScenes
 from kdp.tasks.super_resolution import SuperResolution
 
@@ -17,6 +18,7 @@ TASKS: dict[str, TaskFactory] = {
     "cp_mobile": AcousticScenes,
     "mask_classifier": Classification,
     "rep_mobile": AcousticScenes,
+    "yolo11": Detection,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from kdp.models.catanet import CATANet
-from kdp.pruning.groups import Group, Slice
+from kdp.pruning.groups import GatePoint, Group, Slice
 
 
 def catanet_groups(model: nn.Module) -> list[Group]:
@@ -34,9 +34,8 @@ def _heads(
     slices.append(Slice(f"{attention}.proj.weight", 1, v))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
-    return Group(
-        name, kind, units, f"{attention}.proj", -1, v, tuple(slices), kind, block, len(model.blocks)
-    )
+    gates = (GatePoint(f"{attention}.proj", -1, v),)
+    return Group(name, kind, units, gates, tuple(slices), kind, (block,), len(model.blocks))
 
 
 def _neurons(model: CATANet, kind: str, block: int, ffn: str) -> Group:
@@ -45,4 +44,5 @@ def _neurons(model: CATANet, kind: str, block: int, ffn: str) -> Group:
     slices = (*(Slice(name, 0) for name in rows), Slice(f"{ffn}.fc2.weight", 1))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
-    return Group(name, kind, units, f"{ffn}.fc2", -1, 1, slices, kind, block, len(model.blocks))
+    gates = (GatePoint(f"{ffn}.fc2", -1),)
+    return Group(name, kind, units, gates, slices, kind, (block,), len(model.blocks))

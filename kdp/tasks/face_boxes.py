@@ -1,11 +1,9 @@
-"""Faces in a picture: where they are, what the classifier says of each, and how that is drawn."""
+"""Faces in a picture: where they are, and what the classifier says of each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 from torch import nn
@@ -13,9 +11,7 @@ from torch import nn
 from kdp.data.images import Picture
 from kdp.errors import KdpError
 from kdp.tasks.classification import Classification
-
-Box = tuple[int, int, int, int]
-"""Left, top, width, height, in pixels."""
+from kdp.tasks.labelled_boxes import Box, LabelledBox
 
 SEARCH_SIDE = 640
 """A larger picture is searched at this length of its longer side."""
@@ -23,31 +19,6 @@ SMALLEST = 24
 """Side of the smallest face the cascade knows, in pixels of the searched picture."""
 MARGIN = 0.1
 """What a crop takes on every side, of the box's side."""
-COLORS = ((60, 180, 75), (230, 60, 50), (0, 130, 200), (245, 130, 48), (145, 30, 180))
-"""RGB, by class."""
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-
-
-@dataclass(frozen=True)
-class Face:
-    """A classified part of a picture.
-
-    Attributes:
-        box: of the face, without the margin it was classified with.
-        label: index of the class.
-        name: of the class.
-        probability: of the class, 0..1.
-    """
-
-    box: Box
-    label: int
-    name: str
-    probability: float
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        shown = round(self.probability, 4)
-        return {"box": list(self.box), "class": self.name, "probability": shown}
 
 
 class FaceFinder:
@@ -106,14 +77,14 @@ class FaceLabeller:
     ) -> None:
         self._model, self._task, self._find = model, task, find
 
-    def __call__(self, picture: Picture) -> list[Face]:
+    def __call__(self, picture: Picture) -> list[LabelledBox]:
         """The faces of an RGB picture, from left to right."""
         boxes = self._find(picture)
         if not boxes:
             return []
         said = self._task.predict(self._model, [cropped(picture, box) for box in boxes])
         return [
-            Face(box, int(p.argmax()), self._task.classes[int(p.argmax())], float(p.max()))
+            LabelledBox(box, int(p.argmax()), self._task.classes[int(p.argmax())], float(p.max()))
             for box, p in zip(boxes, said, strict=True)
         ]
 
@@ -124,33 +95,6 @@ def cropped(picture: Picture, box: Box) -> Picture:
     x, y = round(width * MARGIN), round(height * MARGIN)
     rows = slice(max(0, top - y), top + height + y)
     return picture[rows, max(0, left - x) : left + width + x]
-
-
-def drawn(picture: Picture, faces: Sequence[Face], note: str) -> Picture:
-    """A copy of an RGB picture with a labelled box around every face, and a note below."""
-    canvas = picture.copy()
-    size = max(0.35, min(canvas.shape[:2]) / 900)
-    for face in faces:
-        left, top, width, height = face.box
-        color = COLORS[face.label % len(COLORS)]
-        corner = (left + width - 1, top + height - 1)
-        cv2.rectangle(canvas, (left, top), corner, color, max(1, round(2 * size)))
-        _write(canvas, f"{face.name} {face.probability:.2f}", (left, top), size, color)
-    _write(canvas, note, (0, canvas.shape[0]), size, (40, 40, 40))
-    return canvas
-
-
-def _write(
-    canvas: Picture, text: str, place: tuple[int, int], size: float, color: tuple[int, int, int]
-) -> None:
-    """White on a bar whose lower left corner is `place`, moved into the picture."""
-    (width, height), below = cv2.getTextSize(text, FONT, size, 1)
-    bar = height + below + 4
-    left = max(0, min(place[0], canvas.shape[1] - width))
-    bottom = max(place[1], bar)
-    cv2.rectangle(canvas, (left, bottom - bar), (left + width, bottom), color, cv2.FILLED)
-    start = (left, bottom - below - 2)
-    cv2.putText(canvas, text, start, FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _scaled(box: Sequence[int], factor: float, picture: Picture) -> Box:

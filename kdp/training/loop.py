@@ -210,10 +210,13 @@ def _seed(number: int) -> None:
 def _optimizer(job: Job) -> torch.optim.Optimizer:
     """Biases, norms, gates and what learns beside the network are not decayed."""
     settings = job.settings
-    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
     own = [p for p in job.model.parameters() if p.requires_grad]
     extra = [p for p in job.extra.parameters() if p.requires_grad]
     decayed = {"params": [p for p in own if p.ndim > 1], "weight_decay": settings.weight_decay}
     rest = {"params": [*(p for p in own if p.ndim < 2), *extra], "weight_decay": 0.0}
     groups = [group for group in (decayed, rest) if group["params"]]
+    if settings.optimizer == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(groups, settings.lr, momentum, nesterov=momentum > 0)
+    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
     return kind(groups, lr=settings.lr, betas=settings.betas)

@@ -1,9 +1,8 @@
-"""`kdp infer` for a classifier: faces are found and labelled."""
+"""`kdp infer` for classifiers and detectors: what is found in pictures and streams is labelled."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -31,7 +30,9 @@ from kdp.files import write_atomic
 from kdp.progress import progress
 from kdp.stages.pictures import Inference, find_pictures, targets
 from kdp.tasks.classification import Classification
-from kdp.tasks.face_boxes import Face, FaceFinder, FaceLabeller, WholePicture, drawn
+from kdp.tasks.detection import Detection, ObjectLabeller
+from kdp.tasks.face_boxes import FaceFinder, FaceLabeller, WholePicture
+from kdp.tasks.labelled_boxes import LabelledBox, drawn
 from kdp.training.interrupt import Interrupt, on_request
 
 PATIENCE = 10.0
@@ -45,7 +46,7 @@ class Request:
     """What `kdp infer` was asked for.
 
     Attributes:
-        pictures: see `find_pictures`; for a classifier also one video file.
+        pictures: see `find_pictures`; or one video file.
         folder: where pictures go (default: see `targets`).
         ensemble: see `kdp.stages.super_resolve`.
         camera: number of a camera to look through.
@@ -66,11 +67,14 @@ class Request:
 
 
 Tell = Callable[[str], None]
+Label = Callable[[Picture], list[LabelledBox]]
 Report = Callable[[dict[str, Any]], None]
 
 
-def label_faces(model: nn.Module, task: Classification, asked: Request, tell: Tell) -> Inference:
-    """Label the faces of pictures, or of a stream.
+def watch(
+    model: nn.Module, task: Classification | Detection, asked: Request, tell: Tell
+) -> Inference:
+    """Label the faces, or the objects, of pictures or of a stream.
 
     Raises:
         KdpError: not exactly one source, one that is not there, an option it has no use for, no
@@ -79,12 +83,19 @@ def label_faces(model: nn.Module, task: Classification, asked: Request, tell: Te
     """
     stream = _stream(asked)
     model.to(pick_device(task.config.device))
-    label = FaceLabeller(model, task, WholePicture() if asked.whole else FaceFinder())
+    label, noun = _labeller(model, task, asked.whole)
     report: Report = (lambda found: tell(json.dumps(found))) if asked.headless else _silent
     with on_request() as interrupt:
         if stream is None:
-            return _pictures(label, asked, report, interrupt)
-        return _frames(stream, label, asked, report, interrupt)
+            return _pictures(label, noun, asked, report, interrupt)
+        return _frames(stream, label, noun, asked, report, interrupt)
+
+
+def _labeller(model: nn.Module, task: Classification | Detection, whole: bool) -> tuple[Label, str]:
+    """What labels a picture, and what it labels, in a word."""
+    if isinstance(task, Detection):
+        return ObjectLabeller(model, task), "objects"
+    return FaceLabeller(model, task, WholePicture() if whole else FaceFinder()), "faces"
 
 
 def refuse(given: dict[str, bool], why: str) -> None:
@@ -138,32 +149,22 @@ def _video(path: Path, save: Path | None) -> Stream:
     return video_stream(path)
 
 
-def _timed(label: FaceLabeller, picture: Picture) -> tuple[list[Face], float]:
-    """The faces, and the milliseconds that finding and classifying them took."""
+def _timed(label: Label, picture: Picture) -> tuple[list[LabelledBox], float]:
+    """What is found, and the milliseconds that took."""
     start = time.perf_counter()
-    faces = label(picture)
-    return faces, 1000 * (time.perf_counter() - start)
-
-
-def _found(faces: list[Face], ms: float, **where: Any) -> dict[str, Any]:
-    return {**where, "ms": round(ms, 2), "faces": [_plain(face) for face in faces]}
-
-
-def _plain(face: Face) -> dict[str, Any]:
-    """For JSON, which knows no NaN."""
-    plain = face.plain()
-    return {**plain, "probability": None} if math.isnan(face.probability) else plain
+    found = label(picture)
+    return found, 1000 * (time.perf_counter() - start)
 
 
 def _pictures(
-    label: FaceLabeller, asked: Request, report: Report, interrupt: Interrupt
+    label: Label, noun: str, asked: Request, report: Report, interrupt: Interrupt
 ) -> Inference:
-    """Every picture as a PNG with its faces; one that cannot be read does not stop the rest."""
+    """Every picture as a PNG with its boxes; one that cannot be read does not stop the rest."""
     sources = find_pictures(asked.pictures)
-    plan = targets(sources, asked.folder, "faces")
+    plan = targets(sources, asked.folder, noun)
     done = Inference([], [])
     # A bar on a terminal takes standard output with it, where the lines of JSON go.
-    bar = nullcontext(lambda: None) if asked.headless else progress("label faces", len(plan))
+    bar = nullcontext(lambda: None) if asked.headless else progress(f"label {noun}", len(plan))
     with bar as advance:
         for source, target in zip(sources, plan, strict=True):
             if interrupt.requested:
@@ -173,17 +174,29 @@ def _pictures(
             except KdpError as error:
                 done.unreadable.append(str(error))
             else:
-                faces, ms = _timed(label, picture)
+                found, ms = _timed(label, picture)
                 note = f"{ms:.1f} ms {1000 / ms:.1f} fps"
-                write_atomic(target, png_bytes(drawn(picture, faces, note)))
+                write_atomic(target, png_bytes(drawn(picture, found, note)))
                 done.written.append(target)
-                report(_found(faces, ms, file=str(source), written=str(target)))
+                report(
+                    {
+                        "file": str(source),
+                        "written": str(target),
+                        "ms": round(ms, 2),
+                        noun: [one.plain() for one in found],
+                    }
+                )
             advance()
     return done
 
 
 def _frames(
-    stream: Stream, label: FaceLabeller, asked: Request, report: Report, interrupt: Interrupt
+    stream: Stream,
+    label: Label,
+    noun: str,
+    asked: Request,
+    report: Report,
+    interrupt: Interrupt,
 ) -> Inference:
     """Every frame to where it is wanted, until the stream ends, stalls or is stopped."""
     done, count = Inference([], []), 0
@@ -191,7 +204,7 @@ def _frames(
         window = None if asked.headless else stack.enter_context(closing(Window()))
         video = stack.enter_context(VideoFile(asked.save)) if asked.save else None
         arriving = stream.frames(PATIENCE, lambda: interrupt.requested)
-        show = _Shower(stream, label, report, window, video)
+        show = _Shower(stream, label, noun, report, window, video)
         try:
             for frame in stack.enter_context(closing(arriving)):
                 count += 1
@@ -212,7 +225,8 @@ class _Shower:
     """What happens to every frame; False once nobody looks any more."""
 
     stream: Stream
-    label: FaceLabeller
+    label: Label
+    noun: str
     report: Report
     window: Window | None
     video: VideoFile | None
@@ -220,12 +234,13 @@ class _Shower:
     _interval: float | None = None
 
     def __call__(self, frame: Frame) -> bool:
-        faces, ms = _timed(self.label, frame.picture)
-        self.report(_found(faces, ms, frame=frame.number))
+        found, ms = _timed(self.label, frame.picture)
+        plain = [one.plain() for one in found]
+        self.report({"frame": frame.number, "ms": round(ms, 2), self.noun: plain})
         rate = self._rate(ms)
         if not self.window and not self.video:
             return True
-        picture = drawn(frame.picture, faces, f"{ms:.1f} ms {rate:.1f} fps")
+        picture = drawn(frame.picture, found, f"{ms:.1f} ms {rate:.1f} fps")
         if self.video:
             seconds = frame.seconds if self.stream.live else None
             self.video.write(picture, self.stream.rate, seconds)

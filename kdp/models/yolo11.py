@@ -1,0 +1,288 @@
+"""YOLO11 detection (Jocher and Qiu 2024), built of Ultralytics' own layers, in a form to prune.
+
+Ultralytics is an optional package under AGPL-3.0 and is imported when a network is built, not
+before. Its blocks C3k2 and C2PSA compute one convolution and cut the result in two; here that is
+two convolutions, which give the same numbers and can be narrowed apart.
+
+Shape suffixes: B batch, C channels, H W pixels, A anchors (of all levels), K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdp.errors import KdpError
+from kdp.models.ultralytics import load
+
+SCALES = ("n", "s", "m", "l", "x")
+STRIDES = (8, 16, 32)
+"""Input pixels per cell of each level of the head."""
+BINS = 16
+"""Of the distribution over a distance (Generalized Focal Loss, Li et al. 2020)."""
+TAPS = tuple(f"layers.{i}" for i in (6, 8, 13, 16, 19, 22))
+"""Ends of the backbone's and the neck's stages, where attention is transferred."""
+LEVELS = (16, 19, 22)
+"""The layers that the head reads."""
+_PARTS = ("first", "second")
+_SPLIT = tuple(f"layers.{i}" for i in (2, 4, 6, 8, 10, 13, 16, 19, 22))
+
+
+class YOLO11(nn.Module):
+    """A detector.
+
+    Args:
+        scale: n, s, m, l or x.
+        classes: their names, in the order of the scores.
+        image_size: side of the square pictures it is trained on, in pixels; kept beside the
+            weights.
+        widths: output channels of every convolution, in the order of the modules, 0 for those of
+            the full network. A network rebuilt after pruning has them.
+        decoded: give boxes and probabilities instead of distributions and logits; for programs
+            that have no kdp.
+
+    Shapes: (B, 3, H, W) in 0..1 -> (B, 64 + K, A): distances of four sides in `BINS` bins each,
+    and logits of the classes; A = HW (1/64 + 1/256 + 1/1024). Decoded (B, 4 + K, A): centre x, y,
+    width, height in pixels, and probabilities. H and W are multiples of 32.
+
+    Raises:
+        KdpError: Ultralytics is not installed, or the widths do not fit together.
+        ValueError: an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        scale: str = "s",
+        classes: Sequence[str] = (),
+        image_size: int = 640,
+        widths: Sequence[int] = (),
+        decoded: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(scale, classes, image_size)
+        self.scale, self.classes, self.image_size = scale, tuple(classes), image_size
+        self.decoded = decoded
+        self.layers, self.reads = _dense_layers(scale, len(self.classes))
+        if any(widths):
+            narrow(self, widths)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        *layers, head = self.layers
+        outputs: list[Tensor] = []
+        for layer, reads in zip(layers, self.reads, strict=False):
+            if isinstance(reads, int):
+                outputs.append(layer(outputs[reads] if outputs else x_BCHW))
+            else:
+                outputs.append(layer([outputs[i] for i in reads]))
+        raw = head([outputs[i] for i in LEVELS])
+        return decode(raw, x_BCHW.shape[-2:]) if self.decoded else raw
+
+
+class Split(nn.Module):
+    """C3k2 or C2PSA whose first convolution is two; see the module's text."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.first, self.second = (_half(block.cv1, i) for i in (0, 1))
+        self.m: nn.Sequential | nn.ModuleList = block.m
+        self.cv2: nn.Module = block.cv2
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        parts = [self.first(x_BCHW), self.second(x_BCHW)]
+        if isinstance(self.m, nn.Sequential):  # C2PSA hands on the end of the chain alone
+            return self.cv2(torch.cat([parts[0], self.m(parts[1])], 1))
+        for block in self.m:
+            parts.append(block(parts[-1]))
+        return self.cv2(torch.cat(parts, 1))
+
+
+class Head(nn.Module):
+    """Detect without its decoding: distributions and logits of every level, side by side."""
+
+    def __init__(self, detect: Any) -> None:
+        super().__init__()
+        self.cv2: nn.ModuleList = detect.cv2
+        self.cv3: nn.ModuleList = detect.cv3
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        levels = [
+            torch.cat([box(x), score(x)], 1).flatten(2)
+            for x, box, score in zip(maps, self.cv2, self.cv3, strict=True)
+        ]
+        return torch.cat(levels, 2)
+
+
+def decode(raw_BCA: Tensor, size: Sequence[int]) -> Tensor:
+    """Boxes and probabilities out of distributions and logits; shapes as in `YOLO11`.
+
+    Args:
+        raw_BCA: what the network gives.
+        size: (height, width) of its input.
+    """
+    centres_2A, strides_A = anchors(size, raw_BCA)
+    sides, logits = raw_BCA[:, : 4 * BINS], raw_BCA[:, 4 * BINS :]
+    bins = torch.arange(BINS, device=raw_BCA.device, dtype=raw_BCA.dtype)
+    shares = sides.unflatten(1, (4, BINS)).softmax(2)
+    left_top, right_bottom = (shares * bins.view(1, 1, -1, 1)).sum(2).chunk(2, 1)
+    low, high = centres_2A - left_top, centres_2A + right_bottom
+    boxes = torch.cat([(low + high) / 2, high - low], 1) * strides_A
+    return torch.cat([boxes, logits.sigmoid()], 1)
+
+
+def anchors(size: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres of the cells of all levels in cells, (2, A) x above y, and their strides, (A,)."""
+    centres, strides = [], []
+    for stride in STRIDES:
+        rows, columns = (
+            torch.arange(side // stride, device=like.device, dtype=like.dtype) + 0.5
+            for side in size
+        )
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        centres.append(torch.stack([x.flatten(), y.flatten()]))
+        strides.append(torch.full_like(centres[-1][0], stride))
+    return torch.cat(centres, 1), torch.cat(strides)
+
+
+def narrow(model: nn.Module, widths: Sequence[int]) -> None:
+    """Give convolutions so many output channels, in place; what reads them follows.
+
+    Input channels are read off a forward pass, so that nothing here knows how layers are joined.
+
+    Raises:
+        KdpError: there are not so many convolutions, or what they give cannot be added.
+    """
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    if len(widths) != len(convolutions):
+        raise KdpError(f"{len(widths)} widths for {len(convolutions)} convolutions")
+    wanted = {c: w for c, w in zip(convolutions, widths, strict=True) if w}
+    hooks = [c.register_forward_pre_hook(_narrower(wanted.get(c))) for c in convolutions]
+    hooks += [
+        m.register_forward_pre_hook(_follow)
+        for m in model.modules()
+        if isinstance(m, nn.BatchNorm2d)
+    ]
+    training = model.training
+    try:
+        with torch.no_grad():
+            device = convolutions[0].weight.device
+            model.eval()(torch.zeros(1, 3, 32, 32, device=device))
+    except RuntimeError as error:
+        raise KdpError(f"the widths do not fit together: {error}") from error
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+
+
+def _narrower(width: int | None) -> Any:
+    def fit(conv: nn.Module, args: tuple[Tensor, ...]) -> None:
+        """A convolution as narrow as asked, for the input it is about to read."""
+        assert isinstance(conv, nn.Conv2d)
+        before, after = args[0].shape[1], width or conv.out_channels
+        if conv.groups > 1:
+            conv.groups = after = before
+        if (conv.in_channels, conv.out_channels) == (before, after):
+            return
+        conv.in_channels, conv.out_channels = before, after
+        shape = (after, before // conv.groups, *conv.kernel_size)
+        conv.weight = nn.Parameter(conv.weight.new_zeros(shape))
+        if conv.bias is not None:
+            conv.bias = nn.Parameter(conv.bias.new_zeros(after))
+
+    return fit
+
+
+def _follow(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """A normalisation for as many channels as it is about to read."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    width = args[0].shape[1]
+    if norm.num_features == width:
+        return
+    norm.num_features = width
+    for name in ("weight", "bias"):
+        setattr(norm, name, nn.Parameter(getattr(norm, name).detach()[:width].clone()))
+    for name in ("running_mean", "running_var"):
+        setattr(norm, name, getattr(norm, name)[:width].clone())
+
+
+def from_ultralytics(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by the names of Ultralytics' DetectionModel -> by those of `YOLO11`."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in params.items():
+        block, part, rest = name.replace("model.", "layers.", 1).partition(".cv1.")
+        if ".dfl." in name:
+            continue  # no weights: the numbers of the bins
+        if part and block in _SPLIT:
+            # Of a normalisation there is one scalar too, the number of batches seen.
+            halves = tensor.chunk(2) if tensor.ndim else (tensor, tensor)
+            result |= {f"{block}.{p}.{rest}": half for p, half in zip(_PARTS, halves, strict=True)}
+        else:
+            result[block + part + rest] = tensor
+    return result
+
+
+def to_ultralytics(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The other way round, for a network that was not pruned."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in params.items():
+        block, part, rest = name.partition(".first.")
+        second = params.get(f"{block}.second.{rest}")
+        if second is not None:
+            name = f"{block}.cv1.{rest}"
+            tensor = torch.cat([tensor, second]) if tensor.ndim else tensor
+        if not part and ".second." in name:
+            continue
+        result[name.replace("layers.", "model.", 1)] = tensor
+    head = max(int(name.split(".")[1]) for name in params)
+    result[f"model.{head}.dfl.conv.weight"] = torch.arange(float(BINS)).view(1, -1, 1, 1)
+    return result
+
+
+def _dense_layers(scale: str, classes: int) -> tuple[nn.ModuleList, list[int | list[int]]]:
+    """The layers of the full network, with Ultralytics' first weights, and what each reads."""
+    tasks, torch_utils = (load(name) for name in ("nn.tasks", "utils.torch_utils"))
+    plan = {**tasks.yaml_model_load(f"yolo11{scale}.yaml"), "nc": classes}
+    layers, _ = tasks.parse_model(plan, ch=3, verbose=False)
+    torch_utils.initialize_weights(layers)
+    detect = layers[-1]
+    detect.stride = torch.tensor([float(stride) for stride in STRIDES], device="cpu")
+    detect.bias_init()
+    return nn.ModuleList(_kdp_layer(layer) for layer in layers), [layer.f for layer in layers]
+
+
+def _kdp_layer(layer: nn.Module) -> nn.Module:
+    kind = type(layer).__name__
+    if kind == "Detect":
+        return Head(layer)
+    return Split(layer) if kind in ("C3k2", "C2PSA") else layer
+
+
+def _half(conv: Any, index: int) -> nn.Module:
+    """Half of the outputs of a convolution with its normalisation and activation."""
+    half = copy.deepcopy(conv)
+    width = conv.conv.out_channels // 2
+    own = slice(index * width, (index + 1) * width)
+    half.conv.out_channels = half.bn.num_features = width
+    half.conv.weight = nn.Parameter(conv.conv.weight.detach()[own].clone())
+    for name in ("weight", "bias"):
+        setattr(half.bn, name, nn.Parameter(getattr(conv.bn, name).detach()[own].clone()))
+    for name in ("running_mean", "running_var"):
+        setattr(half.bn, name, getattr(conv.bn, name)[own].clone())
+    return half
+
+
+def _check(scale: str, classes: Sequence[str], image_size: int) -> None:
+    """Refuse what a configuration file may hold instead of a scale, names and pixels."""
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(SCALES)}, not {scale!r}")
+    names = list(classes) if isinstance(classes, (list, tuple)) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"classes must be one name at least, not {classes!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"classes must differ, and these do not: {', '.join(names)}")
+    if type(image_size) is not int or image_size < STRIDES[-1] or image_size % STRIDES[-1]:
+        raise ValueError(f"image_size must be a multiple of {STRIDES[-1]}, not {image_size!r}")
