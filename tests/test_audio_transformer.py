@@ -13,6 +13,7 @@ from kdp.models import build
 from kdp.models.audio_transformer import pretrained
 from kdp.models.loading import load_network
 from kdp.stages.train import train
+from kdp.vision_ops import provide
 from tests.test_scenes import settings
 
 transformers = pytest.importorskip("transformers")
@@ -30,6 +31,7 @@ SIZES = {
 def folder(tmp_path: Path) -> Path:
     """What `transformers` writes of a network for ten seconds and 527 classes."""
     torch.manual_seed(0)
+    provide()
     config = transformers.ASTConfig(**SIZES, max_length=1024, num_labels=527)
     transformers.ASTForAudioClassification(config).save_pretrained(tmp_path / "ast")
     return tmp_path / "ast"

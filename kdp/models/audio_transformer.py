@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdp.errors import KdpError
 from kdp.models.mobile import SCENES
+from kdp.vision_ops import provide
 
 NEEDED = "audio transformers need more packages: pip install 'kdp[audio]'"
 KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -41,6 +42,7 @@ class AudioTransformer(nn.Module):
 
     def __init__(self, classes: Sequence[str] = SCENES, frames: int = FRAMES, **sizes: int) -> None:
         super().__init__()
+        provide()
         try:
             from transformers import ASTConfig, ASTModel
         except ImportError as error:
@@ -73,6 +75,7 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     Raises:
         KdpError: a file is missing or is not of an AST.
     """
+    provide()
     try:
         from transformers import ASTModel
 

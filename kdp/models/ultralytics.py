@@ -1,0 +1,93 @@
+"""The way into Ultralytics: an optional package under AGPL-3.0, imported when first asked for.
+
+On import it looks for the network, writes a folder in the user's home, and changes settings of the
+whole process. Here it does none of that.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from packaging.specifiers import SpecifierSet
+
+from kdp.errors import KdpError
+
+NEEDED = "detection needs ultralytics: pip install 'kdp[yolo]' (AGPL-3.0)"
+VERSIONS = SpecifierSet(">=8.4.140,<8.5", prereleases=True)
+SETTINGS = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "False"}
+FOLDER = "YOLO_CONFIG_DIR"
+
+
+def load(name: str = "") -> Any:
+    """Ultralytics, or a module of it: `load("nn.tasks").DetectionModel`.
+
+    Where the program has imported it before, nothing is set.
+
+    Args:
+        name: of the module, without `ultralytics.`.
+
+    Raises:
+        KdpError: it is not installed, or of a version that kdp was not tested with.
+    """
+    full = f"ultralytics.{name}" if name else "ultralytics"
+    if full in sys.modules and sys.modules[full] is not None:
+        return sys.modules[full]
+    try:
+        fits = importlib.metadata.version("ultralytics") in VERSIONS
+    except importlib.metadata.PackageNotFoundError as error:
+        raise KdpError(NEEDED) from error
+    if not fits:
+        raise KdpError(NEEDED)
+    with _as_it_was():
+        try:
+            return importlib.import_module(full)
+        except ImportError as error:
+            raise KdpError(NEEDED) from error
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Settings for Ultralytics before the block; after it, those of everybody as before.
+
+    Its own settings stay, so that processes started later find them.
+    """
+    if "ultralytics" not in sys.modules:
+        os.environ.update(SETTINGS)
+        if FOLDER not in os.environ:
+            os.environ[FOLDER] = _temporary_folder()
+    environment = dict(os.environ)
+    threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    printing = np.get_printoptions()
+    try:
+        yield
+    finally:
+        for key in os.environ.keys() - environment.keys():
+            del os.environ[key]
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(cv2_threads)
+        np.set_printoptions(**printing)
+
+
+def _temporary_folder() -> str:
+    """A folder that goes when this process ends, and not when one forked off it does."""
+    folder, owner = tempfile.mkdtemp(prefix="kdp-ultralytics-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
