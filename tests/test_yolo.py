@@ -27,8 +27,10 @@ from kdp.models import build
 from kdp.models.loading import load_network, load_runnable
 from kdp.models.ultralytics import load as ultralytics
 from kdp.models.yolo11 import TAPS, decode, from_ultralytics, to_ultralytics
+from kdp.pruning.groups import full_masks
 from kdp.pruning.masks import gated
 from kdp.pruning.rebuild import rebuild as cut
+from kdp.pruning.replay import Replay
 from kdp.stages import distil
 from kdp.stages.export import export
 from kdp.stages.finetune import finetune
@@ -137,7 +139,7 @@ def test_two_convolutions_give_exactly_what_one_cut_in_two_gives(scale: str) -> 
     with torch.no_grad():
         (boxes, raw), mine = plain.eval()(x), model(x)
     assert torch.equal(mine, torch.cat([raw["boxes"], raw["scores"]], 1))
-    torch.testing.assert_close(decode(mine, (96, 64)), boxes)
+    torch.testing.assert_close(decode(mine, (96, 64)), boxes, rtol=1e-5, atol=1e-3)
     assert same(from_ultralytics(plain.state_dict()), dict(model.state_dict()))
 
 
@@ -182,7 +184,7 @@ def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     settings = config(folder, distill={"losses": losses, "task_weight": 0})
     student, task = build("yolo11", **ARCH["args"]), task_for(ARCH, settings)
     learnt = distil.lesson(task, student, settings, 4)
-    (teacher,) = made[0].models
+    teacher = made[0].teachers[0].model
     before = {name: t.clone() for name, t in teacher.state_dict().items()}
     batch = default_collate([learnt.data(2)[i] for i in range(2)])
     loss, _ = learnt.objective(student.train(), batch, 0)
@@ -221,7 +223,7 @@ def distance(student: nn.Module, teacher: nn.Module, x: Tensor) -> float:
 
 def test_a_killed_training_goes_on_to_the_same_weights(folder: Path) -> None:
     losses = {"attention_transfer": {"schedule": "piecewise", "align": True}}
-    steps = {**STEPS, "steps": 30}
+    steps = {**STEPS, "steps": 8, "validate_every": 8, "checkpoint_every": 2}
     changes = {"distill": {"losses": losses}, "train": steps}
     path = config_file(folder, **changes)
     process = start_kdp("train", "-c", str(path))
@@ -229,14 +231,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(folder: Path) -> None:
     process.kill()
     process.wait()
     step = load(folder / "runs/tiny_train/checkpoint.pth").extra["training"]["step"]
-    assert step < 30
+    assert step < 8
     parts = load(
         train(Config.model_validate(yaml.safe_load(path.read_text())), resume=True)["last"]
     )
     curve = list(csv.DictReader((folder / "runs/tiny_train/curves.csv").open()))
     whole = load(train(config(folder, **changes, output=elsewhere(folder)))["last"])
     assert same(whole.params, parts.params)
-    assert len([row for row in curve if row["loss"]]) == 30
+    assert len([row for row in curve if row["loss"]]) == 8
 
 
 def elsewhere(folder: Path) -> dict[str, str]:
@@ -321,7 +323,23 @@ def test_fine_tuning_keeps_the_shapes(folder: Path) -> None:
     assert not same(load(folder / "before.pth").params, load(after.path).params)
 
 
-@pytest.mark.parametrize("criterion", ["optin", "taylor", "random"])
+@pytest.mark.parametrize("part", ["4.second", "9.cv1", "16.cv2"])
+def test_replay_masks_channels_that_are_read_in_several_places(folder: Path, part: str) -> None:
+    """What OPTIN measures by, against the whole network run with one channel less."""
+    model, task = lively(), task_for(ARCH, config(folder))
+    groups, x = task.groups(model), torch.rand(2, 3, SIZE, SIZE)
+    name = f"layers.{part}.conv"
+    (group,) = (one for one in groups if one.name == name)
+    assert len(group.gates) > 1
+    found = Replay(model, groups, list(TAPS), x).without(group, [0, 5]).output.chunk(2)
+    for unit, output in zip((0, 5), found, strict=True):
+        masks = full_masks(groups)
+        masks[name][unit] = False
+        with gated(model, groups, masks), torch.no_grad():
+            torch.testing.assert_close(output, model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "random"])
 def test_any_criterion_scores_every_channel(folder: Path, criterion: str) -> None:
     settings = config(
         folder,

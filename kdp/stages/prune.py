@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,9 @@ from kdp.config import Config, PruneConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import claim
-from kdp.measure.complexity import COUNTER, count_macs_of
+from kdp.measure.complexity import COUNTER, count_macs_of, skeleton
 from kdp.models.loading import load_network
+from kdp.pruning.counting import weight_macs
 from kdp.pruning.groups import Group, full_masks
 from kdp.pruning.importance import combine
 from kdp.pruning.importance.base import Context, Scores
@@ -117,7 +119,11 @@ def _search(
 
 
 def macs_by_width(task: Task, arch: dict[str, Any], groups: list[Group]) -> Count:
-    """Counts the network with some groups narrowed; groups not named are full. Remembers."""
+    """Counts the network with some groups narrowed; groups not named are full. Remembers.
+
+    Where the weights alone say it, which is tried on the full network and on half of it, no network
+    is built.
+    """
     example = task.example(task.input_size)
     full = {group.name: group.units for group in groups}
 
@@ -126,7 +132,12 @@ def macs_by_width(task: Task, arch: dict[str, Any], groups: list[Group]) -> Coun
         widths = dict(zip(full, kept, strict=True))
         return count_macs_of(smaller_arch(arch, groups, widths), example)
 
-    return lambda kept: counted(tuple({**full, **kept}.values()))
+    def count(kept: Mapping[str, int]) -> int:
+        return counted(tuple({**full, **kept}.values()))
+
+    quick = weight_macs(skeleton(arch), example.to("meta"), groups, count(full))
+    half = {name: max(units // 2, 1) for name, units in full.items()}
+    return quick if quick(half) == count(half) else count
 
 
 def check_kinds(groups: list[Group], settings: PruneConfig) -> None:

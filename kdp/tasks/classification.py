@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from kdp.config import Config, SamplesConfig
 from kdp.data.folders import Labelled, class_folders, toy_faces
@@ -26,11 +25,12 @@ from kdp.models.mask_classifier import CLASSES, IMAGE_SIZE
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
+from kdp.tasks.family import Family
 
 BATCH = 64
 
 
-class Classification:
+class Classification(Family):
     """The task of `mask_classifier`; see `kdp.tasks.base.Task`."""
 
     headline = "accuracy"
@@ -39,18 +39,12 @@ class Classification:
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"].get("classes", CLASSES))
         self.size = int(arch["args"].get("image_size", IMAGE_SIZE))
-        self.config = config
+        super().__init__(arch, config)
 
     @property
     def protocol(self) -> str:
         classes, side = ", ".join(self.classes), self.size
         return f"classes {classes}; pictures resized to {side}x{side}, macro F1"
-
-    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
-        return batch
-
-    def inputs(self, batch: Batch) -> Tensor:
-        return batch["image"]
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy."""
@@ -60,24 +54,14 @@ class Classification:
         """KL(softmax(reference) || softmax(output)) of each picture."""
         return divergence(output, reference)
 
-    def training_data(self, length: int) -> LabelledDataset:
-        data = self.config.data
-        return self._samples(data.augment, self.config.seed, length)
+    def samples(self, length: int, seed: int, augment: bool) -> LabelledDataset:
+        return LabelledDataset(self._training, self.size, seed, augment, length)
 
     def check_data(self) -> dict[str, int]:
         """Every picture; corrupt ones are named and left out."""
         return {"training": len(self._training)} | {
             name: len(pictures) for name, pictures in self.evaluation_sets.items()
         }
-
-    def calibration_data(self) -> Batch:
-        """The first pictures of a shuffled epoch, as they are."""
-        count = self.config.prune.calibration.patches
-        data = self._samples(False, self.config.seed + 1, count)
-        return dict(default_collate([data[number] for number in range(count)]))
-
-    def _samples(self, augment: bool, seed: int, length: int) -> LabelledDataset:
-        return LabelledDataset(self._training, self.size, seed, augment, length)
 
     @cached_property
     def _training(self) -> list[Labelled]:
@@ -155,12 +139,8 @@ class Classification:
         return canvas
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        return self.config.measure.input_size or (self.size, self.size)
-
-    @property
-    def latency_size(self) -> tuple[int, int]:
-        return self.config.measure.latency_size or (self.size, self.size)
+    def own_size(self) -> tuple[int, int]:
+        return self.size, self.size
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from kdp.config import Config, SamplesConfig
 from kdp.data.boxes import Boxed
@@ -29,6 +28,7 @@ from kdp.models.yolo11 import BINS, STRIDES, TAPS, decode
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
+from kdp.tasks.family import Family
 from kdp.tasks.labelled_boxes import LabelledBox, drawn
 
 BATCH = 8
@@ -40,16 +40,15 @@ SHOWN, SHOWN_OVERLAP = 0.25, 0.45
 """Those at which boxes are shown."""
 
 
-class Detection:
+class Detection(Family):
     """The task of `yolo11`; see `kdp.tasks.base.Task`."""
 
     headline = "map50_95"
-    open_axes = (0,)
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"]["classes"])
         self.size = int(arch["args"].get("image_size", 640))
-        self.config = config
+        super().__init__(arch, config)
         self._criteria: dict[torch.device, Any] = {}
 
     @property
@@ -58,12 +57,6 @@ class Detection:
             f"letterboxed to {self.size}x{self.size}, probability >= {LEAST}, NMS at IoU "
             f"{OVERLAP}, mAP over IoU 0.5:0.95"
         )
-
-    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
-        return batch
-
-    def inputs(self, batch: Batch) -> Tensor:
-        return batch["image"]
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """Box, class and distribution losses of YOLO11 with task-aligned assignment (Feng et al.
@@ -95,21 +88,14 @@ class Detection:
         moved = (sides - true_sides).square().sum((1, 2))
         return ((scores - true).square().sum(1) + seen * moved).mean(1)
 
-    def training_data(self, length: int) -> BoxDataset:
-        data = self.config.data
-        return BoxDataset(self._training, self.size, self.config.seed, data.augment, length)
+    def samples(self, length: int, seed: int, augment: bool) -> BoxDataset:
+        return BoxDataset(self._training, self.size, seed, augment, length)
 
     def check_data(self) -> dict[str, int]:
         """Every picture there is a name for, by its annotation."""
         return {"training": len(self._training)} | {
             name: len(pictures) for name, pictures in self.evaluation_sets.items()
         }
-
-    def calibration_data(self) -> Batch:
-        """The first pictures of a shuffled epoch, as they are."""
-        count = self.config.prune.calibration.patches
-        data = BoxDataset(self._training, self.size, self.config.seed + 1, False, count)
-        return dict(default_collate([data[number] for number in range(count)]))
 
     @cached_property
     def _training(self) -> list[Boxed]:
@@ -206,12 +192,8 @@ class Detection:
                 yield f"{name}_{one.name.replace('/', '_')}", np.concatenate(views, 1)
 
     @property
-    def input_size(self) -> tuple[int, int]:
-        return self.config.measure.input_size or (self.size, self.size)
-
-    @property
-    def latency_size(self) -> tuple[int, int]:
-        return self.config.measure.latency_size or (self.size, self.size)
+    def own_size(self) -> tuple[int, int]:
+        return self.size, self.size
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from kdp.config import Config, SamplesConfig
 from kdp.data.audio import RATE
@@ -33,21 +31,22 @@ from kdp.models.mobile import SCENES
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
+from kdp.tasks.family import Family
 
 BATCH = 64
 SECOND = (256, 65)
 """Mel bins and frames of one second."""
 
 
-class AcousticScenes:
+class AcousticScenes(Family):
     """The task of the mobile networks; see `kdp.tasks.base.Task`."""
 
     headline = "macro_accuracy"
-    open_axes = (0,)
+    own_size = SECOND
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"].get("classes", SCENES))
-        self.config = config
+        super().__init__(arch, config)
         self.mel = LogMel()
 
     @property
@@ -76,10 +75,9 @@ class AcousticScenes:
         """KL(softmax(reference) || softmax(output)) of each segment."""
         return divergence(output, reference)
 
-    def training_data(self, length: int) -> SegmentDataset:
-        data = self.config.data
-        roll = data.audio.roll if data.augment else 0.0
-        return SegmentDataset(self._training, seed=self.config.seed, roll=roll, length=length)
+    def samples(self, length: int, seed: int, augment: bool) -> SegmentDataset:
+        roll = self.config.data.audio.roll if augment else 0.0
+        return SegmentDataset(self._training, seed=seed, roll=roll, length=length)
 
     def check_data(self) -> dict[str, int]:
         """Segments of every clip; no clip may be in training and evaluation."""
@@ -87,13 +85,6 @@ class AcousticScenes:
             check_disjoint(self._training, clips)
         counts = {name: len(found) for name, found in self.evaluation_sets.items()}
         return {"training": len(segments(self._training)), **counts}
-
-    def calibration_data(self) -> Batch:
-        """The first segments of a shuffled epoch, as they are."""
-        count = self.config.prune.calibration.patches
-        data = SegmentDataset(self._training, seed=self.config.seed + 1, roll=0.0, length=count)
-        batch = default_collate([data[number] for number in range(count)])
-        return self.prepare(batch, augment=False)
 
     @cached_property
     def _training(self) -> list[Clip]:
@@ -148,20 +139,6 @@ class AcousticScenes:
             x = self._mel(torch.stack(batch).to(device))
             found.append(model(x).float().softmax(1).cpu())
         return torch.cat(found)
-
-    def comparison_images(
-        self, models: Sequence[nn.Module], labels: Sequence[str]
-    ) -> Iterator[tuple[str, np.ndarray]]:
-        """None: sounds are no pictures."""
-        yield from ()
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        return self.config.measure.input_size or SECOND
-
-    @property
-    def latency_size(self) -> tuple[int, int]:
-        return self.config.measure.latency_size or SECOND
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,77 @@
+"""What most families have in common; the rest of `kdp.tasks.base.Task` is each one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from kdp.config import Config
+from kdp.errors import KdpError
+from kdp.tasks.base import Batch
+
+
+class Family:
+    """A family whose samples hold `image`, and whose network reads inputs of one size.
+
+    Args:
+        arch: name and arguments of the network.
+        config: the whole configuration.
+    """
+
+    open_axes: tuple[int, ...] = (0,)
+
+    def __init__(self, arch: dict[str, Any], config: Config) -> None:
+        self.arch, self.config = arch, config
+
+    @property
+    def own_size(self) -> tuple[int, int]:
+        """(height, width) of what the network reads, where `measure` does not say."""
+        raise NotImplementedError
+
+    @property
+    def evaluation_sets(self) -> Mapping[str, Sized]:
+        """The samples to judge by, by set."""
+        raise NotImplementedError
+
+    def samples(self, length: int, seed: int, augment: bool) -> Dataset[Batch]:
+        """Training samples numbered 0..length-1."""
+        raise NotImplementedError
+
+    def training_data(self, length: int) -> Dataset[Batch]:
+        return self.samples(length, self.config.seed, self.config.data.augment)
+
+    def calibration_data(self) -> Batch:
+        """The first samples of a shuffled epoch, as they are."""
+        count = self.config.prune.calibration.patches
+        data = self.samples(count, self.config.seed + 1, augment=False)
+        return self.prepare(default_collate([data[i] for i in range(count)]), augment=False)
+
+    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
+        return batch
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch["image"]
+
+    def check_data(self) -> dict[str, int]:
+        return {name: len(them) for name, them in self.evaluation_sets.items()}
+
+    def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
+        raise KdpError(f"{self.arch['name']} has no table of predictions")
+
+    def comparison_images(
+        self, models: Sequence[nn.Module], labels: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """None."""
+        yield from ()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.measure.input_size or self.own_size
+
+    @property
+    def latency_size(self) -> tuple[int, int]:
+        return self.config.measure.latency_size or self.own_size
