@@ -113,7 +113,7 @@ def make_record(
     started: float | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Provenance of an artifact, the parents' own records included.
+    """Provenance of an artifact, the parents' own records included, that of each file once.
 
     Args:
         stage: the subcommand.
@@ -136,15 +136,32 @@ def make_record(
         },
         "device": device,
         "git_commit": _git_commit(),
-        "parents": [_parent(path) for path in parents],
+        "parents": _parents(parents),
         "metrics": dict(metrics or {}),
         "time": {"finished": now, "seconds": now - started if started else None},
     }
 
 
-def _parent(path: Path) -> dict[str, Any]:
-    record = {} if path.suffix == ".safetensors" else load(path).record
-    return {"path": str(path), "sha256": sha256(path), "record": record}
+def _parents(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    found = []
+    for path in paths:
+        record = {} if path.suffix == ".safetensors" else load(path).record
+        found.append({"path": str(path), "sha256": sha256(path), "record": record})
+    return _once(found, set())
+
+
+def _once(parents: Sequence[Mapping[str, Any]], seen: set[str]) -> list[dict[str, Any]]:
+    """Parents in which a file that has come before is only named: chains share their teachers."""
+    found = []
+    for parent in parents:
+        record = dict(parent["record"])
+        if parent["sha256"] in seen:
+            record = {key: record[key] for key in ("stage", "command") if key in record}
+        elif record:
+            seen.add(parent["sha256"])
+            record["parents"] = _once(record.get("parents", []), seen)
+        found.append({**parent, "record": record})
+    return found
 
 
 def _git_commit() -> str | None:

@@ -212,6 +212,17 @@ def test_the_record_leads_back_to_the_teacher(tmp_path: Path) -> None:
     assert record["versions"].keys() == {"kdp", "torch", "python"}
 
 
+def test_a_file_that_led_here_twice_is_recorded_once(tmp_path: Path) -> None:
+    teacher, pruned, tuned = (tmp_path / f"{name}.pth" for name in ("teacher", "pruned", "tuned"))
+    for path, parents in ((teacher, []), (pruned, [teacher]), (tuned, [pruned, teacher])):
+        record = make_record("train", {"seed": 5}, parents)
+        save(path, Artifact({"w": torch.full((2,), len(str(path)))}, ARCH, record))
+    first, second = load(tuned).record["parents"]
+    assert first["record"]["parents"][0]["record"]["seed"] == 5
+    assert second["sha256"] == first["record"]["parents"][0]["sha256"]
+    assert second["record"].keys() == {"stage", "command"}
+
+
 @pytest.mark.parametrize("fault", ["os.fsync", "os.replace"])
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str

@@ -23,6 +23,7 @@ from kdp.distillation.losses import attention_map
 from kdp.distillation.taps import Taps
 from kdp.distillation.teacher import Ensemble
 from kdp.errors import KdpError
+from kdp.measure.complexity import count_macs_of
 from kdp.models import build
 from kdp.models.loading import load_network, load_runnable
 from kdp.models.ultralytics import load as ultralytics
@@ -30,11 +31,12 @@ from kdp.models.yolo11 import TAPS, decode, from_ultralytics, to_ultralytics
 from kdp.pruning.groups import full_masks
 from kdp.pruning.masks import gated
 from kdp.pruning.rebuild import rebuild as cut
+from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.replay import Replay
 from kdp.stages import distil
 from kdp.stages.export import export
 from kdp.stages.finetune import finetune
-from kdp.stages.prune import prune
+from kdp.stages.prune import macs_by_width, prune
 from kdp.stages.rebuild import rebuild
 from kdp.stages.train import train
 from kdp.tasks import task_for
@@ -288,6 +290,17 @@ def test_masked_and_rebuilt_are_equal_and_the_widths_are_all_it_takes(folder: Pa
     assert {n: p.shape for n, p in again.state_dict().items()} == {
         n: p.shape for n, p in small.state_dict().items()
     }
+
+
+def test_operations_are_counted_without_building_the_network(folder: Path) -> None:
+    model, task = lively(), task_for(ARCH, config(folder))
+    groups = task.groups(model)
+    random = torch.Generator().manual_seed(1)
+    kept = {g.name: int(torch.randint(1, g.units + 1, (1,), generator=random)) for g in groups}
+    count = macs_by_width(task, ARCH, groups)
+    built = count_macs_of(smaller_arch(ARCH, groups, kept), task.example(task.input_size))
+    assert count(kept) == built
+    assert "weight_macs" in count.__qualname__
 
 
 def test_a_third_of_the_channels_is_over_half_of_the_parameters(folder: Path) -> None:
