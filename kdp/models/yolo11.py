@@ -189,9 +189,10 @@ def _narrower(width: int | None) -> Any:
             return
         conv.in_channels, conv.out_channels = before, after
         shape = (after, before // conv.groups, *conv.kernel_size)
-        conv.weight = nn.Parameter(conv.weight.new_zeros(shape))
+        conv.weight = nn.Parameter(conv.weight.new_empty(shape))
         if conv.bias is not None:
-            conv.bias = nn.Parameter(conv.bias.new_zeros(after))
+            conv.bias = nn.Parameter(conv.bias.new_empty(after))
+        conv.reset_parameters()
 
     return fit
 
