@@ -26,7 +26,7 @@ from kdp.data import display, video
 from kdp.data.images import Picture, png_bytes, read_rgb
 from kdp.errors import KdpError
 from kdp.models import build
-from kdp.stages import faces as stage
+from kdp.stages import watch as stage
 from kdp.tasks import face_boxes, labelled_boxes
 from tests.conftest import TINY
 from tests.runs import complaints

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 from packaging.specifiers import SpecifierSet
+from PIL import Image
 
 from kdp.errors import KdpError
 
@@ -28,6 +29,8 @@ NEEDED = "detection needs ultralytics: pip install 'kdp[yolo]' (AGPL-3.0)"
 VERSIONS = SpecifierSet(">=8.4.140,<8.5", prereleases=True)
 SETTINGS = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "False"}
 FOLDER = "YOLO_CONFIG_DIR"
+REPLACED = ((Image, "open"), (torch, "save"), (cv2, "imread"), (cv2, "imwrite"), (cv2, "imshow"))
+"""Functions of others that it puts its own in the place of, for the whole process."""
 
 
 def load(name: str = "") -> Any:
@@ -68,6 +71,7 @@ def _as_it_was() -> Iterator[None]:
         if FOLDER not in os.environ:
             os.environ[FOLDER] = _temporary_folder()
     environment = dict(os.environ)
+    functions = [(where, name, getattr(where, name)) for where, name in REPLACED]
     threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     printing = np.get_printoptions()
     try:
@@ -79,6 +83,8 @@ def _as_it_was() -> Iterator[None]:
         torch.set_num_threads(threads)
         cv2.setNumThreads(cv2_threads)
         np.set_printoptions(**printing)
+        for where, name, function in functions:
+            setattr(where, name, function)
 
 
 def _temporary_folder() -> str:

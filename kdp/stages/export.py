@@ -37,6 +37,11 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 Format = Literal["onnx", "torchscript", "ultralytics"]
 Precision = Literal["fp32", "fp16", "int8"]
 SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torchscript": ".torchscript", "ultralytics": ".pt"}
+NAMES: dict[str, str] = {
+    "onnx": "ONNX",
+    "torchscript": "TorchScript",
+    "ultralytics": "Ultralytics' format",
+}
 AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -81,7 +86,7 @@ def export(
             or what was exported does not give what PyTorch gives.
     """
     if to != "onnx" and precision != "fp32":
-        raise KdpError(f"{to} is written in fp32; {precision} is for ONNX")
+        raise KdpError(f"{NAMES[to]} is written in fp32; {precision} is for ONNX")
     model, arch, _ = load_network(file)
     if to != "ultralytics":
         model, arch = decoded(model, arch)
@@ -109,7 +114,7 @@ def _checked(target: Path, file: Path, to: Format) -> Path:
     if target.exists() and target.samefile(file):
         raise KdpError(f"{target} is the network itself; choose another name (--output)")
     if to != "torchscript" and target.suffix.lower() != SUFFIXES[to]:
-        raise KdpError(f"{target}: a file for {to} ends in {SUFFIXES[to]}")
+        raise KdpError(f"{target}: a file in {NAMES[to]} ends in {SUFFIXES[to]}")
     return target
 
 
