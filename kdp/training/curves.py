@@ -1,10 +1,11 @@
-"""Training curves on disk: JSONL and CSV after every row, a PNG at every validation."""
+"""Training curves on disk: JSONL after every row, CSV at every validation, a PNG now and then."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from kdp.errors import KdpError
 from kdp.files import write_atomic
 
 Row = dict[str, Any]
+
+PAUSE = 60.0
+"""Seconds between two pictures: one of many metrics takes some to draw."""
 
 
 class Curves:
@@ -24,6 +28,7 @@ class Curves:
 
     def __init__(self, folder: Path, done: int = 0) -> None:
         self.folder = folder
+        self._drawn = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in self._read() if row["step"] <= done]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -42,15 +47,17 @@ class Curves:
         except OSError as error:
             raise KdpError(f"cannot write {self._path}: {error.strerror}") from error
 
-    def draw(self) -> None:
-        """Write the CSV and, where there are two points, the picture."""
+    def draw(self, last: bool) -> None:
+        """Write the CSV and, at the end and where the last one is old, the picture."""
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns)
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomic(self.folder / "curves.csv", buffer.getvalue().encode())
-        write_atomic(self.folder / "curves.png", self._png(columns))
+        if last or time.monotonic() - self._drawn > PAUSE:
+            write_atomic(self.folder / "curves.png", self._png(columns))
+            self._drawn = time.monotonic()
 
     @property
     def _path(self) -> Path:

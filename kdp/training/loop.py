@@ -158,7 +158,7 @@ class _Run:
             self.metrics = self.job.validate(self.average.module)
             flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
             self._log(flat)
-            self.curves.draw()
+            self.curves.draw(last=self.step == self.settings.steps)
             say(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in flat.items()))
             self._keep_best(next(iter(self.metrics.values()))[self.job.headline])
         self.accelerator.wait_for_everyone()
