@@ -25,6 +25,7 @@ from kdp.distillation.taps import Taps
 from kdp.distillation.teacher import Ensemble
 from kdp.errors import KdpError
 from kdp.measure.complexity import count_macs_of
+from kdp.measure.detection import Boxes, average_precision
 from kdp.models import build
 from kdp.models.loading import load_network, load_runnable
 from kdp.models.ultralytics import load as ultralytics
@@ -307,6 +308,32 @@ def test_operations_are_counted_without_building_the_network(folder: Path) -> No
     assert "weight_macs" in count.__qualname__
 
 
+def boxes(*corners: tuple[float, ...], label: int = 0) -> Boxes:
+    count = len(corners)
+    labels, scores = torch.full((count,), label), torch.linspace(0.9, 0.5, count)
+    return Boxes(torch.tensor(corners).view(-1, 4), labels, scores)
+
+
+FULL, HALF = (0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "map50", "map50_95"),
+    [
+        (boxes(FULL, HALF), 1.0, 1.0),
+        (boxes(FULL), 0.5, 0.5),
+        ((boxes((0.0, 0.0, 10.0, 7.2), (20.0, 20.0, 30.0, 27.2))), 1.0, 0.5),  # IoU 0.72
+        (boxes(FULL, HALF, label=1), 0.0, 0.0),
+        (boxes(), 0.0, 0.0),
+    ],
+)
+def test_average_precision_is_what_it_says(found: Boxes, map50: float, map50_95: float) -> None:
+    measured = average_precision([found], [boxes(FULL, HALF)], ["a", "b"])
+    # Interpolation takes half a hundredth off a perfect curve.
+    assert measured["map50"] == pytest.approx(map50, abs=0.01)
+    assert measured["map50_95"] == pytest.approx(map50_95, abs=0.01)
+
+
 def test_a_third_of_the_channels_is_half_of_the_parameters_and_stays_away(folder: Path) -> None:
     """What the reference measured: 1,188,625 of 2.59 million with `round_to` 8."""
     settings = config(
@@ -363,15 +390,17 @@ def test_exports_find_what_the_network_finds(folder: Path) -> None:
     file = folder / "net.pth"
     save(file, Artifact(model.state_dict(), ARCH, make_record("train", {})))
     task = task_for(ARCH, settings)
-    expected = task.evaluate(model)
     onnx = export(file, settings, "onnx").path
     script = torch.jit.load(export(file, settings, "torchscript").path)
     plain = export(file, settings, "ultralytics").path
-    for network in (load_runnable(onnx)[0], load_runnable(plain)[0]):
-        assert task.evaluate(network)["toy"] == pytest.approx(expected["toy"], abs=1e-6)
     x = torch.rand(1, 3, SIZE, SIZE)
     with torch.no_grad():
-        torch.testing.assert_close(script(x), decode(model(x), (SIZE, SIZE)), rtol=1e-4, atol=1e-3)
+        expected = decode(model(x), (SIZE, SIZE))
+        for network in (load_runnable(onnx)[0], load_runnable(plain)[0], script):
+            found = task.decoded(network(x), (SIZE, SIZE))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    for network in (load_runnable(onnx)[0], load_runnable(plain)[0]):
+        assert task.evaluate(network)["toy"] == pytest.approx(task.evaluate(model)["toy"], abs=1e-6)
 
 
 def test_infer_draws_boxes_and_prints_them(folder: Path) -> None:

@@ -62,17 +62,16 @@ def average_precision(
         for key in ("labels", "scores")
     )
     true = torch.cat([one.labels for one in truth]).cpu().numpy()
-    table, there = np.zeros((0, len(THRESHOLDS))), np.unique(true)
+    there = np.unique(true)
+    table = np.zeros((len(there), len(THRESHOLDS)))
     if len(labels):
         *_, table, there = load("utils.metrics").ap_per_class(
             np.concatenate(right), scores, labels, true
         )[:7]
-    by_class = {int(label): row for label, row in zip(there, table, strict=False)}
-    precise = [by_class.get(int(label), np.zeros(len(THRESHOLDS))) for label in np.unique(true)]
-    each = {classes[int(label)]: float(row.mean()) for label, row in by_class.items()}
+    each = {classes[int(i)]: float(row.mean()) for i, row in zip(there, table, strict=True)}
     return {
-        "map50_95": float(np.mean(precise)) if precise else 0.0,
-        "map50": float(np.mean([row[0] for row in precise])) if precise else 0.0,
+        "map50_95": float(table.mean()) if len(table) else 0.0,
+        "map50": float(table[:, 0].mean()) if len(table) else 0.0,
         **{f"ap {name}": each.get(name, 0.0) for name in classes},
     }
 
@@ -82,7 +81,7 @@ def _right(found: Boxes, truth: Boxes) -> Right:
 
     The best score comes first and takes the object it overlaps most of those not taken.
     """
-    overlap = iou(truth.corners, found.corners)
+    overlap = load("utils.metrics").box_iou(truth.corners, found.corners)
     overlap = overlap * (truth.labels[:, None] == found.labels[None])
     table = overlap.cpu().numpy()
     right = np.zeros((len(found.labels), len(THRESHOLDS)), bool)
@@ -95,12 +94,3 @@ def _right(found: Boxes, truth: Boxes) -> Right:
         right[number] = free[best, range(len(THRESHOLDS))] >= THRESHOLDS
         taken[best[right[number]], right[number].nonzero()[0]] = True
     return right
-
-
-def iou(one_N4: Tensor, other_M4: Tensor) -> Tensor:
-    """Intersection over union of all pairs of boxes given by corners: (N, M)."""
-    low = torch.maximum(one_N4[:, None, :2], other_M4[None, :, :2])
-    high = torch.minimum(one_N4[:, None, 2:], other_M4[None, :, 2:])
-    both = (high - low).clamp(min=0).prod(2)
-    area, other = ((x[:, 2:] - x[:, :2]).prod(1) for x in (one_N4, other_M4))
-    return both / (area[:, None] + other[None] - both + 1e-7)
