@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -55,23 +54,10 @@ class Classification(Family):
         return divergence(output, reference)
 
     def samples(self, length: int, seed: int, augment: bool) -> LabelledDataset:
-        return LabelledDataset(self._training, self.size, seed, augment, length)
+        return LabelledDataset(self.training_samples, self.size, seed, augment, length)
 
-    def check_data(self) -> dict[str, int]:
-        """Every picture; corrupt ones are named and left out."""
-        return {"training": len(self._training)} | {
-            name: len(pictures) for name, pictures in self.evaluation_sets.items()
-        }
-
-    @cached_property
-    def _training(self) -> list[Labelled]:
-        return load_labelled(self.config.data, self.classes, validation=False)
-
-    @cached_property
-    def evaluation_sets(self) -> dict[str, list[Labelled]]:
-        """The evaluation pictures, by set."""
-        sets = self.config.evaluation
-        return {name: load_labelled(s, self.classes, True) for name, s in sets.items()}
+    def load(self, section: SamplesConfig, validation: bool) -> list[Labelled]:
+        return load_labelled(section, self.classes, validation)
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Accuracy and macro F1 (0..1), and how many of each class were taken for each."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -89,23 +88,10 @@ class Detection(Family):
         return ((scores - true).square().sum(1) + seen * moved).mean(1)
 
     def samples(self, length: int, seed: int, augment: bool) -> BoxDataset:
-        return BoxDataset(self._training, self.size, seed, augment, length)
+        return BoxDataset(self.training_samples, self.size, seed, augment, length)
 
-    def check_data(self) -> dict[str, int]:
-        """Every picture there is a name for, by its annotation."""
-        return {"training": len(self._training)} | {
-            name: len(pictures) for name, pictures in self.evaluation_sets.items()
-        }
-
-    @cached_property
-    def _training(self) -> list[Boxed]:
-        return load_boxed(self.config.data, self.classes, validation=False)
-
-    @cached_property
-    def evaluation_sets(self) -> dict[str, list[Boxed]]:
-        """The evaluation pictures, by set."""
-        sets = self.config.evaluation
-        return {name: load_boxed(s, self.classes, True) for name, s in sets.items()}
+    def load(self, section: SamplesConfig, validation: bool) -> list[Boxed]:
+        return load_boxed(section, self.classes, validation)
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Average precision (0..1), mean and by class."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from kdp.config import Config
+from kdp.config import Config, SamplesConfig
 from kdp.errors import KdpError
 from kdp.tasks.base import Batch
 
@@ -32,10 +33,19 @@ class Family:
         """(height, width) of what the network reads, where `measure` does not say."""
         raise NotImplementedError
 
-    @property
-    def evaluation_sets(self) -> Mapping[str, Sized]:
-        """The samples to judge by, by set."""
+    def load(self, section: SamplesConfig, validation: bool) -> list[Any]:
+        """The samples that a section of the configuration asks for."""
         raise NotImplementedError
+
+    @cached_property
+    def training_samples(self) -> list[Any]:
+        """What there is to train on, once."""
+        return self.load(self.config.data, False)
+
+    @cached_property
+    def evaluation_sets(self) -> Mapping[str, Any]:
+        """The samples to judge by, by set."""
+        return {name: self.load(one, True) for name, one in self.config.evaluation.items()}
 
     def samples(self, length: int, seed: int, augment: bool) -> Dataset[Batch]:
         """Training samples numbered 0..length-1."""
@@ -57,7 +67,10 @@ class Family:
         return batch["image"]
 
     def check_data(self) -> dict[str, int]:
-        return {name: len(them) for name, them in self.evaluation_sets.items()}
+        """How many samples there are; what is corrupt is named and left out."""
+        return {"training": len(self.training_samples)} | {
+            name: len(them) for name, them in self.evaluation_sets.items()
+        }
 
     def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
         raise KdpError(f"{self.arch['name']} has no table of predictions")
