@@ -17,12 +17,15 @@ table() { # NAME FILE...
 kdp train -c configs/yolo11_smoke_teacher.yml "${common[@]}" "model.args.scale=$teacher" output.name=teacher
 
 for seed in 0 1 2; do
-    # 2. The student alone, with attention transfer, and with it after an alignment.
-    own=(-c configs/yolo11_smoke.yml "${common[@]}" "seed=$seed" "model.args.scale=$student")
+    # 2. The student alone, with attention transfer, with it after an alignment, and distilled as
+    # Ultralytics does it.
+    own=("${common[@]}" "seed=$seed" "model.args.scale=$student")
     taught=("${own[@]}" "distill.teacher.weights=$out/teacher.pth")
-    kdp train "${own[@]}" '~distill' "output.name=alone_$seed"
-    kdp train "${taught[@]}" "output.name=attention_$seed"
-    kdp train "${taught[@]}" "output.name=aligned_$seed" +distill.losses.attention_transfer.align=true
+    kdp train -c configs/yolo11_smoke.yml "${own[@]}" '~distill' "output.name=alone_$seed"
+    kdp train -c configs/yolo11_smoke.yml "${taught[@]}" "output.name=attention_$seed"
+    kdp train -c configs/yolo11_smoke.yml "${taught[@]}" "output.name=aligned_$seed" \
+        +distill.losses.attention_transfer.align=true
+    kdp train -c configs/yolo11_builtin.yml "${taught[@]}" "output.name=builtin_$seed"
 
     # 3. The student alone without 30 % of its channels: at once, fine-tuned, and with attention
     # transfer from what it was.
@@ -36,6 +39,6 @@ for seed in 0 1 2; do
         kdp finetune "${chain[@]}"
         kdp rebuild "${chain[@]}"
     done
-    table "seed_$seed" "$out/teacher.pth" "$out"/{alone,attention,aligned}_$seed.pth \
+    table "seed_$seed" "$out/teacher.pth" "$out"/{alone,attention,aligned,builtin}_$seed.pth \
         "$out"/pruned_plain_${seed}_{before,rebuilt}.pth "$out/pruned_attention_${seed}_rebuilt.pth"
 done

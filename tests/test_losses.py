@@ -172,6 +172,7 @@ def test_equal_networks_lose_nothing(name: str) -> None:
         ("fakd", {"sample": None}),
         ("attention_transfer", {}),
         ("logits", {"temperature": 2}),
+        ("score_weighted", {}),
     ],
 )
 def test_gradients_are_those_of_finite_differences(name: str, options: dict[str, Any]) -> None:
@@ -196,6 +197,7 @@ def test_half_precision_features_are_compared_in_single_precision() -> None:
         ("fakd", (2, 3, 4, 5)),
         ("logits", (2, 5, 4, 4)),
         ("attention_transfer", (2, 3, 5, 4)),
+        ("score_weighted", (2, 3, 5, 4)),
     ],
 )
 def test_maps_that_cannot_be_compared_are_named(name: str, other: tuple[int, ...]) -> None:
@@ -347,6 +349,7 @@ def distiller(student: nn.Module, **changes: Any) -> Distiller:
         steps=10,
         seed=3,
         probe={"lr": torch.rand(1, 3, 12, 12), "hr": torch.rand(1, 3, 24, 24)},
+        certainty=lambda output: output.flatten(1),
     )
 
 

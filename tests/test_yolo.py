@@ -56,6 +56,7 @@ ARCH: dict[str, Any] = {
     "args": {"scale": "n", "classes": list(CLASSES), "image_size": SIZE},
 }
 ATTENTION = {"losses": {"attention_transfer": {"weight": 0.75, "schedule": "piecewise"}}}
+HEAD_READS = ["layers.16", "layers.19", "layers.22"]
 STEPS = {
     "steps": 4,
     "batch_size": 2,
@@ -202,6 +203,37 @@ def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     assert same(before, dict(teacher.state_dict()))
     assert not teacher.training
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_the_rival_distils_as_ultralytics_does(folder: Path) -> None:
+    teacher, student, module = lively(), lively("s"), ultralytics("nn.distill_model")
+    pair = []
+    for model, scale in ((teacher, "n"), (student, "s")):
+        plain = ultralytics("nn.tasks").DetectionModel(f"yolo11{scale}.yaml", nc=3, verbose=False)
+        plain.load_state_dict(to_ultralytics(model.state_dict()))
+        plain.args = ultralytics("cfg").get_cfg()
+        plain.args.imgsz = SIZE
+        pair.append(plain)
+    rival = module.DistillationModel(*pair).train()
+    settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS})
+    arch = {"name": "yolo11", "args": {**ARCH["args"], "scale": "s"}}
+    learnt = distil.lesson(task_for(arch, settings), student, settings, 4)
+    (_, own) = learnt.extra
+    own.load_state_dict(
+        {
+            mine: tensor.squeeze(-1) if tensor.ndim == 4 else tensor
+            for mine, tensor in zip(
+                own.state_dict(), rival.projector.state_dict().values(), strict=True
+            )
+        }
+    )
+    batch = default_collate([learnt.data(2)[i] for i in range(2)])
+    _, parts = learnt.objective(student.train(), batch, 0)
+    there = batch["boxes"][..., 0] >= 0
+    rows = batch["boxes"][there]
+    wanted = {"img": batch["image"], "cls": rows[:, :1], "bboxes": rows[:, 1:]}
+    theirs = rival.loss({**wanted, "batch_idx": there.nonzero()[:, 0].float()})[1]["dis_loss"]
+    torch.testing.assert_close(6.0 * parts["score_weighted"].detach(), theirs[0])
 
 
 def test_attention_of_the_student_itself_comes_nearer(folder: Path) -> None:

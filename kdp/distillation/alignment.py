@@ -89,6 +89,37 @@ class Alignments(nn.Module):
         }
 
 
+class Projections(nn.Module):
+    """Two 1x1 convolutions with a ReLU between them, to the teacher's width, for every tap.
+
+    Args:
+        widths: of the student's features.
+        teacher_widths: of the teacher's, by the student's names.
+    """
+
+    def __init__(self, widths: Widths, teacher_widths: Widths) -> None:
+        super().__init__()
+        self.numbers = {name: str(number) for number, name in enumerate(widths)}
+        self.projected = nn.ModuleDict(
+            {key: _projection(widths[n], teacher_widths[n]) for n, key in self.numbers.items()}
+        )
+
+    def forward(
+        self, pairs: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The pairs with every feature of the student projected and the teacher's as they are."""
+        result = {}
+        for name, (student, teacher) in pairs.items():
+            moved = self.projected[self.numbers[name]](_positions(student))
+            result[name] = moved.view(len(student), -1, *student.shape[2:]), teacher
+        return result
+
+
+def _projection(width: int, teacher_width: int) -> nn.Module:
+    first, second = nn.Conv1d(width, teacher_width, 1), nn.Conv1d(teacher_width, teacher_width, 1)
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
 @torch.no_grad()
 def widths_of(features: Mapping[str, Tensor]) -> dict[str, int]:
     """Channels of features."""

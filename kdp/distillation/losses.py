@@ -2,7 +2,8 @@
 
 A loss is a function of one pair of tensors (student, teacher) that returns a scalar, and a line
 in `LOSSES`. Its keyword-only parameters are the options that a configuration can give; one called
-`random` is handed the generator of the step. Gradients flow to the student.
+`random` is handed the generator of the step, and `weights` those of the positions. Gradients flow
+to the student.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ class Loss:
         of: the outputs of the two networks, or their features at the taps.
         any_width: the number of channels (dimension 1) may differ between the two; where it may
             not, features of another width are aligned (see `kdp.distillation.alignment`).
+        projected: the student's features pass a `Projection` of that module instead.
+        weighted: `compare` takes `weights`, (B, positions): how sure the teacher is there.
     """
 
     compare: Callable[..., Tensor]
     of: Literal["output", "features"]
     any_width: bool = False
+    projected: bool = False
+    weighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,27 @@ class BoundLoss:
     loss: Loss
     options: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, pairs: Pairs, random: torch.Generator) -> Tensor:
+    def __call__(
+        self, pairs: Pairs, random: torch.Generator, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """The sum over the pairs, in single precision at least.
+
+        Args:
+            pairs: what is compared.
+            random: what a loss draws by.
+            weights: of the positions, by place, for a loss that is weighted.
 
         Raises:
             KdpError: the shapes of a pair cannot be compared; names the place.
         """
-        options = dict(self.options)
+        options, terms = dict(self.options), []
         if "random" in inspect.signature(self.loss.compare).parameters:
             options["random"] = random
         for place, (student, teacher) in pairs.items():
             self._check(place, student, teacher)
-        terms = [self.loss.compare(precise(s), precise(t), **options) for s, t in pairs.values()]
+            if self.loss.weighted and weights:
+                options["weights"] = weights[place]
+            terms.append(self.loss.compare(precise(student), precise(teacher), **options))
         return torch.stack(terms).sum()
 
     def _check(self, place: str, student: Tensor, teacher: Tensor) -> None:
@@ -155,12 +169,28 @@ def logits(student: Tensor, teacher: Tensor, *, temperature: PositiveFloat = 4.0
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()
 
 
+def score_weighted(student: Tensor, teacher: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Squared difference of features where the teacher sees something, as Ultralytics distils.
+
+    Source: its `DistillationModel` (8.4), which weights it by 6 and taps what the head reads.
+
+    Args:
+        student, teacher: (B, C, ...).
+        weights: (B, positions), the teacher's greatest probability there; all equal where None.
+    """
+    squared_BP = (student - teacher).square().mean(1).flatten(1)
+    weights_BP = torch.ones_like(squared_BP) if weights is None else weights
+    # Ultralytics adds this to the sum over the channels too.
+    return (squared_BP * weights_BP).sum() / (weights_BP.sum() + 1e-9 / student.shape[1])
+
+
 LOSSES: dict[str, Loss] = {
     "output": Loss(mean_absolute, of="output"),
     "logits": Loss(logits, of="output"),
     "feature": Loss(mean_absolute, of="features"),
     "fakd": Loss(affinity_transfer, of="features", any_width=True),
     "attention_transfer": Loss(attention_transfer, of="features", any_width=True),
+    "score_weighted": Loss(score_weighted, of="features", projected=True, weighted=True),
 }
 
 
@@ -190,7 +220,7 @@ def _options(compare: Callable[..., Tensor]) -> type[BaseModel]:
     fields: dict[str, Any] = {
         name: (hints[name], parameter.default)
         for name, parameter in inspect.signature(compare).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "random"
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("random", "weights")
     }
     return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kdp.config import DistillConfig
 from kdp.devices import device_of
-from kdp.distillation.alignment import Alignments, widths_of
+from kdp.distillation.alignment import Alignments, Projections, Widths, widths_of
 from kdp.distillation.losses import Pairs, make_loss, precise
 from kdp.distillation.schedules import factor
 from kdp.distillation.taps import Taps
@@ -17,6 +17,8 @@ from kdp.distillation.teacher import Source, Targets
 from kdp.errors import KdpError
 
 Batch = dict[str, Tensor]
+Adapter = Callable[[Pairs], Pairs]
+"""Makes a student's features comparable with those of a teacher."""
 
 
 class Distiller:
@@ -36,9 +38,11 @@ class Distiller:
         steps: of the whole run.
         seed: of what the losses draw; a step draws the same whenever it runs.
         probe: a batch to see the widths of the features with.
+        certainty: an output -> how sure it is at every position of the taps, one after another,
+            (B, positions).
 
     Attributes:
-        alignments: learn with the student, one set per teacher.
+        alignments: learn with the student.
 
     Raises:
         KdpError: an unknown loss, option or tap.
@@ -55,6 +59,7 @@ class Distiller:
         steps: int,
         seed: int,
         probe: Batch,
+        certainty: Callable[[Tensor], Tensor],
     ) -> None:
         self.config, self.inputs, self.task_loss = config, inputs, task_loss
         self.steps, self.seed, self.teachers = steps, seed, teachers
@@ -64,8 +69,13 @@ class Distiller:
             raise KdpError("distill.taps: a loss compares features, but no module is named")
         self.names = dict(taps) if needed else {}
         self.taps = Taps(student, list(self.names))
-        self._alignments = self._align(student, probe) if self.names else []
-        self.alignments = nn.ModuleList(self._alignments)
+        self.certainty = certainty
+        widths = self._widths(student, probe) if self.names else []
+        aligned = [Alignments(*pair, every=self._aligns()) for pair in widths]
+        projects = any(bound.loss.projected for bound in self.losses.values())
+        projected = [Projections(*pair) for pair in widths] if projects else []
+        self.alignments = nn.ModuleList([*aligned, *projected])
+        self._adapters = {name: self._adapter(name, aligned, projected) for name in self.losses}
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: int
@@ -80,20 +90,44 @@ class Distiller:
             parts[name] = (
                 bound(outputs, self._random(step))
                 if bound.loss.of == "output"
-                else self._of_features(name, pairs, step)
+                else self._of_features(name, pairs, targets.output, step)
             )
         return self._total(parts, step), parts
 
-    def _of_features(self, name: str, pairs: list[Pairs], step: int) -> Tensor:
-        bound, align = self.losses[name], self.config.losses[name].align
-        total = torch.zeros((), device=next(iter(pairs[0].values()))[0].device)
-        for share, own, aligned in zip(self.teachers.shares, pairs, self._alignments, strict=True):
-            if bound.loss.any_width:
-                compared = aligned.students(own) if align else own
-            else:
-                compared = aligned(own)
-            total = total + share * bound(compared, self._random(step))
+    def _of_features(self, name: str, pairs: list[Pairs], output: Tensor, step: int) -> Tensor:
+        bound, adapters = self.losses[name], self._adapters[name]
+        weights = self._weights(output, pairs[0]) if bound.loss.weighted else None
+        total = torch.zeros((), device=output.device)
+        for share, own, adapt in zip(self.teachers.shares, pairs, adapters, strict=True):
+            total = total + share * bound(adapt(own), self._random(step), weights)
         return total
+
+    def _adapter(
+        self, name: str, aligned: list[Alignments], projected: list[Projections]
+    ) -> Sequence[Adapter]:
+        """What a loss reads the features through, for each teacher."""
+        loss = self.losses[name].loss
+        if loss.projected:
+            return projected
+        if not loss.any_width:
+            return aligned
+        if self.config.losses[name].align:
+            return [one.students for one in aligned]
+        return [lambda pairs: pairs for _ in aligned]
+
+    def _aligns(self) -> bool:
+        return any(loss.align for loss in self.config.losses.values())
+
+    def _weights(self, output: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+        """How sure the teachers are at the positions of each tap."""
+        sizes = [teacher[0, 0].numel() for _, teacher in pairs.values()]
+        sure_BP = precise(self.certainty(output))
+        if sum(sizes) != sure_BP.shape[1]:
+            raise KdpError(
+                f"distill.taps: {', '.join(pairs)} have {sum(sizes)} positions, and the teacher's "
+                f"output has {sure_BP.shape[1]}: name the modules that its head reads"
+            )
+        return dict(zip(pairs, sure_BP.split(sizes, 1), strict=True))
 
     def _pairs(self, features: dict[str, Tensor], targets: Targets) -> list[Pairs]:
         """Features of the student beside those of each teacher, by the student's names."""
@@ -103,7 +137,8 @@ class Distiller:
         ]
 
     @torch.no_grad()
-    def _align(self, student: nn.Module, probe: Batch) -> list[Alignments]:
+    def _widths(self, student: nn.Module, probe: Batch) -> list[tuple[Widths, Widths]]:
+        """Of the student's features and of each teacher's."""
         training, device = student.training, device_of(student)
         probe = {name: tensor.to(device) for name, tensor in probe.items()}
         with self.taps as features:
@@ -111,10 +146,9 @@ class Distiller:
         student.train(training)
         pairs = self._pairs(features, self.teachers(probe))
         return [
-            Alignments(
+            (
                 widths_of({name: pair[0] for name, pair in own.items()}),
                 widths_of({name: pair[1] for name, pair in own.items()}),
-                every=any(loss.align for loss in self.config.losses.values()),
             )
             for own in pairs
         ]
@@ -146,7 +180,7 @@ def compares_widths(config: DistillConfig) -> bool:
         KdpError: an unknown loss or option.
     """
     losses = [make_loss(n, c.options).loss for n, c in config.losses.items()]
-    return any(loss.of == "features" and not loss.any_width for loss in losses)
+    return any(loss.of == "features" and not (loss.any_width or loss.projected) for loss in losses)
 
 
 def _ran(features: Mapping[str, Tensor], name: str) -> Tensor:

@@ -78,6 +78,7 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
         steps=steps,
         seed=config.seed,
         probe=probe,
+        certainty=task.certainty,
     )
 
     def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -39,6 +39,13 @@ class Task(Protocol):
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
         """How far each sample's output is from a reference output: (B,)."""
 
+    def certainty(self, output: Tensor) -> Tensor:
+        """How sure an output is at each position of the maps that it is made of: (B, positions).
+
+        Raises:
+            KdpError: this family's outputs do not say.
+        """
+
     def training_data(self, length: int) -> Dataset[Batch]:
         """Samples numbered 0..length-1, each fully determined by its number and the seed."""
 

@@ -87,6 +87,10 @@ class Detection(Family):
         moved = (sides - true_sides).square().sum((1, 2))
         return ((scores - true).square().sum(1) + seen * moved).mean(1)
 
+    def certainty(self, output: Tensor) -> Tensor:
+        """The greatest probability of any class in every cell."""
+        return output[:, 4 * BINS :].sigmoid().amax(1)
+
     def samples(self, length: int, seed: int, augment: bool) -> BoxDataset:
         return BoxDataset(self.training_samples, self.size, seed, augment, length)
 

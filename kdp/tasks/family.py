@@ -63,6 +63,9 @@ class Family:
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
 
+    def certainty(self, output: Tensor) -> Tensor:
+        raise KdpError(f"{self.arch['name']} has no scores at positions to weight a loss by")
+
     def inputs(self, batch: Batch) -> Tensor:
         return batch["image"]
 

@@ -45,6 +45,9 @@ class SuperResolution:
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
 
+    def certainty(self, output: Tensor) -> Tensor:
+        raise KdpError("super-resolution has no scores at positions to weight a loss by")
+
     def inputs(self, batch: Batch) -> Tensor:
         return batch["lr"]
 
