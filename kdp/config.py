@@ -166,11 +166,16 @@ class LossConfig(Section):
         return self
 
 
+PLANS = (".yaml", ".yml")
+"""Endings of names that stand for a network without weights."""
+
+
 class TeacherConfig(Section):
     """One or several networks to learn from.
 
     Outputs are averaged, features compared with those of each; `shares` weights the teachers
-    (equal where not given).
+    (equal where not given). A plan of Ultralytics, such as `yolo11m.yaml`, stands for a new
+    network: a dry run before there is a teacher.
     """
 
     weights: Path | list[Path]
@@ -180,6 +185,11 @@ class TeacherConfig(Section):
     def paths(self) -> list[Path]:
         """The files, one or several."""
         return [self.weights] if isinstance(self.weights, Path) else self.weights
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that hold weights."""
+        return [path for path in self.paths if path.suffix not in PLANS]
 
     @model_validator(mode="after")
     def _a_share_each(self) -> TeacherConfig:

@@ -29,7 +29,8 @@ from kdp.measure.detection import Boxes, average_precision
 from kdp.models import build
 from kdp.models.loading import load_network, load_runnable
 from kdp.models.ultralytics import load as ultralytics
-from kdp.models.yolo11 import TAPS, decode, from_ultralytics, to_ultralytics
+from kdp.models.yolo11 import TAPS, arch_of_plan, decode, from_ultralytics, to_ultralytics
+from kdp.pruning import dependency
 from kdp.pruning.groups import full_masks
 from kdp.pruning.importance.base import Context
 from kdp.pruning.importance.weights import taylor
@@ -65,6 +66,7 @@ STEPS = {
     "checkpoint_every": 1,
     "log_every": 1,
 }
+SHORT = {**STEPS, "steps": 1, "validate_every": 1}
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -250,6 +252,16 @@ def test_attention_of_the_student_itself_comes_nearer(folder: Path) -> None:
     assert distance(trained.train(), teacher, x) < 0.9 * distance(fresh.train(), teacher, x)
 
 
+def test_a_plan_stands_for_a_teacher_in_a_dry_run(folder: Path) -> None:
+    taught = {**ATTENTION, "teacher": {"weights": "yolo11s.yaml"}}
+    done = run_kdp("train", "-c", str(config_file(folder, distill=taught, train=SHORT)))
+    assert done.returncode == 0, done.stderr
+    assert "yolo11s.yaml has no weights" in done.stderr
+    assert load(folder / "tiny.pth").record["parents"] == []
+    with pytest.raises(KdpError, match=r"yolo11n.yaml to yolo11x.yaml"):
+        arch_of_plan("yolo12s.yaml", {})
+
+
 def distance(student: nn.Module, teacher: nn.Module, x: Tensor) -> float:
     """Between the attention maps of two networks, with no alignment."""
     maps = []
@@ -327,6 +339,20 @@ def test_masked_and_rebuilt_are_equal_and_the_widths_are_all_it_takes(folder: Pa
     assert {n: p.shape for n, p in again.state_dict().items()} == {
         n: p.shape for n, p in small.state_dict().items()
     }
+
+
+@pytest.mark.parametrize(("limit", "value"), [("SECONDS", 1.0), ("MEMORY", 1e8)])
+def test_a_search_for_channels_that_never_ends_is_stopped(
+    limit: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics' own form of the network has no end of dependencies."""
+    monkeypatch.setattr(dependency, limit, value)
+    plain = ultralytics("nn.tasks").DetectionModel("yolo11n.yaml", nc=3, verbose=False)
+    before = [parameter.requires_grad for parameter in plain.parameters()]
+    with pytest.raises(KdpError, match="search for coupled channels was stopped"):
+        dependency.channel_groups(plain, torch.rand(1, 3, 64, 64), "widths")
+    assert plain.training
+    assert [parameter.requires_grad for parameter in plain.parameters()] == before
 
 
 def test_operations_are_counted_without_building_the_network(folder: Path) -> None:

@@ -10,6 +10,7 @@ Shape suffixes: B batch, C channels, H W pixels, A anchors (of all levels), K cl
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -208,6 +209,23 @@ def _follow(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
         setattr(norm, name, nn.Parameter(getattr(norm, name).detach()[:width].clone()))
     for name in ("running_mean", "running_var"):
         setattr(norm, name, getattr(norm, name)[:width].clone())
+
+
+def arch_of_plan(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The architecture of a plan of Ultralytics, such as `yolo11m.yaml`.
+
+    Args:
+        name: of the file, which need not be there.
+        args: what a plan does not say: `classes` and `image_size`.
+
+    Raises:
+        KdpError: it is not of YOLO11, or has no scale.
+    """
+    found = re.fullmatch(f"yolo11([{''.join(SCALES)}])[.]ya?ml", name)
+    if found is None:
+        raise KdpError(f"{name}: kdp knows the plans yolo11n.yaml to yolo11x.yaml")
+    kept = {key: args[key] for key in ("classes", "image_size") if key in args}
+    return {"name": "yolo11", "args": {"scale": found[1], **kept}}
 
 
 def from_ultralytics(params: Mapping[str, Tensor]) -> dict[str, Tensor]:

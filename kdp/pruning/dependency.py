@@ -15,8 +15,11 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
+from kdp.pruning.bounded import bounded
 from kdp.pruning.groups import GatePoint, Group, Slice
 
+SECONDS, MEMORY = 120.0, 8e9
+"""Of the search for what belongs together, bytes: for some networks it never ends."""
 _NORM_BUFFERS = ("running_mean", "running_var")
 
 
@@ -39,7 +42,8 @@ def channel_groups(
         per_layer: that argument has an entry for every convolution instead.
 
     Raises:
-        KdpError: channels of a layer are read in an order that is not theirs.
+        KdpError: channels of a layer are read in an order that is not theirs, or the search for
+            them takes more than `SECONDS` or `MEMORY`.
     """
     names = {module: name for name, module in model.named_modules()}
     layers = [name for module, name in names.items() if isinstance(module, nn.Conv2d)]
@@ -65,11 +69,16 @@ def _coupled(model: nn.Module, example: Tensor, keep: Sequence[nn.Module]) -> li
     """What torch-pruning finds to belong together."""
     training, learning = model.training, [p.requires_grad for p in model.parameters()]
     model.requires_grad_(True)  # it follows gradients
-    graph = tp.DependencyGraph().build_dependency(model.eval(), example)
-    model.train(training)
-    for parameter, learns in zip(model.parameters(), learning, strict=True):
-        parameter.requires_grad_(learns)
-    return list(graph.get_all_groups(ignored_layers=list(keep), root_module_types=[nn.Conv2d]))
+    try:
+        with bounded("the search for coupled channels", SECONDS, MEMORY):
+            graph = tp.DependencyGraph().build_dependency(model.eval(), example)
+            return list(
+                graph.get_all_groups(ignored_layers=list(keep), root_module_types=[nn.Conv2d])
+            )
+    finally:
+        model.train(training)
+        for parameter, learns in zip(model.parameters(), learning, strict=True):
+            parameter.requires_grad_(learns)
 
 
 @dataclass

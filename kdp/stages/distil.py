@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from kdp.config import Config, TeacherConfig
+from kdp.config import Config, ModelConfig, TeacherConfig
 from kdp.distillation.objective import Distiller, compares_features
 from kdp.distillation.teacher import Ensemble, Source, Written, shares_of
 from kdp.distillation.written import WrittenDataset, first_target
 from kdp.errors import KdpError
 from kdp.files import sha256
+from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.models.yolo11 import arch_of_plan
+from kdp.progress import say
 from kdp.tasks.base import Task
 from kdp.training.job import Batch, Objective
 
@@ -66,7 +69,7 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
         source, data = Written(len(teacher.paths), teacher.shares), written
         probe |= {name: value[None] for name, value in target.items()}
     else:
-        source = ensemble(task, teacher, list(taps.values()))
+        source = ensemble(task, teacher, list(taps.values()), config.model)
     torch.manual_seed(config.seed)  # alignments start the same, whatever was loaded before
     distiller = Distiller(
         config.distill,
@@ -84,7 +87,7 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
     def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return distiller(network, task.prepare(batch), step)
 
-    return Lesson(objective, data, distiller.alignments, teacher.paths)
+    return Lesson(objective, data, distiller.alignments, teacher.files)
 
 
 def _first_batch(task: Task) -> Batch:
@@ -107,10 +110,33 @@ def ground_truth(task: Task) -> Objective:
     return objective
 
 
-def ensemble(task: Task, teacher: TeacherConfig, names: list[str]) -> Ensemble:
-    """The teachers, loaded; of several, one with the task's own kind of output each."""
-    models = [load_network(path)[0] for path in teacher.paths]
+def ensemble(
+    task: Task, teacher: TeacherConfig, names: list[str], student: ModelConfig | None = None
+) -> Ensemble:
+    """The teachers, loaded; of several, one with the task's own kind of output each.
+
+    Args:
+        task: of the student.
+        teacher: the files.
+        names: the modules whose features are wanted.
+        student: what a plan does not say of its network.
+
+    Raises:
+        KdpError: a file is no network, or a plan not one of a detector.
+    """
+    models = [
+        load_network(path)[0] if path in teacher.files else _untrained(path, student)
+        for path in teacher.paths
+    ]
     return Ensemble(models, names, task.inputs, teacher.shares)
+
+
+def _untrained(plan: Path, student: ModelConfig | None) -> nn.Module:
+    if student is None or student.name != "yolo11":
+        raise KdpError(f"{plan}: only the section `model` of a yolo11 says what a plan leaves open")
+    arch = arch_of_plan(plan.name, student.args)
+    say(f"{plan} has no weights: there is nothing to learn from this teacher, it is a dry run")
+    return build(arch["name"], **arch["args"])
 
 
 def teacher_of(config: Config) -> TeacherConfig:
@@ -142,7 +168,7 @@ def target_key(task: Task, config: Config, taps: dict[str, str]) -> dict[str, An
     data = {key: value for key, value in plain["data"].items() if key != "workers"}
     first = task.inputs(_first_batch(task))
     return {
-        "teachers": [sha256(path) for path in teacher.paths],
+        "teachers": [sha256(path) for path in teacher.files],
         "shares": shares_of(len(teacher.paths), teacher.shares),
         "taps": sorted(set(taps.values())),
         "data": data,

@@ -79,7 +79,7 @@ def make_variables(config: Config, files: Sequence[Path] = ()) -> str:
     """The paths as assignments a Makefile can include; `files` are what was composed."""
     chain = chain_paths(config)
     named = config.distill.teacher if config.distill else None
-    teachers = named.paths if named else [config.teacher] if config.teacher else []
+    teachers = named.files if named else [config.teacher] if config.teacher else []
     steps = [chain.trained] if config.dynamic else [chain.pruned, chain.finetuned]
     lists = {"configs": files, "teacher": teachers, "compared": [*teachers, *steps, chain.rebuilt]}
     paths = {

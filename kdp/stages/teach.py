@@ -68,7 +68,7 @@ def teach(config: Config) -> Taught:
         key = {**key, "files": size}
         _forget(folder, key)
         _write_files(folder, key, samples, batch_size, targets)
-        record = make_record("teach", config.plain(), teacher.paths, started=time.time())
+        record = make_record("teach", config.plain(), teacher.files, started=time.time())
         write_index(folder, key, record, samples, size)
     return Taught(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
 
