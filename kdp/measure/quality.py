@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 _Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 
@@ -27,6 +26,9 @@ def psnr(a: np.ndarray, b: np.ndarray, border: int = 0, y_channel: bool = True) 
 
 def ssim(a: np.ndarray, b: np.ndarray, border: int = 0, y_channel: bool = True) -> float:
     """Structural similarity (Wang et al. 2004), mean over channels and valid 11x11 windows."""
+    # Half a second to import, and few commands need it.
+    from skimage.metrics import structural_similarity
+
     a, b = (_prepare(image, border, y_channel) for image in (a, b))
     _, full = structural_similarity(
         a,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ from kdp.errors import KdpError
 from kdp.tasks.base import Batch
 
 
-class Family:
+class Family(ABC):
     """A family whose samples hold `image`, and whose network reads inputs of one size.
 
     Args:
@@ -29,13 +30,13 @@ class Family:
         self.arch, self.config = arch, config
 
     @property
+    @abstractmethod
     def own_size(self) -> tuple[int, int]:
         """(height, width) of what the network reads, where `measure` does not say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, section: SamplesConfig, validation: bool) -> list[Any]:
         """The samples that a section of the configuration asks for."""
-        raise NotImplementedError
 
     @cached_property
     def training_samples(self) -> list[Any]:
@@ -47,9 +48,9 @@ class Family:
         """The samples to judge by, by set."""
         return {name: self.load(one, True) for name, one in self.config.evaluation.items()}
 
+    @abstractmethod
     def samples(self, length: int, seed: int, augment: bool) -> Dataset[Batch]:
         """Training samples numbered 0..length-1."""
-        raise NotImplementedError
 
     def training_data(self, length: int) -> Dataset[Batch]:
         return self.samples(length, self.config.seed, self.config.data.augment)
