@@ -1,0 +1,67 @@
+"""How far networks look from where their teacher looks, on the pictures they are judged by.
+
+The loss of attention transfer with nothing between the features and it: ||A_t - A_s|| of each
+picture, mean over the pictures, by tap and summed. Run:
+python benchmarks/attention_distance.py -c configs/yolo11_smoke.yml --set boxes=bccd TEACHER FILE...
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from kdp.compose import load_config
+from kdp.data.detection import letterbox
+from kdp.data.patches import to_tensor
+from kdp.distillation.losses import attention_map
+from kdp.distillation.taps import Taps
+from kdp.models.loading import load_network
+from kdp.tasks.detection import Detection
+
+
+def maps(model: nn.Module, batches: Iterator[Tensor], taps: list[str]) -> dict[str, Tensor]:
+    """Attention maps of all pictures by tap: (pictures, positions)."""
+    found: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+    for batch in batches:
+        with torch.no_grad(), Taps(model, taps) as features:
+            model(batch)
+        for tap in taps:
+            found[tap].append(attention_map(features[tap], 2.0))
+    return {tap: torch.cat(them) for tap, them in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-c", "--config", type=Path, required=True)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    options = parser.parse_args()
+    config = load_config(options.config, options.set)
+    teacher, arch, _ = load_network(options.files[0])
+    task = Detection(arch, config)
+    taps = task.taps(teacher)
+    pictures = [
+        to_tensor(letterbox(one.read(), task.size)[0])
+        for them in task.evaluation_sets.values()
+        for one in them
+    ]
+    batches = torch.stack(pictures).split(8)
+    wanted = maps(teacher, iter(batches), taps)
+    table = Table(title=f"attention distance to {options.files[0].name}, {len(pictures)} pictures")
+    for column in ("network", *taps, "sum"):
+        table.add_column(column)
+    for file in options.files[1:]:
+        seen = maps(load_network(file)[0], iter(batches), taps)
+        each = [float((seen[tap] - wanted[tap]).norm(dim=1).mean()) for tap in taps]
+        table.add_row(file.stem, *(f"{value:.3f}" for value in (*each, sum(each))))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
