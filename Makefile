@@ -48,7 +48,7 @@ scenes: $(READY)
 	$(KDP) compare $(dir $(SCENES))cp_mobile.pth $(SCENES)_{kd,kd_rebuilt,progressive_rebuilt}.pth \
 		--config configs/cp_mobile.yml --device $(DEVICE) --md $(dir $(SCENES))compare.md
 
-# The network is distilled, then pruned and distilled from what it was.
+# The network is distilled, then pruned and distilled from what it was; so young, it is never sure.
 SHAPES := runs/toy_shapes
 EXAMPLE := 'import cv2; from kdp.data.toy_shapes import toy_shapes as shapes; \
 	cv2.imwrite("$(SHAPES)/example.png", shapes(True)[0].read()[:, :, ::-1])'
@@ -59,11 +59,11 @@ yolo: $(READY)
 	$(KDP) compare $(SHAPES)/yolo11_{teacher,student,pruned_rebuilt}.pth \
 		--config configs/yolo11_smoke.yml --device $(DEVICE) --md $(SHAPES)/compare.md
 	$(VENV)/bin/python -c $(EXAMPLE)
-	$(KDP) infer $(SHAPES)/yolo11_pruned_rebuilt.pth --device $(DEVICE) \
+	$(KDP) infer $(SHAPES)/yolo11_pruned_rebuilt.pth --device $(DEVICE) --set detect.confidence=0.08 \
 		--to $(SHAPES)/labelled $(SHAPES)/example.png
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make /make /p' Makefile
 
 setup: $(READY)
 

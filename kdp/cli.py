@@ -139,23 +139,25 @@ def infer(
     ensemble: Annotated[
         bool, typer.Option("--x8", help="Mean over eight flips and turns; eight times the work.")
     ] = False,
-    camera: Annotated[int | None, typer.Option(min=0, help="Faces: number of a camera.")] = None,
-    csi: Annotated[bool, typer.Option("--csi", help="Faces: a Jetson's CSI camera.")] = False,
+    camera: Annotated[int | None, typer.Option(min=0, help="Label what a camera sees.")] = None,
+    csi: Annotated[
+        bool, typer.Option("--csi", help="Label what a Jetson's CSI camera sees.")
+    ] = False,
     whole: Annotated[
         bool, typer.Option("--whole", help="Faces: look for none, classify whole pictures.")
     ] = False,
     save: Annotated[
-        Path | None, typer.Option(help="Faces: write the annotated video (mp4, mkv, avi).")
+        Path | None, typer.Option(help="Write the labelled video (mp4, mkv, avi).")
     ] = None,
     headless: Annotated[
-        bool, typer.Option("--headless", help="Faces: no window, a line of JSON for every frame.")
+        bool, typer.Option("--headless", help="No window; a line of JSON for every frame.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
     values: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
     ] = None,
 ) -> None:
-    """Super-resolve pictures; or label the faces in pictures, a video or a camera's frames."""
+    """Super-resolve pictures; or label faces or objects in pictures, a video or a camera."""
     from kdp.stages.compare import settings
     from kdp.stages.infer import infer as run
     from kdp.stages.watch import Request

@@ -288,6 +288,14 @@ class TileConfig(Section):
         return self
 
 
+class DetectConfig(Section):
+    """Which boxes are shown: from a probability of `confidence` on, and of two of a class that
+    overlap by an IoU of `iou` the surer one."""
+
+    confidence: float = Field(0.25, gt=0, lt=1)
+    iou: float = Field(0.45, gt=0, lt=1)
+
+
 class ExperimentsConfig(Section):
     """Keep every result under `folder`, beside what made it; `notes` go into its table."""
 
@@ -311,6 +319,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     evaluation: dict[str, SamplesConfig] = {"embedded": SamplesConfig()}
     tiles: TileConfig = TileConfig()
+    detect: DetectConfig = DetectConfig()
     measure: MeasureConfig = MeasureConfig()
     mac_constraint: float | None = Field(None, gt=0, lt=1)
     pruning_ratio: float | None = Field(None, gt=0, lt=1)

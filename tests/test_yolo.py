@@ -19,6 +19,7 @@ from torch.utils.data import default_collate
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import Config
+from kdp.data.images import read_rgb
 from kdp.data.toy_shapes import CLASSES, toy_shapes
 from kdp.distillation.losses import attention_map
 from kdp.distillation.taps import Taps
@@ -461,21 +462,19 @@ def test_exports_find_what_the_network_finds(folder: Path) -> None:
         assert task.evaluate(network)["toy"] == pytest.approx(task.evaluate(model)["toy"], abs=1e-6)
 
 
-def test_infer_draws_boxes_and_prints_them(folder: Path) -> None:
-    picture = folder / "voc/JPEGImages/0.jpg"
-    done = run_kdp(
-        "infer",
-        str(folder / "teacher.pth"),
-        str(picture),
-        "--headless",
-        "--to",
-        str(folder / "out"),
-    )
+def test_infer_draws_the_boxes_it_is_sure_of_and_prints_them(folder: Path) -> None:
+    picture, teacher = folder / "voc/JPEGImages/0.jpg", folder / "teacher.pth"
+    task, network = task_for(ARCH, config(folder)), load_network(teacher)[0]
+    (all_of_them,) = task.find(network, iter([read_rgb(picture)]), 0.001, 0.45)
+    least = float(all_of_them.scores.median())
+    asked = ["--headless", "--to", str(folder / "out"), "--set", f"detect.confidence={least}"]
+    done = run_kdp("infer", str(teacher), str(picture), *asked)
     assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()[:1]
-    found = json.loads(line)
+    found = json.loads(done.stdout.splitlines()[0])
     assert set(found) == {"file", "written", "ms", "objects"}
     assert Path(found["written"]).exists()
+    assert 0 < len(found["objects"]) < len(all_of_them.scores)
+    assert all(one["probability"] >= round(least, 4) for one in found["objects"])
 
 
 def test_compare_names_the_protocol_and_the_precision_of_each_class(folder: Path) -> None:

@@ -35,8 +35,6 @@ GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 """Of the parts of the loss, as YOLO11 is published."""
 LEAST, OVERLAP = 0.001, 0.7
 """Probability and IoU at which quality is measured."""
-SHOWN, SHOWN_OVERLAP = 0.25, 0.45
-"""Those at which boxes are shown."""
 
 
 class Detection(Family):
@@ -119,8 +117,8 @@ class Detection(Family):
         self,
         model: nn.Module,
         pictures: Iterator[Picture],
-        least: float = SHOWN,
-        overlap: float = SHOWN_OVERLAP,
+        least: float,
+        overlap: float,
     ) -> Iterator[Boxes]:
         """The objects in (H, W, 3) uint8 pictures of any size, in their pixels, on the CPU."""
         device = device_of(model)
@@ -132,6 +130,11 @@ class Detection(Family):
                 height, width = picture.shape[:2]
                 corners = unletterbox(one.corners.numpy(), scale, offset, height, width)
                 yield Boxes(torch.from_numpy(np.asarray(corners)), one.labels, one.scores)
+
+    def shown(self, model: nn.Module, picture: Picture) -> Boxes:
+        """The objects of a picture that are worth drawing."""
+        shown = self.config.detect
+        return next(self.find(model, iter([picture]), shown.confidence, shown.iou))
 
     def decoded(self, output: Tensor, size: Sequence[int]) -> Tensor:
         """Boxes and probabilities; exported networks give them themselves."""
@@ -174,7 +177,7 @@ class Detection(Family):
         for name, pictures in self.evaluation_sets.items():
             for one in pictures:
                 picture = one.read()
-                seen = [next(iter(self.find(model, iter([picture])))) for model in models]
+                seen = [self.shown(model, picture) for model in models]
                 views = [
                     drawn(picture, self.labelled(boxes), label)
                     for boxes, label in zip(seen, labels, strict=True)
@@ -217,8 +220,7 @@ class ObjectLabeller:
 
     def __call__(self, picture: Picture) -> list[LabelledBox]:
         """The objects in an RGB picture."""
-        found = next(iter(self._task.find(self._model, iter([picture]))))
-        return self._task.labelled(found)
+        return self._task.labelled(self._task.shown(self._model, picture))
 
 
 def _criterion(classes: int, device: torch.device) -> Any:
