@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -377,3 +379,16 @@ def test_every_criterion_scores_every_unit(context: Context) -> None:
         scores = combine(name, {g.name: score(g) for g in context.groups}, {})
         assert {n: len(s) for n, s in scores.items()} == {g.name: g.units for g in context.groups}
         assert all(torch.isfinite(s).all() and (s >= 0).all() for s in scores.values())
+
+
+def test_work_that_takes_too_much_memory_is_stopped() -> None:
+    """In a process of its own: the limit is beyond the most that one has ever had."""
+    program = (
+        "from kdp.pruning.bounded import bounded\n"
+        "with bounded('hoarding', seconds=60, memory=1e8):\n"
+        "    hoard = []\n"
+        "    while True:\n"
+        "        hoard.append(b'x' * 10**6)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.endswith("KdpError: hoarding was stopped at 0.1 GB of memory\n")
