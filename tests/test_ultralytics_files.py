@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from kdp.errors import KdpError
-from kdp.models.inert import Inert, StoredTensor, read_inert, read_ultralytics
-from kdp.models.plain_yolo import write_ultralytics
+from kdp.models.inert import Inert, StoredTensor, read_inert
 from kdp.models.ultralytics import NEEDED, load
+from kdp.models.ultralytics_file import read_ultralytics, write_ultralytics
 from kdp.vision_ops import provide
 
 INSTALLED = importlib.util.find_spec("ultralytics") is not None

@@ -11,10 +11,8 @@ import io
 import math
 import pickle
 import pickletools
-import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +35,6 @@ DTYPES = {
 }
 REFUSED = {"BYTEARRAY8", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
 """Operations of pickle."""
-SCALES = ("n", "s", "m", "l", "x")
-BINS, STRIDE, IMAGE_SIZE = 16, 32, 640
-_WIDER = ["Conv", "C3k2"]
-_UP = ["Upsample", "Concat", "C3k2"]
-_DOWN = ["Conv", "Concat", "C3k2"]
-LAYERS = ("Conv", *_WIDER * 4, "SPPF", "C2PSA", *_UP * 2, *_DOWN * 2, "Detect")
-"""Kinds of the layers of YOLO11."""
 
 
 class Inert:
@@ -236,94 +227,3 @@ def _record(archive: zipfile.ZipFile, name: str) -> bytes:
     if info.compress_type != zipfile.ZIP_STORED:
         raise zipfile.BadZipFile(name)
     return archive.read(info)
-
-
-def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights of a YOLO11 that Ultralytics wrote, its averaged ones where there are both.
-
-    Args:
-        path: a `.pt` file. Needs no Ultralytics, and makes no object of it.
-
-    Returns:
-        Tensors by the names of `DetectionModel.state_dict()`, floats as float32, and the
-        architecture: `{"name": "yolo11", "args": {"scale", "classes", "image_size"}}`.
-
-    Raises:
-        KdpError: unreadable, or another network than a detecting YOLO11.
-    """
-    content = read_inert(path)
-    try:
-        model = _network(path, content)
-        params = dict(_tensors(model))
-        args = {
-            "scale": _scale(path, model.state),
-            "classes": _classes(model.state["names"]),
-            "image_size": _image_size(content),
-        }
-    except KdpError:
-        raise
-    # The file may have anything in any place.
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise KdpError(f"{path} holds no network that Ultralytics wrote") from error
-    if "model.0.bn.weight" not in params:
-        raise KdpError(f"{path} holds a fused network: save it before fuse()")
-    return params, {"name": "yolo11", "args": args}
-
-
-def _network(path: Path, content: Any) -> Inert:
-    """The stub of the network, which is a detecting YOLO11."""
-    models = [content.get(key) for key in ("ema", "model")]
-    model = next((m for m in models if isinstance(m, Inert)), None)
-    if model is None or not model.origin.startswith("ultralytics."):
-        raise KdpError(f"{path} holds no network that Ultralytics wrote")
-    kind = model.origin.rpartition(".")[2]
-    if kind != "DetectionModel":
-        raise KdpError(f"{path} holds a {kind}; kdp reads Ultralytics' DetectionModel alone")
-    layers = list(model.state["_modules"]["model"].state["_modules"].values())
-    head = layers[-1].state
-    if head["_modules"].get("one2one_cv2") is not None:
-        raise KdpError(f"{path} holds {_stem(model.state)} with an end-to-end head, not YOLO11")
-    kinds = tuple(layer.origin.rpartition(".")[2] for layer in layers)
-    if kinds != LAYERS or head["reg_max"] != BINS:
-        raise KdpError(f"{path} holds {_stem(model.state)}, which is not YOLO11")
-    return model
-
-
-def _stem(state: Mapping[str, Any]) -> str:
-    """Name of the network's definition, such as yolo11s."""
-    return Path(str(state["yaml"].get("yaml_file", "a network"))).stem
-
-
-def _tensors(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers as `state_dict()` would give them."""
-    state = module.state
-    passing = state.get("_non_persistent_buffers_set", ())
-    for name, stored in [*state["_parameters"].items(), *state["_buffers"].items()]:
-        if stored is not None and name not in passing:
-            tensor = stored.tensor()
-            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-            yield prefix + name, torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
-    for name, child in state["_modules"].items():
-        if child is not None:
-            yield from _tensors(child, f"{prefix}{name}.")
-
-
-def _scale(path: Path, state: Mapping[str, Any]) -> str:
-    told = state["yaml"].get("scale")
-    if told in SCALES:
-        return str(told)
-    for name in (_stem(state), path.stem):
-        if match := re.search(f"yolo11([{''.join(SCALES)}])", name):
-            return match[1]
-    raise KdpError(f"{path} does not say its scale: put it into the name, as in yolo11s.pt")
-
-
-def _classes(names: Any) -> list[str]:
-    return [str(names[i]) for i in range(len(names))]
-
-
-def _image_size(content: Mapping[str, Any]) -> int:
-    """Side of the square in pixels, to the next multiple of the stride."""
-    told = (content.get("train_args") or {}).get("imgsz", IMAGE_SIZE)
-    side = max(told) if isinstance(told, (list, tuple)) else told
-    return -(-int(side) // STRIDE) * STRIDE

@@ -11,8 +11,8 @@ from torch import nn
 from kdp.artifacts import Artifact, load
 from kdp.errors import KdpError
 from kdp.models import INFER, MODELS, build
-from kdp.models.inert import read_ultralytics
 from kdp.models.onnx_file import load_onnx
+from kdp.models.ultralytics_file import read_ultralytics
 from kdp.models.yolo11 import from_ultralytics
 
 Arch = dict[str, Any]

@@ -26,7 +26,7 @@ from kdp.measure.complexity import parameters
 from kdp.models import decoded
 from kdp.models.loading import Arch, load_network
 from kdp.models.onnx_file import NEEDED, PROPERTY, OnnxNetwork
-from kdp.models.plain_yolo import write_ultralytics
+from kdp.models.ultralytics_file import write_ultralytics
 from kdp.models.yolo11 import to_ultralytics
 from kdp.tasks import task_for
 from kdp.tasks.base import Task

@@ -1,0 +1,187 @@
+"""YOLO11 in files of Ultralytics: read without it and without unpickling, and written for it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdp.errors import KdpError
+from kdp.files import write_atomic
+from kdp.models.inert import Inert, read_inert
+from kdp.models.ultralytics import load
+from kdp.models.yolo11 import BINS, SCALES, STRIDES
+
+IMAGE_SIZE = 640
+"""What Ultralytics trains on where nothing is said."""
+_WIDER = ["Conv", "C3k2"]
+_UP = ["Upsample", "Concat", "C3k2"]
+_DOWN = ["Conv", "Concat", "C3k2"]
+LAYERS = ("Conv", *_WIDER * 4, "SPPF", "C2PSA", *_UP * 2, *_DOWN * 2, "Detect")
+"""Kinds of the layers of YOLO11."""
+LICENSE = "AGPL-3.0 License (https://ultralytics.com/license)"
+DOCS = "https://docs.ultralytics.com"
+STRIPPED = ("best_fitness", "ema", "optimizer", "scaler", "stopper", "train_results", "updates")
+"""What a file of a finished training has no more."""
+
+
+def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights of a YOLO11 that Ultralytics wrote, its averaged ones where there are both.
+
+    Args:
+        path: a `.pt` file. Needs no Ultralytics, and makes no object of it.
+
+    Returns:
+        Tensors by the names of `DetectionModel.state_dict()`, floats as float32, and the
+        architecture: `{"name": "yolo11", "args": {"scale", "classes", "image_size"}}`.
+
+    Raises:
+        KdpError: unreadable, or another network than a detecting YOLO11.
+    """
+    content = read_inert(path)
+    try:
+        model = _network(path, content)
+        params = dict(_tensors(model))
+        args = {
+            "scale": _scale(path, model.state),
+            "classes": _classes(model.state["names"]),
+            "image_size": _image_size(content),
+        }
+    except KdpError:
+        raise
+    # The file may have anything in any place.
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise KdpError(f"{path} holds no network that Ultralytics wrote") from error
+    if "model.0.bn.weight" not in params:
+        raise KdpError(f"{path} holds a fused network: save it before fuse()")
+    return params, {"name": "yolo11", "args": args}
+
+
+def _network(path: Path, content: Any) -> Inert:
+    """The stub of the network, which is a detecting YOLO11."""
+    models = [content.get(key) for key in ("ema", "model")]
+    model = next((m for m in models if isinstance(m, Inert)), None)
+    if model is None or not model.origin.startswith("ultralytics."):
+        raise KdpError(f"{path} holds no network that Ultralytics wrote")
+    kind = model.origin.rpartition(".")[2]
+    if kind != "DetectionModel":
+        raise KdpError(f"{path} holds a {kind}; kdp reads Ultralytics' DetectionModel alone")
+    layers = list(model.state["_modules"]["model"].state["_modules"].values())
+    head = layers[-1].state
+    if head["_modules"].get("one2one_cv2") is not None:
+        raise KdpError(f"{path} holds {_stem(model.state)} with an end-to-end head, not YOLO11")
+    kinds = tuple(layer.origin.rpartition(".")[2] for layer in layers)
+    if kinds != LAYERS or head["reg_max"] != BINS:
+        raise KdpError(f"{path} holds {_stem(model.state)}, which is not YOLO11")
+    return model
+
+
+def _stem(state: Mapping[str, Any]) -> str:
+    """Name of the network's definition, such as yolo11s."""
+    return Path(str(state["yaml"].get("yaml_file", "a network"))).stem
+
+
+def _tensors(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers as `state_dict()` would give them."""
+    state = module.state
+    passing = state.get("_non_persistent_buffers_set", ())
+    for name, stored in [*state["_parameters"].items(), *state["_buffers"].items()]:
+        if stored is not None and name not in passing:
+            tensor = stored.tensor()
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            yield prefix + name, torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
+    for name, child in state["_modules"].items():
+        if child is not None:
+            yield from _tensors(child, f"{prefix}{name}.")
+
+
+def _scale(path: Path, state: Mapping[str, Any]) -> str:
+    told = state["yaml"].get("scale")
+    if told in SCALES:
+        return str(told)
+    for name in (_stem(state), path.stem):
+        if match := re.search(f"yolo11([{''.join(SCALES)}])", name):
+            return match[1]
+    raise KdpError(f"{path} does not say its scale: put it into the name, as in yolo11s.pt")
+
+
+def _classes(names: Any) -> list[str]:
+    return [str(names[i]) for i in range(len(names))]
+
+
+def _image_size(content: Mapping[str, Any]) -> int:
+    """Side of the square in pixels, to the next multiple of the stride."""
+    told = (content.get("train_args") or {}).get("imgsz", IMAGE_SIZE)
+    side = max(told) if isinstance(told, (list, tuple)) else told
+    return -(-int(side) // STRIDES[-1]) * STRIDES[-1]
+
+
+def write_ultralytics(
+    path: Path,
+    params: Mapping[str, Tensor],
+    scale: str,
+    classes: Sequence[str],
+    image_size: int,
+    metrics: Mapping[str, float],
+) -> None:
+    """Write a full, unpruned YOLO11 as Ultralytics does, atomically.
+
+    Ultralytics halves the precision of its own files; here weights stay as they are, so that both
+    programs measure the same.
+
+    Args:
+        path: ends in `.pt`, which Ultralytics insists on.
+        params: by the names of Ultralytics' `DetectionModel`.
+        scale: n, s, m, l or x.
+        classes: their names, in the order of the scores.
+        image_size: side of the square pictures it was trained on, in pixels.
+        metrics: what was measured, by name.
+
+    Raises:
+        KdpError: Ultralytics is missing, the weights are of another network, or the file cannot be
+            written.
+    """
+    if path.suffix != ".pt":
+        raise KdpError(f"{path} must end in .pt: Ultralytics reads nothing else")
+    utils = load("utils")
+    args = {**utils.DEFAULT_CFG_DICT, "model": f"yolo11{scale}.yaml", "imgsz": image_size}
+    args |= {"task": "detect", "mode": "train"}
+    content = {
+        "date": datetime.now().astimezone().isoformat(),
+        "version": load().__version__,
+        "license": LICENSE,
+        "docs": DOCS,
+        "epoch": -1,
+        **dict.fromkeys(STRIPPED),
+        "model": _model(path, params, scale, classes, args),
+        "train_args": args,
+        "train_metrics": {name: float(value) for name, value in metrics.items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def _model(
+    path: Path,
+    params: Mapping[str, Tensor],
+    scale: str,
+    classes: Sequence[str],
+    args: Mapping[str, Any],
+) -> Any:
+    """Ultralytics' network with these weights and the attributes that its files have."""
+    with torch.random.fork_rng(devices=[]):  # its first weights are replaced
+        model = load("nn.tasks").DetectionModel(args["model"], nc=len(classes), verbose=False)
+    try:
+        model.load_state_dict({name: tensor.detach().cpu() for name, tensor in params.items()})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise KdpError(f"cannot write {path}: not a full yolo11{scale}: {reason}") from error
+    model.names, model.task, model.args = dict(enumerate(classes)), "detect", dict(args)
+    return model.eval().requires_grad_(False)
