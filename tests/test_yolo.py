@@ -30,7 +30,8 @@ from kdp.measure.detection import Boxes, average_precision
 from kdp.models import build
 from kdp.models.loading import load_network, load_runnable
 from kdp.models.ultralytics import load as ultralytics
-from kdp.models.yolo11 import TAPS, arch_of_plan, decode, from_ultralytics, to_ultralytics
+from kdp.models.ultralytics_names import arch_of_plan, from_ultralytics, to_ultralytics
+from kdp.models.yolo11 import TAPS, decode
 from kdp.pruning import dependency
 from kdp.pruning.groups import full_masks
 from kdp.pruning.importance.base import Context

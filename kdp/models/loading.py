@@ -13,7 +13,7 @@ from kdp.errors import KdpError
 from kdp.models import INFER, MODELS, build
 from kdp.models.onnx_file import load_onnx
 from kdp.models.ultralytics_file import read_ultralytics
-from kdp.models.yolo11 import from_ultralytics
+from kdp.models.ultralytics_names import from_ultralytics
 
 Arch = dict[str, Any]
 

@@ -21,7 +21,7 @@ from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.models import build
 from kdp.models.loading import load_network
-from kdp.models.yolo11 import arch_of_plan
+from kdp.models.ultralytics_names import arch_of_plan
 from kdp.progress import say
 from kdp.tasks.base import Task
 from kdp.training.job import Batch, Objective

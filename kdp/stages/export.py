@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import logging
@@ -25,9 +24,10 @@ from kdp.files import claim, sha256, write_atomic
 from kdp.measure.complexity import parameters
 from kdp.models import decoded
 from kdp.models.loading import Arch, load_network
-from kdp.models.onnx_file import NEEDED, PROPERTY, OnnxNetwork
+from kdp.models.onnx_file import PROPERTY, OnnxNetwork
 from kdp.models.ultralytics_file import write_ultralytics
-from kdp.models.yolo11 import to_ultralytics
+from kdp.models.ultralytics_names import to_ultralytics
+from kdp.stages.onnx_export import AXES, constant_bytes, in_precision, onnx_proto
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
@@ -42,7 +42,6 @@ NAMES: dict[str, str] = {
     "torchscript": "TorchScript",
     "ultralytics": "Ultralytics' format",
 }
-AXES = {0: "batch", 2: "height", 3: "width"}
 
 
 @dataclass(frozen=True)
@@ -145,20 +144,13 @@ Written = tuple[bytes, Callable[[Tensor], Tensor]]
 def _onnx(
     model: nn.Module, probe: Tensor, open_axes: Sequence[int], precision: str, about: dict[str, Any]
 ) -> Written:
-    proto = _proto(model, probe, open_axes)
-    proto = _in_precision(proto, precision)
+    proto = onnx_proto(model, probe, open_axes)
+    proto = in_precision(proto, precision)
     entry = proto.metadata_props.add()
-    about = {**about, "precision": precision, "weight_bytes": _constants(proto.graph)}
+    about = {**about, "precision": precision, "weight_bytes": constant_bytes(proto.graph)}
     entry.key, entry.value = PROPERTY, json.dumps(about)
     content = proto.SerializeToString(deterministic=True)
     return content, OnnxNetwork(content, "the exported network")
-
-
-def _constants(graph: Any) -> int:
-    """Bytes of all constants of a graph."""
-    from onnx.numpy_helper import to_array
-
-    return sum(to_array(constant).nbytes for constant in graph.initializer)
 
 
 def _torchscript(
@@ -203,85 +195,6 @@ _WRITERS: dict[str, Callable[..., Written]] = {
     "torchscript": _torchscript,
     "ultralytics": _ultralytics,
 }
-
-
-def _proto(model: nn.Module, probe: Tensor, open_axes: Sequence[int]) -> Any:
-    """An ONNX ModelProto with weights inside."""
-    shapes = dict.fromkeys(open_axes, torch.export.Dim.DYNAMIC)
-    try:
-        program = torch.onnx.export(
-            copy.deepcopy(model),
-            (probe,),
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_shapes=(shapes,),
-            dynamo=True,
-            verbose=False,
-        )
-    except ImportError as error:
-        raise KdpError(NEEDED) from error
-    except Exception as error:  # the exporter's exceptions have no base but this
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise KdpError(f"this network cannot be exported to ONNX: {reason}") from error
-    assert program is not None
-    proto = program.model_proto
-    _strip(proto.graph)
-    _name_axes(proto.graph, open_axes)
-    return proto
-
-
-def _strip(graph: Any) -> None:
-    """Leave out where in whose Python files a node came from, and shapes that can be inferred.
-
-    Some of those shapes are wrong, too: they are from before operations were fused.
-    """
-    del graph.value_info[:]
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("doc_string")
-        del part.metadata_props[:]
-
-
-def _name_axes(graph: Any, open_axes: Sequence[int]) -> None:
-    """Call open axes by what they are, where the exporter numbers them."""
-    dims = graph.input[0].type.tensor_type.shape.dim
-    names = {dims[axis].dim_param: AXES[axis] for axis in open_axes}
-    for value in (*graph.input, *graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = names.get(dim.dim_param, dim.dim_param)
-
-
-def _half(proto: Any) -> Any:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    return convert_float_to_float16(proto, keep_io_types=True)
-
-
-def _dynamic_int8(proto: Any) -> Any:
-    """8-bit weights; unsigned ones, for which onnxruntime has the faster convolution."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "int8.onnx"
-        quantize_dynamic(proto, target, weight_type=QuantType.QUInt8)
-        return onnx.load(target)
-
-
-_PRECISIONS: dict[str, Callable[[Any], Any]] = {
-    "fp32": lambda proto: proto,
-    "fp16": _half,
-    "int8": _dynamic_int8,
-}
-
-
-def _in_precision(proto: Any, precision: str) -> Any:
-    try:
-        return _PRECISIONS[precision](proto)
-    except ImportError as error:
-        raise KdpError(NEEDED) from error
-    except Exception as error:  # the converters' exceptions have no base but this
-        raise KdpError(f"this network cannot be converted to {precision}: {error}") from error
 
 
 def _about(file: Path, arch: Arch, model: nn.Module) -> dict[str, Any]:

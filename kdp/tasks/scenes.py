@@ -77,23 +77,22 @@ class AcousticScenes(Family):
 
     def samples(self, length: int, seed: int, augment: bool) -> SegmentDataset:
         roll = self.config.data.audio.roll if augment else 0.0
-        return SegmentDataset(self._training, seed=seed, roll=roll, length=length)
+        return SegmentDataset(self.training_samples, seed=seed, roll=roll, length=length)
 
     def check_data(self) -> dict[str, int]:
         """Segments of every clip; no clip may be in training and evaluation."""
         for clips in self._evaluation.values():
-            check_disjoint(self._training, clips)
+            check_disjoint(self.training_samples, clips)
         counts = {name: len(found) for name, found in self.evaluation_sets.items()}
-        return {"training": len(segments(self._training)), **counts}
+        return {"training": len(segments(self.training_samples)), **counts}
 
-    @cached_property
-    def _training(self) -> list[Clip]:
-        return load_clips(self.config.data, self.classes, validation=False)
+    def load(self, section: SamplesConfig, validation: bool) -> list[Clip]:
+        return load_clips(section, self.classes, validation)
 
     @cached_property
     def _evaluation(self) -> dict[str, list[Clip]]:
         sets = self.config.evaluation
-        return {name: load_clips(one, self.classes, True) for name, one in sets.items()}
+        return {name: self.load(one, validation=True) for name, one in sets.items()}
 
     @cached_property
     def evaluation_sets(self) -> dict[str, list[Segment]]:
