@@ -43,9 +43,9 @@ for seed in 0 1 2; do
 done
 
 # 5. Other precisions.
-for name in cp_0 kd_0_rebuilt rounds_0_rebuilt; do
+for seed in 0 1 2; do
     for precision in fp16 int8; do
-        kdp export "$out/$name.pth" --to onnx --precision "$precision"
+        kdp export "$out/kd_${seed}_rebuilt.pth" --to onnx --precision "$precision"
     done
 done
-table precision --half "$out"/{cp_0,kd_0_rebuilt,rounds_0_rebuilt}{.pth,_fp16.onnx,_int8.onnx}
+table precision "$out"/kd_{0,1,2}_rebuilt{.pth,_fp16.onnx,_int8.onnx}
