@@ -88,7 +88,7 @@ def test_a_clip_in_training_and_test_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = task_of(settings(tmp_path))
-    monkeypatch.setattr(task, "_evaluation", {"toy": task._training})
+    monkeypatch.setattr(task, "_evaluation", {"toy": task.training_samples})
     with pytest.raises(KdpError, match="both training and test"):
         task.check_data()
 

@@ -74,6 +74,7 @@ def objective(ensemble: Ensemble, losses: dict[str, Any]) -> Distiller:
         steps=10,
         seed=0,
         probe=BATCH,
+        certainty=lambda output: output.flatten(1),
     )
 
 
