@@ -166,7 +166,7 @@ class LossConfig(Section):
         return self
 
 
-PLANS = (".yaml", ".yml")
+PLAN_SUFFIXES = (".yaml", ".yml")
 """Endings of names that stand for a network without weights."""
 
 
@@ -189,7 +189,7 @@ class TeacherConfig(Section):
     @property
     def files(self) -> list[Path]:
         """Those that hold weights."""
-        return [path for path in self.paths if path.suffix not in PLANS]
+        return [path for path in self.paths if path.suffix not in PLAN_SUFFIXES]
 
     @model_validator(mode="after")
     def _a_share_each(self) -> TeacherConfig:

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,6 @@ from kdp.stages.train import train
 from kdp.tasks import task_for
 from tests.conftest import ROOT
 from tests.runs import run_kdp, start_kdp, wait_until
-
-# Importing it here, and not by kdp, would change functions of others for every test.
-pytestmark = pytest.mark.skipif(find_spec("ultralytics") is None, reason="needs kdp[yolo]")
 
 SIZE = 64
 ARCH: dict[str, Any] = {
@@ -260,6 +256,9 @@ def test_a_plan_stands_for_a_teacher_in_a_dry_run(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "yolo11s.yaml has no weights" in done.stderr
     assert load(folder / "tiny.pth").record["parents"] == []
+
+
+def test_a_plan_of_another_network_is_refused() -> None:
     with pytest.raises(KdpError, match=r"yolo11n.yaml to yolo11x.yaml"):
         arch_of_plan("yolo12s.yaml", {})
 

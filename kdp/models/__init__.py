@@ -15,6 +15,7 @@ from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
 from kdp.models.mobile import cp_mobile, rep_mobile
 from kdp.models.reparam import fused_params
+from kdp.models.ultralytics_names import arch_of_plan
 from kdp.models.yolo11 import YOLO11
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -25,6 +26,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "rep_mobile": rep_mobile,
     "yolo11": YOLO11,
 }
+PLANS: dict[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {"yolo11": arch_of_plan}
+"""(name of another program's plan, arguments it leaves open) -> an architecture."""
 INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"catanet": infer_args}
 """Arguments of a network read off foreign weights; None where they are of another network."""
 Pretrained = Callable[[Path, Mapping[str, Any]], tuple[nn.Module, dict[str, Any]]]

@@ -19,9 +19,8 @@ from kdp.distillation.teacher import Ensemble, Source, Written, shares_of
 from kdp.distillation.written import WrittenDataset, first_target
 from kdp.errors import KdpError
 from kdp.files import sha256
-from kdp.models import build
+from kdp.models import PLANS, build
 from kdp.models.loading import load_network
-from kdp.models.ultralytics_names import arch_of_plan
 from kdp.progress import say
 from kdp.tasks.base import Task
 from kdp.training.job import Batch, Objective
@@ -122,7 +121,7 @@ def ensemble(
         student: what a plan does not say of its network.
 
     Raises:
-        KdpError: a file is no network, or a plan not one of a detector.
+        KdpError: a file is no network, or a plan none of the student's family.
     """
     models = [
         load_network(path)[0] if path in teacher.files else _untrained(path, student)
@@ -132,9 +131,10 @@ def ensemble(
 
 
 def _untrained(plan: Path, student: ModelConfig | None) -> nn.Module:
-    if student is None or student.name != "yolo11":
-        raise KdpError(f"{plan}: only the section `model` of a yolo11 says what a plan leaves open")
-    arch = arch_of_plan(plan.name, student.args)
+    if student is None or student.name not in PLANS:
+        known = ", ".join(PLANS)
+        raise KdpError(f"{plan}: there are plans for a `model` of {known}; give weights instead")
+    arch = PLANS[student.name](plan.name, student.args)
     say(f"{plan} has no weights: there is nothing to learn from this teacher, it is a dry run")
     return build(arch["name"], **arch["args"])
 
