@@ -264,7 +264,7 @@ def test_the_best_is_one_that_keeps_the_budget(tmp_path: Path) -> None:
     assert artifact.record["metrics"]
 
 
-@pytest.mark.parametrize("criterion", ["taylor"])
+@pytest.mark.parametrize("criterion", ["gate", "taylor"])
 def test_a_resumed_run_prunes_the_same(tmp_path: Path, criterion: str) -> None:
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
