@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import runpy
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -88,11 +92,35 @@ def prune(folder: Path) -> Masks:
     return masks
 
 
-def run_kdp(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `kdp` to its end."""
-    command = [sys.executable, "-m", "kdp", *arguments]
-    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, **options}
-    return subprocess.run(command, check=False, **options)
+def run_kdp(
+    *arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m kdp` to its end, in a fork of a process that has imported libraries."""
+    command = ["kdp", *arguments]
+    with TemporaryDirectory() as folder:
+        told = [Path(folder, name) for name in ("stdout", "stderr")]
+        process = _FORKS.Process(target=_kdp, args=(command, told, cwd, env or dict(os.environ)))
+        process.start()
+        process.join(300)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"{command} takes longer than 300 s")
+        stdout, stderr = (path.read_text() for path in told)
+    return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
+
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["accelerate", "matplotlib.figure", "torch._dynamo"])
+
+
+def _kdp(command: list[str], told: list[Path], cwd: Path, env: dict[str, str]) -> None:
+    for number, path in enumerate(told, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = command
+    runpy.run_module("kdp", run_name="__main__", alter_sys=True)
 
 
 def start_kdp(*arguments: str) -> subprocess.Popen[str]:

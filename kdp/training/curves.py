@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ Row = dict[str, Any]
 
 PAUSE = 60.0
 """Seconds between two pictures: one of many metrics takes some to draw."""
+
+
+ACROSS = 3
+"""Panels side by side in the picture."""
 
 
 class Curves:
@@ -75,16 +80,26 @@ class Curves:
         return rows
 
     def _png(self, columns: list[str]) -> bytes:
+        """A panel per column; margins are given, as finding them takes as long as drawing."""
         from matplotlib.figure import Figure
 
         shown = [c for c in columns if c not in {"step", "seconds"}]
-        figure = Figure(figsize=(8, 2.2 * len(shown)), layout="constrained")
+        lines = math.ceil(len(shown) / ACROSS)
+        height = 1.9 * lines + 0.8
+        figure = Figure(figsize=(4 * ACROSS, height))
+        figure.subplots_adjust(0.06, 0.5 / height, 0.99, 1 - 0.3 / height, hspace=0.35)
         for i, column in enumerate(shown):
-            axes = figure.add_subplot(len(shown), 1, i + 1)
+            axes = figure.add_subplot(lines, ACROSS, i + 1)
             points = [(row["step"], row[column]) for row in self.rows if column in row]
             axes.plot(*zip(*points, strict=True), linewidth=1)
-            axes.set(ylabel=column, xlabel="step" if i == len(shown) - 1 else "")
+            axes.set_title(column, fontsize=9)
+            axes.set_xlim(0, self.rows[-1]["step"])
+            axes.locator_params(nbins=4)
             axes.grid(alpha=0.3)
+            if i + ACROSS < len(shown):
+                axes.tick_params(labelbottom=False)
+            else:
+                axes.set_xlabel("step")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=90)
         return buffer.getvalue()
