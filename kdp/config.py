@@ -75,11 +75,16 @@ class AudioConfig(Section):
 
 
 class DataConfig(SamplesConfig):
-    """Training samples; `patch_size` is the side of an LR crop, in pixels."""
+    """Training samples; `patch_size` is the side of an LR crop, in pixels.
+
+    A detector's sample is made of four pictures with probability `mosaic`, and never in the last
+    `close_mosaic` epochs.
+    """
 
     audio: AudioConfig = AudioConfig()
-
     patch_size: PositiveInt = 54
+    mosaic: float = Field(1.0, ge=0, le=1)
+    close_mosaic: int = Field(0, ge=0)
     augment: bool = True
     workers: int = Field(0, ge=0)
 
@@ -87,7 +92,8 @@ class DataConfig(SamplesConfig):
 class TrainConfig(Section):
     """Optimisation.
 
-    The optimizer `adam` is AdamW where weight_decay > 0; `sgd` has Nesterov's `momentum`.
+    The optimizer `adam` is AdamW where weight_decay > 0; `sgd` has Nesterov's `momentum`. A
+    validation at which the best is `patience` steps old ends the training.
     """
 
     steps: PositiveInt
@@ -105,6 +111,7 @@ class TrainConfig(Section):
     ema_decay: float = Field(0.0, ge=0, lt=1)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     validate_every: PositiveInt = 500
+    patience: PositiveInt | None = None
     checkpoint_every: PositiveInt = 200
     log_every: PositiveInt = 10
     trackers: list[Literal["tensorboard", "wandb"]] = []

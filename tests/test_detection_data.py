@@ -181,6 +181,16 @@ def test_boxes_follow_what_is_done_to_the_picture(share: float) -> None:
     assert count > 40
 
 
+def test_the_last_epochs_have_no_mosaics() -> None:
+    def data(**how: float) -> BoxDataset:
+        return BoxDataset(squares(), 64, 0, True, 18, **how)  # type: ignore[arg-type]
+
+    always, never, closed = data(), data(mosaic=0.0), data(close_mosaic=2)
+    assert all(same(closed[number], always[number]) for number in range(6))
+    assert all(same(closed[number], never[number]) for number in range(6, 18))
+    assert not any(same(always[number], never[number]) for number in range(18))
+
+
 def test_every_square_that_is_seen_has_its_box() -> None:
     data = BoxDataset(squares(), 160, 4, True, 30)
     for number in range(30):

@@ -198,6 +198,30 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
     assert not same(seen[1], seen[3])
 
 
+def once_good(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> Job:
+    """A toy whose fourth step is its best."""
+    job = toy(folder, at_step, settings=settings(steps=20, patience=6), **changes)
+    job.validate = lambda model: {"toy": {"score": -abs(4.0 - model[1].num_batches_tracked.item())}}
+    return job
+
+
+def test_patience_ends_a_training_that_gets_no_better(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = fit(once_good(tmp_path))
+    assert result.best_step == 4
+    assert rows(tmp_path)[-1]["step"] == 10
+    assert "no better score since step 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stopped_at", [6, 9])
+def test_patience_outlives_an_interruption(tmp_path: Path, stopped_at: int) -> None:
+    whole = fit(once_good(tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        fit(once_good(tmp_path / "parts", stop_at(stopped_at, press_ctrl_c)))
+    assert_equal_runs(whole, fit(once_good(tmp_path / "parts"), resume=True))
+
+
 def test_the_average_follows_its_formula(tmp_path: Path) -> None:
     history: list[Tensor] = []
     job = toy(tmp_path, settings=settings(ema_decay=0.3))

@@ -30,6 +30,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         augment: mosaic, scale, shift, flip and colours at random; else a letterbox.
         length: how many samples there are.
         mosaic: how often (0..1) a sample is made of four pictures, where `augment` is on.
+        close_mosaic: epochs at the end in which none is.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         augment: bool,
         length: int,
         mosaic: float = 1.0,
+        close_mosaic: int = 0,
     ) -> None:
         self.pictures, self.size, self.seed = pictures, size, seed
         self.augment, self.length, self.mosaic = augment, length, mosaic
+        self.closed_from = length - close_mosaic * len(pictures)
         self.rows = TILES * max([1, *(len(one.labels) for one in pictures)])
         self._order = EpochOrder(seed, len(pictures))
         self._cache: dict[int, Scene] = {}
@@ -59,13 +62,14 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         """
         index = self._order(number)
         if self.augment:
-            scene = self._changed(index, np.random.default_rng((self.seed, number, 1)))
+            share = self.mosaic if number < self.closed_from else 0.0
+            scene = self._changed(index, share, np.random.default_rng((self.seed, number, 1)))
         else:
             scene = _centred(self._scene(index), self.size)
         return {"image": to_tensor(scene.picture), "boxes": self._padded(scene)}
 
-    def _changed(self, index: int, random: np.random.Generator) -> Scene:
-        if random.random() < self.mosaic:
+    def _changed(self, index: int, share: float, random: np.random.Generator) -> Scene:
+        if random.random() < share:
             others = random.integers(len(self.pictures), size=TILES - 1)
             tiles = [self._scene(one) for one in (index, *map(int, others))]
             scene = mosaic(tiles, self.size, random)

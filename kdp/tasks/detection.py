@@ -90,7 +90,16 @@ class Detection(Family):
         return output[:, 4 * BINS :].sigmoid().amax(1)
 
     def samples(self, length: int, seed: int, augment: bool) -> BoxDataset:
-        return BoxDataset(self.training_samples, self.size, seed, augment, length)
+        data = self.config.data
+        return BoxDataset(
+            self.training_samples,
+            self.size,
+            seed,
+            augment,
+            length,
+            data.mosaic,
+            data.close_mosaic,
+        )
 
     def load(self, section: SamplesConfig, validation: bool) -> list[Boxed]:
         return load_boxed(section, self.classes, validation)

@@ -59,6 +59,9 @@ class _Run:
     def run(self) -> Result:
         with on_request() as interrupt:
             for batch in self._batches():
+                if self._in_vain():
+                    say(f"no better {self.job.headline} since step {self.best['step']}: the end")
+                    break
                 self._update(batch)
                 if self._agree(interrupt.requested) and self.step < self.settings.steps:
                     self._save_checkpoint()
@@ -66,6 +69,7 @@ class _Run:
         if self.validated != self.step:
             self._validate()
         if self.accelerator.is_main_process:
+            self.curves.draw(last=True)
             self.trackers.finish()
         self.accelerator.end_training()
         return Result(
@@ -94,8 +98,15 @@ class _Run:
                 yield batch
                 advance(note=f"loss {self.loss:.4g}")
 
+    def _in_vain(self) -> bool:
+        """Whether the best is too old; only the main process knows it."""
+        patience = self.settings.patience
+        if patience is None or self.step % self.settings.validate_every:
+            return False
+        return self._agree(bool(self.best["params"]) and self.step - self.best["step"] >= patience)
+
     def _agree(self, requested: bool) -> bool:
-        """Whether any of the processes was asked to stop: they must stop at the same step."""
+        """Whether any of the processes wants to stop: they must stop at the same step."""
         if self.accelerator.num_processes == 1:
             return requested
         flag = torch.tensor(float(requested), device=self.accelerator.device)
@@ -158,7 +169,7 @@ class _Run:
             self.metrics = self.job.validate(self.average.module)
             flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
             self._log(flat)
-            self.curves.draw(last=self.step == self.settings.steps)
+            self.curves.draw(last=False)
             say(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in flat.items()))
             self._keep_best(next(iter(self.metrics.values()))[self.job.headline])
         self.accelerator.wait_for_everyone()
