@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,15 @@ def test_four_columns_fit_eighty_characters(folder: Path) -> None:
     (psnr,) = (line for line in table if "PSNR" in line)
     assert psnr.count("(") == 3
     assert "…" not in "".join(table)
+
+
+def test_columns_that_do_not_fit_stand_below_beside_the_first(folder: Path) -> None:
+    result = kdp(folder, "compare", names=("teacher", "rebuilt") * 3)
+    table = result.output[: result.output.index("1: " + str(folder))].splitlines()
+    assert max(map(len, table)) <= 80
+    first, second = (line for line in table if "PSNR" in line)
+    assert (first.count("("), second.count("(")) == (3, 2)
+    assert sorted(re.findall(r"(\d):", "\n".join(table))) == list("1123456")
 
 
 @pytest.mark.parametrize(

@@ -92,16 +92,31 @@ def notes(comparison: Comparison) -> list[str]:
 def show(comparison: Comparison, console: Console | None = None) -> None:
     """Print the table and the notes."""
     console = console or Console()
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("")
-    whole = _LABEL + _CELL * len(comparison.columns) <= console.width
-    for header in _headers(comparison):
-        table.add_column(header.replace("_", "\n"), justify="right", no_wrap=whole, overflow="fold")
-    for row in rows(comparison):
-        table.add_row(escape(row.title.replace("_", " ")), *_cells(row))
-    console.print(table)
+    for shown in _tables(len(comparison.columns), console.width):
+        fits = _LABEL + _CELL * len(shown) <= console.width
+        console.print(_table(comparison, shown, no_wrap=fits))
     for note in notes(comparison):
         console.print(note, highlight=False, soft_wrap=True, markup=False)
+
+
+def _tables(columns: int, width: int) -> list[list[int]]:
+    """Which columns stand together: where not all fit, each table begins with the first."""
+    others = max(1, (width - _LABEL) // _CELL - 1)
+    starts = range(1, max(2, columns), others)
+    return [[0, *range(start, min(columns, start + others))] for start in starts]
+
+
+def _table(comparison: Comparison, shown: Sequence[int], no_wrap: bool) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("")
+    headers = _headers(comparison)
+    for i in shown:
+        header = headers[i].replace("_", "\n")
+        table.add_column(header, justify="right", no_wrap=no_wrap, overflow="fold")
+    for row in rows(comparison):
+        cells = _cells(row)
+        table.add_row(escape(row.title.replace("_", " ")), *(cells[i] for i in shown))
+    return table
 
 
 def to_markdown(comparison: Comparison) -> str:
