@@ -160,7 +160,7 @@ def test_columns_that_do_not_fit_stand_below_beside_the_first(folder: Path) -> N
     assert max(map(len, table)) <= 80
     first, second = (line for line in table if "PSNR" in line)
     assert (first.count("("), second.count("(")) == (3, 2)
-    assert sorted(re.findall(r"(\d):", "\n".join(table))) == list("1123456")
+    assert sorted(re.findall(r"(\d): ", "\n".join(table))) == list("1123456")
 
 
 @pytest.mark.parametrize(
