@@ -69,12 +69,12 @@ def _register_all(path: Path, overrides: Sequence[str]) -> tuple[list[Path], set
     files = _register(path, path.parent, store, groups)
     for group, _, name in (o.partition("=") for o in overrides):
         if group in groups:
-            files += _register(path.parent / group / f"{name}.yml", path.parent, store, set())
+            files += _register(_named(path.parent / group, name), path.parent, store, set())
     return files, groups
 
 
 def _register(path: Path, root: Path, store: Any, groups: set[str]) -> list[Path]:
-    """Give Hydra a file and those its defaults list names, whatever their suffix."""
+    """Give Hydra a file and those its defaults list names."""
     from omegaconf import DictConfig, OmegaConf
 
     if not path.is_file():
@@ -97,8 +97,14 @@ def _register(path: Path, root: Path, store: Any, groups: set[str]) -> list[Path
                 continue
             if choice:
                 groups.add(choice)
-            files += _register(path.parent / (choice or "") / f"{name}.yml", root, store, groups)
+            files += _register(_named(path.parent / (choice or ""), name), root, store, groups)
     return files
+
+
+def _named(folder: Path, name: str) -> Path:
+    """The file that a defaults list means by a name."""
+    other = folder / f"{name}.yaml"
+    return other if other.exists() else folder / f"{name}.yml"
 
 
 def _explain(error: ValidationError) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Of an average: the share of the old value that stays."""
 
 
 class Section(BaseModel):
@@ -100,15 +104,15 @@ class TrainConfig(Section):
     batch_size: PositiveInt = 4
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: PositiveFloat = 2e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    momentum: float = Field(0.937, ge=0, lt=1)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
+    momentum: Decay = 0.937
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "multistep", "trapezoid"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     milestones: list[PositiveInt] = []
     decay_steps: PositiveInt | None = None
     clip_norm: PositiveFloat | None = None
-    ema_decay: float = Field(0.0, ge=0, lt=1)
+    ema_decay: Decay = 0.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     validate_every: PositiveInt = 500
     patience: PositiveInt | None = None
@@ -136,7 +140,7 @@ class PruneConfig(Section):
     scores: Path | None = None
     options: dict[str, Any] = {}
     calibration: CalibrationConfig = CalibrationConfig()
-    min_units: dict[str, int] = {}
+    min_units: dict[str, NonNegativeInt] = {}
     round_to: dict[str, PositiveInt] = {}
     kinds: list[str] | None = None
 
@@ -152,9 +156,9 @@ class PhaseConfig(Section):
 class LossConfig(Section):
     """Weight of one distillation loss, its schedule over the run, and its own options.
 
-    With `align` the student's features pass a learnt 1x1 convolution and a normalisation to the
-    teacher's width even where the loss compares features of any width. `phases` are those of the
-    schedule `piecewise` (the three of attention transfer if not given).
+    A loss that compares features of any width gets the student's through a learnt 1x1 convolution
+    and a normalisation where `align` asks for it; one that needs equal widths, where they differ.
+    `phases` are those of the schedule `piecewise` (attention transfer's three if not given).
     """
 
     weight: float = Field(1.0, ge=0)

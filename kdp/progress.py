@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from rich.console import Console
 from rich.progress import (
@@ -56,6 +57,12 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[.
                 bar.update(task, note=note)
 
         yield advance
+
+
+@cache
+def say_once(message: str) -> None:
+    """`say`, but never the same twice: of several networks each has a task that reads."""
+    say(message)
 
 
 def say(message: str) -> None:

@@ -131,6 +131,15 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool)
     assert target.exists(), "the file does no harm, so that this test shows nothing"
 
 
+@pytest.mark.parametrize("size", range(0, 1200, 50))
+def test_a_broken_file_of_the_old_format_is_named(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"w": torch.zeros(300)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(KdpError, match=r"old\.pth"):
+        load(path)
+
+
 @pytest.mark.parametrize("size", [0, 10, 1000, 5000])
 def test_a_truncated_file_is_named(tmp_path: Path, size: int) -> None:
     whole, path = tmp_path / "whole.pth", tmp_path / "cut.pth"
@@ -210,6 +219,13 @@ def test_the_record_leads_back_to_the_teacher(tmp_path: Path) -> None:
     assert record["parents"] == []
     assert record["seed"] == 5
     assert record["versions"].keys() == {"kdp", "torch", "python"}
+
+
+def test_a_file_of_another_program_may_have_led_here(tmp_path: Path) -> None:
+    """Ultralytics pickles whole networks, which kdp reads without unpickling them."""
+    torch.save({"model": _Harm(tmp_path / "harm was done")}, tmp_path / "theirs.pt")
+    (parent,) = make_record("prune", {}, [tmp_path / "theirs.pt"])["parents"]
+    assert (parent["record"], len(parent["sha256"])) == ({}, 64)
 
 
 def test_a_file_that_led_here_twice_is_recorded_once(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from kdp.data.resize import bicubic_uint8
 from kdp.errors import KdpError
 from kdp.measure.complexity import count_macs_of
 from kdp.models import build
+from kdp.stages.compare import compare, settings
 from tests.conftest import TINY
 
 SMALLER = {**TINY, "tab_heads": [1, 2], "lrsa_neurons": [6, 0]}
@@ -179,6 +180,26 @@ def test_bad_input_is_named(
     result = kdp(folder, "compare", *more, names=names)
     assert isinstance(result.exception, KdpError)
     assert said in str(result.exception)
+
+
+def test_networks_of_other_classes_are_not_judged_by_the_first_one_s(tmp_path: Path) -> None:
+    paths = []
+    for classes in (["bus", "park"], ["park", "bus"]):
+        args = {"stem": 4, "channels": [8], "hidden": [8], "strides": [[2, 2]], "classes": classes}
+        paths.append(tmp_path / f"{classes[0]}.pth")
+        arch, params = {"name": "cp_mobile", "args": args}, build("cp_mobile", **args).state_dict()
+        save(paths[-1], Artifact(params, arch, make_record("train", {})))
+    with pytest.raises(KdpError, match=r"cannot compare .*park\.pth \(classes park, bus\)"):
+        compare(paths, settings(None, [], "cpu"))
+
+
+@pytest.mark.parametrize("what", ["input_size", "latency_size"])
+def test_a_size_that_a_network_cannot_read_is_one_line(tmp_path: Path, what: str) -> None:
+    arch = {"name": "mask_classifier", "args": {"channels": [4, 4, 4], "image_size": 32}}
+    params = build("mask_classifier", **arch["args"]).state_dict()
+    save(tmp_path / "net.pth", Artifact(params, arch, make_record("train", {})))
+    with pytest.raises(KdpError, match="cannot read an input of 4x4"):
+        compare([tmp_path / "net.pth"], settings(None, [f"measure.{what}=[4,4]"], "cpu"))
 
 
 def test_a_fault_ends_with_one_line_and_code_2(folder: Path) -> None:

@@ -191,6 +191,11 @@ def test_the_files_that_are_composed_are_known(write: Writer) -> None:
     assert path.parent / "data" / "large.yml" in composed_files(path, ["data=large"])
 
 
+def test_defaults_may_end_in_yaml(write: Writer) -> None:
+    write("seed: 7\noutput: {name: base}\n", "base.yaml")
+    assert load_config(write("defaults: [base, _self_]\n")).seed == 7
+
+
 def test_a_choice_that_is_not_there_is_named(write: Writer) -> None:
     with pytest.raises(KdpError, match=r"data/huge\.yml does not exist"):
         load_config(_composed(write), ["data=huge"])

@@ -21,6 +21,7 @@ from kdp.config import Config
 from kdp.data.folders import Labelled, class_folders, toy_faces
 from kdp.data.images import Picture, read_rgb
 from kdp.data.labelled import LabelledDataset, resized
+from kdp.distillation.taps import Taps
 from kdp.errors import KdpError
 from kdp.measure.classes import confusion, summary
 from kdp.models import build
@@ -29,6 +30,7 @@ from kdp.models.mask_classifier import CLASSES
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.masks import gated, zero_removed
 from kdp.pruning.rebuild import rebuild as cut
+from kdp.pruning.replay import Replay
 from kdp.stages import finetune as finetuning
 from kdp.stages.finetune import finetune
 from kdp.stages.prune import prune
@@ -141,6 +143,22 @@ def test_groups_cut_exactly_what_a_gate_masks() -> None:
         torch.testing.assert_close(small(x), expected)
         zero_removed(model, groups, masks)
         torch.testing.assert_close(model(x), expected)
+
+
+def test_optin_looks_at_every_feature_that_a_channel_changes() -> None:
+    model, x = lively(channels=[4, 6, 8]), torch.rand(2, 3, 32, 32)
+    groups, names = groups_of(model), [f"blocks.{number}" for number in range(3)]
+    replay = Replay(model, groups, names, x)
+    for group in groups:
+        masks = {g.name: torch.ones(g.units, dtype=torch.bool) for g in groups}
+        masks[group.name][1] = False
+        with gated(model, groups, masks), Taps(model, names) as features, torch.no_grad():
+            model(x)
+        dense = replay.dense.features
+        changed = {n: f for n, f in features.items() if not torch.equal(f, dense[n])}
+        found = replay.without(group, [1]).features
+        assert changed.keys() == found.keys()
+        assert all(torch.allclose(found[n], f, atol=1e-6) for n, f in changed.items())
 
 
 def test_finding_groups_leaves_the_network_as_it_was() -> None:
@@ -290,7 +308,7 @@ def test_networks_of_other_classes_solve_another_task(tmp_path: Path) -> None:
     assert task.protocol != swapped.protocol
     assert "with_mask, without_mask" in task.protocol
     assert len(task.evaluation_sets["toy"]) == 40
-    with pytest.raises(KdpError, match="the network's are without_mask, with_mask; give pictures"):
+    with pytest.raises(KdpError, match="the network's are without_mask, with_mask; give samples"):
         _ = swapped.evaluation_sets
 
 
@@ -302,10 +320,10 @@ def test_six_blocks_have_six_groups() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"classes": "masked"}, "classes must be two names at least, not 'masked'"),
-        ({"classes": ["yes"]}, "classes must be two names at least"),
-        ({"classes": [True, False]}, "classes must be two names at least"),
-        ({"classes": ["a", ""]}, "classes must be two names at least"),
+        ({"classes": "masked"}, "classes must be 2 names or more, not 'masked'"),
+        ({"classes": ["yes"]}, "classes must be 2 names or more"),
+        ({"classes": [True, False]}, "classes must be 2 names or more"),
+        ({"classes": ["a", ""]}, "classes must be 2 names or more"),
         ({"classes": ["a", "b", "a"]}, "classes must differ"),
         ({"image_size": 7}, "image_size must be a whole number >= 8, not 7"),
         ({"image_size": "128"}, "image_size must be a whole number >= 8, not '128'"),

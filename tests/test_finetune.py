@@ -287,6 +287,7 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
     [
         ({"finetune": None}, "needs the section `finetune`"),
         ({"teacher": None}, "needs `teacher`"),
+        ({"evaluation": {}}, "needs an `evaluation` set"),
         ({"distill": {"losses": {"faked": {}}}}, "did you mean 'fakd'"),
         ({"distill": {"losses": {"feature": {}}, "taps": ["mid_conv"]}}, "did you mean 'mid_conv"),
     ],

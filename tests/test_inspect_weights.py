@@ -101,6 +101,12 @@ def test_unknown_networks_can_be_read(tmp_path: Path) -> None:
     )
 
 
+def test_a_network_that_is_nearly_known_can_be_read(tmp_path: Path) -> None:
+    params = {n: t for n, t in build("catanet").state_dict().items() if "upconv" not in n}
+    torch.save(params, tmp_path / "part.pth")
+    assert "not written by kdp" in inspect(tmp_path / "part.pth", "--no-layers")
+
+
 def test_truncated_file_is_named(chain: dict[str, Path]) -> None:
     data = chain["pruned"].read_bytes()
     chain["pruned"].write_bytes(data[: len(data) // 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kdp.pruning.importance.optin import combine_optin, manifold_distance, unit_
 from kdp.pruning.masks import check_masks, gated, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import largest_difference, rebuild
 from kdp.pruning.replay import Replay
-from kdp.pruning.search import search
+from kdp.pruning.search import search, uniform
 from kdp.pruning.steps import Limits, unit_costs
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -282,6 +283,8 @@ def test_unknown_criteria_and_options_are_named(context: Context) -> None:
         prepare("hessian", context, {})
     with pytest.raises(KdpError, match="power"):
         prepare("magnitude", context, {"power": 2})
+    with pytest.raises(KdpError, match=r"prune\.options\.p: Input should be a valid number"):
+        prepare("magnitude", context, {"p": "two"})
 
 
 def toy_group(name: str, units: int, kind: str = "channels") -> Group:
@@ -337,6 +340,21 @@ def test_search_keeps_minimum_and_multiple(limits: Limits, allowed: Any) -> None
     plan = search(groups, scores, costs, additive(costs, 0), 0.9, limits)
     assert plan.macs < plan.dense_macs
     assert all(int(mask.sum()) in allowed for mask in plan.masks.values())
+
+
+@pytest.mark.parametrize(
+    ("units", "ratio", "kept"), [(100, 0.9, 10), (30, 0.9, 3), (10, 0.8, 2), (7, 0.5, 3)]
+)
+def test_a_ratio_keeps_what_it_says(units: int, ratio: float, kept: int) -> None:
+    groups, scores = [toy_group("a", units)], {"a": torch.arange(float(units))}
+    plan = uniform(groups, scores, additive({"a": 10}, 0), ratio, NO_LIMITS)
+    assert int(plan.masks["a"].sum()) == kept
+
+
+def test_no_limit_empties_what_a_network_cannot_lack() -> None:
+    groups, scores = [replace(toy_group("a", 8), least=1)], {"a": torch.arange(8.0)}
+    plan = uniform(groups, scores, additive({"a": 10}, 0), 0.99, Limits({"channels": 0}, {}))
+    assert int(plan.masks["a"].sum()) == 1
 
 
 def test_search_says_what_is_reachable() -> None:

@@ -92,6 +92,8 @@ def test_a_killed_schedule_goes_on_where_it_was(
     monkeypatch.setattr(loop._Run, "_update", until_the_second_step_of_round_two)
     with pytest.raises(Stop):
         prune_in_rounds(config(cut))
+    with pytest.raises(Stop):  # and again, before there was another step
+        prune_in_rounds(config(cut), resume=True)
     steps: list[int] = []
     monkeypatch.setattr(
         loop._Run, "_update", lambda run, batch: (steps.append(run.step), update(run, batch))[1]

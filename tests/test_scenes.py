@@ -70,6 +70,13 @@ def test_quality_is_told_by_class_by_device_and_by_clip(tmp_path: Path) -> None:
     assert {"accuracy", "clip_macro_accuracy"} <= found.keys()
 
 
+def test_generated_sounds_have_their_own_classes(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    task = AcousticScenes({"name": "rep_mobile", "args": {**SMALL, "classes": ["a", "b"]}}, config)
+    with pytest.raises(KdpError, match="the network's are a, b; give samples of the kind 'scenes'"):
+        task.check_data()
+
+
 def test_augmentation_is_random_and_follows_the_generator(tmp_path: Path) -> None:
     task = task_of(settings(tmp_path, data={"audio": {"mix_style": 1.0}}))
     data = task.training_data(4)

@@ -283,6 +283,17 @@ def test_targets_that_do_not_fit_are_refused(
         train(settings)
 
 
+def test_what_is_missing_to_be_taught_is_one_line(tmp_path: Path) -> None:
+    chosen = taught(tmp_path)
+    teach(chosen)
+    (tmp_path / "targets" / "000000.pth").unlink()
+    with pytest.raises(KdpError, match=r"000000\.pth does not exist; run `kdp teach` again"):
+        train(chosen)
+    Path(teachers(tmp_path)[0]).unlink()
+    with pytest.raises(KdpError, match=r"cannot read .*teacher_0\.pth"):
+        teach(chosen)
+
+
 def test_a_training_starts_from_given_weights(tmp_path: Path) -> None:
     path = teachers(tmp_path)[0]
     model = {"name": "catanet", "args": TINY, "weights": path}

@@ -183,6 +183,32 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
         fit(toy(tmp_path, signature={"lr": 0.02}), resume=True)
 
 
+def test_a_run_is_not_resumed_to_an_earlier_end(tmp_path: Path) -> None:
+    fit(toy(tmp_path))
+    with pytest.raises(KdpError, match="is of step 6, and the run ends at 4"):
+        fit(toy(tmp_path, settings=settings(steps=4)), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"device": "cuda:0"}, "CUDA_VISIBLE_DEVICES"),
+        ({"settings": settings(mixed_precision="fp16")}, "fp16 needs a GPU"),
+    ],
+)
+def test_what_a_device_does_not_do_is_said(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(KdpError, match=said):
+        fit(toy(tmp_path, **changes))
+
+
+def test_curves_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(KdpError, match=r"cannot write .*curves\.jsonl"):
+        fit(toy(tmp_path / "file" / "run"))
+
+
 def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
     scores, seen = iter([1.0, 3.0, 2.0, 3.0]), []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ from kdp.pruning.rebuild import rebuild as cut
 from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.replay import Replay
 from kdp.stages import distil
+from kdp.stages import export as export_stage
 from kdp.stages.export import export
 from kdp.stages.finetune import finetune
 from kdp.stages.prune import macs_by_width, prune
@@ -364,6 +366,14 @@ def test_operations_are_counted_without_building_the_network(folder: Path) -> No
     assert "weight_macs" in count.__qualname__
 
 
+def test_scores_belong_to_taps_in_the_order_of_the_head(folder: Path) -> None:
+    settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS[::-1]})
+    learnt = distil.lesson(task_for(ARCH, settings), lively(), settings, 4)
+    batch = default_collate([learnt.data(2)[i] for i in range(2)])
+    with pytest.raises(KdpError, match="the largest map first"):
+        learnt.objective(lively(), batch, 0)
+
+
 def boxes(*corners: tuple[float, ...], label: int = 0) -> Boxes:
     count = len(corners)
     labels, scores = torch.full((count,), label), torch.linspace(0.9, 0.5, count)
@@ -388,6 +398,7 @@ def test_average_precision_is_what_it_says(found: Boxes, map50: float, map50_95:
     # Interpolation takes half a hundredth off a perfect curve.
     assert measured["map50"] == pytest.approx(map50, abs=0.01)
     assert measured["map50_95"] == pytest.approx(map50_95, abs=0.01)
+    assert math.isnan(measured["ap b"]), "there is none to find"
 
 
 def test_a_third_of_the_channels_is_half_of_the_parameters_and_stays_away(folder: Path) -> None:
@@ -457,6 +468,32 @@ def test_exports_find_what_the_network_finds(folder: Path) -> None:
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
     for network in (load_runnable(onnx)[0], load_runnable(plain)[0]):
         assert task.evaluate(network)["toy"] == pytest.approx(task.evaluate(model)["toy"], abs=1e-6)
+
+
+def test_an_export_that_forgot_its_probabilities_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside coordinates of some hundred pixels they are small."""
+    write = export_stage._torchscript
+
+    def forgetful(*asked: Any) -> Any:
+        content, run = write(*asked)
+        return content, lambda x: torch.cat([run(x)[:, :4], run(x)[:, 4:] * 0], 1)
+
+    for precision in ("fp32", "int8"):
+        monkeypatch.setitem(export_stage._WRITERS, "onnx", forgetful)
+        with pytest.raises(KdpError, match="differs from the original by 1"):
+            export(folder / "teacher.pth", config(folder), "onnx", precision)
+
+
+def test_an_export_of_another_size_is_run_at_it(folder: Path) -> None:
+    teacher, settings = folder / "teacher.pth", config(folder)
+    with pytest.raises(KdpError, match="--size 64 96: yolo11 reads squares"):
+        export(teacher, settings, "onnx", size=(64, 96))
+    small = export(teacher, settings, "onnx", size=(64, 64)).path
+    network, arch, _ = load_runnable(small)
+    picture = read_rgb(folder / "voc/JPEGImages/0.jpg")
+    assert list(task_for(arch, settings).find(network, iter([picture]), 0.001, 0.45))
 
 
 def test_infer_draws_the_boxes_it_is_sure_of_and_prints_them(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 
 from kdp.data.images import Picture
 from kdp.errors import KdpError
-from kdp.progress import say
+from kdp.progress import say_once
 
 Boxes = npt.NDArray[np.float32]
 """(N, 4): x0, y0, x1, y1 in pixels; the first pixel reaches from 0 to 1."""
@@ -66,19 +65,13 @@ class Faults:
         """Say what was found, if anything; the same line only once."""
         if self._found:
             kinds = (f"{kind}: {len(at)} ({_few(at)})" for kind, at in self._found.items())
-            _say_once(f"{self._where}: {'; '.join(kinds)}")
+            say_once(f"{self._where}: {'; '.join(kinds)}")
 
 
 def _few(names: Sequence[str]) -> str:
     different = list(dict.fromkeys(names))
     more = len(different) - NAMED
     return ", ".join(different[:NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-@cache
-def _say_once(message: str) -> None:
-    """Every network that is compared has a task that reads the data."""
-    say(message)
 
 
 def checked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ import numpy as np
 
 from kdp.data.images import Picture, list_images, read_rgb
 from kdp.errors import KdpError
-from kdp.progress import say
+from kdp.progress import say_once
 
 TOY_FACES, TOY_VALIDATION = 100, 20
 
@@ -56,14 +56,8 @@ def class_folders(folder: Path, classes: Sequence[str]) -> list[Labelled]:
             raise KdpError(f"{folder} has no picture of the class {name!r} that can be read")
     if corrupt:
         named = ", ".join(one.name for one in corrupt[:5]) + (" ..." if len(corrupt) > 5 else "")
-        _say_once(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
+        say_once(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
     return found
-
-
-@cache
-def _say_once(message: str) -> None:
-    """A line for the reader; every network that is compared has a task that reads the folder."""
-    say(message)
 
 
 def _readable(one: Labelled) -> bool:

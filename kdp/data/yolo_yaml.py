@@ -52,15 +52,6 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[Boxed]:
     return found
 
 
-def yaml_classes(file: Path) -> tuple[str, ...]:
-    """The names of the classes of a data set.
-
-    Raises:
-        KdpError: the file cannot be used or names none.
-    """
-    return _names(_told(file), file)
-
-
 def _told(file: Path) -> dict[str, Any]:
     try:
         told = yaml.safe_load(file.read_text("utf-8", "replace"))

@@ -11,21 +11,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    create_model,
-)
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from kdp.errors import KdpError, hint
+from kdp.options import checked_options
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 """What is compared, by name of the place: (of the student, of the teacher)."""
@@ -202,27 +196,8 @@ def make_loss(name: str, options: Mapping[str, Any]) -> BoundLoss:
     """
     if name not in LOSSES:
         raise KdpError(f"distill.losses: no loss is called {name!r}; {hint(name, LOSSES)}")
-    schema = _options(LOSSES[name].compare)
-    try:
-        return BoundLoss(LOSSES[name], schema.model_validate(dict(options)).model_dump())
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(schema.model_fields) or "none"
-        raise KdpError(
-            f"distill.losses.{name}.options.{option}: {first['msg']} (options: {known})"
-        ) from error
-
-
-def _options(compare: Callable[..., Tensor]) -> type[BaseModel]:
-    """The schema of a loss's options, from its keyword-only parameters."""
-    hints = get_type_hints(compare, include_extras=True)
-    fields: dict[str, Any] = {
-        name: (hints[name], parameter.default)
-        for name, parameter in inspect.signature(compare).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("random", "weights")
-    }
-    return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+    compare, key = LOSSES[name].compare, f"distill.losses.{name}.options"
+    return BoundLoss(LOSSES[name], checked_options(compare, options, key, given={"weights"}))
 
 
 def precise(feature: Tensor) -> Tensor:

@@ -119,13 +119,18 @@ class Distiller:
         return any(loss.align for loss in self.config.losses.values())
 
     def _weights(self, output: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """How sure the teachers are at the positions of each tap."""
+        """How sure the teachers are at the positions of each tap, of which the largest is first."""
         sizes = [teacher[0, 0].numel() for _, teacher in pairs.values()]
         sure_BP = precise(self.certainty(output))
         if sum(sizes) != sure_BP.shape[1]:
             raise KdpError(
                 f"distill.taps: {', '.join(pairs)} have {sum(sizes)} positions, and the teacher's "
                 f"output has {sure_BP.shape[1]}: name the modules that its head reads"
+            )
+        if sizes != sorted(sizes, reverse=True):
+            raise KdpError(
+                f"distill.taps: {', '.join(pairs)} must be named as the teacher's head reads them, "
+                "the largest map first"
             )
         return dict(zip(pairs, sure_BP.split(sizes, 1), strict=True))
 

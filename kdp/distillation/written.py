@@ -113,6 +113,8 @@ def read_index(folder: Path, key: Key) -> dict[str, Any]:
 
 
 def _targets(path: Path) -> Sample:
+    if not path.exists():
+        raise KdpError(f"{path} does not exist; run `kdp teach` again")
     return _targets_at(path, path.stat().st_mtime_ns)
 
 

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.attention import true_widths
 
@@ -94,6 +95,20 @@ def skeleton(arch: dict[str, Any]) -> nn.Module:
     """
     with torch.device("meta"):
         return build(arch["name"], **arch["args"]).to("meta")
+
+
+def computed(model: nn.Module, example: Tensor) -> Tensor:
+    """What a network gives for an input.
+
+    Raises:
+        KdpError: it cannot read an input of this size.
+    """
+    try:
+        with evaluating(model):
+            return model(example)
+    except (RuntimeError, ArithmeticError) as error:
+        shape = "x".join(str(side) for side in example.shape[2:])
+        raise KdpError(f"this network cannot read an input of {shape}: {error}") from error
 
 
 def parameters(model: nn.Module) -> tuple[int, int]:

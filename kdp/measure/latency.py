@@ -37,11 +37,6 @@ class Latency:
         return self.q3 - self.q1
 
 
-def latency(model: nn.Module, example: Tensor, warmup: int, runs: int) -> Latency:
-    """Time one network on its own; see `latencies`."""
-    return latencies([model], example, warmup, runs)[0]
-
-
 def latencies(
     models: Sequence[nn.Module], example: Tensor, warmup: int, runs: int
 ) -> list[Latency]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kdp.errors import KdpError
 from kdp.models.mobile import SCENES
+from kdp.models.names import check_classes
 from kdp.vision_ops import provide
 
 NEEDED = "audio transformers need more packages: pip install 'kdp[audio]'"
@@ -42,6 +43,7 @@ class AudioTransformer(nn.Module):
 
     def __init__(self, classes: Sequence[str] = SCENES, frames: int = FRAMES, **sizes: int) -> None:
         super().__init__()
+        check_classes(classes, least=2)
         provide()
         try:
             from transformers import ASTConfig, ASTModel

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load
 from kdp.errors import KdpError
@@ -29,7 +30,7 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     Raises:
         KdpError: unreadable, of no known architecture, or not the expected one.
     """
-    artifact = _read(path)
+    artifact = read_weights(path)
     if not artifact.params:
         raise KdpError(f"{path} holds no network (it is the output of {_stage(artifact)})")
     arch = artifact.arch or _infer(path, artifact, expected)
@@ -45,7 +46,12 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     return model.eval(), arch, artifact
 
 
-def _read(path: Path) -> Artifact:
+def read_weights(path: Path) -> Artifact:
+    """Weights of kdp or of another program, Ultralytics included.
+
+    Raises:
+        KdpError: unreadable, or holding code.
+    """
     try:
         return load(path)
     except KdpError:
@@ -75,15 +81,22 @@ def _stage(artifact: Artifact) -> str:
 
 def _infer(path: Path, artifact: Artifact, expected: Arch | None) -> Arch:
     names = [expected["name"]] if expected else list(INFER)
-    asked = expected["args"] if expected else {}
+    found = inferred(artifact.params, names)
+    if found is None:
+        raise KdpError(f"{path}: the weights are of no architecture kdp knows ({', '.join(names)})")
+    return {**found, "args": {**(expected["args"] if expected else {}), **found["args"]}}
+
+
+def inferred(params: Mapping[str, Tensor], names: Sequence[str] = tuple(INFER)) -> Arch | None:
+    """The architecture, one of these, that weights of another program are of, if it can be told."""
     for name in names:
         try:
-            args = INFER[name](artifact.params) if name in INFER else None
+            args = INFER[name](params) if name in INFER else None
         except (KeyError, ValueError):  # a part that tells a width is not there
             continue
         if args is not None:
-            return {"name": name, "args": {**asked, **args}}
-    raise KdpError(f"{path}: the weights are of no architecture kdp knows ({', '.join(names)})")
+            return {"name": name, "args": args}
+    return None
 
 
 def _compare(path: Path, arch: Arch, expected: Arch | None) -> None:

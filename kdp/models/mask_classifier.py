@@ -12,6 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from kdp.models.names import check_classes
+
 CLASSES = ("with_mask", "without_mask")
 IMAGE_SIZE = 128
 """Pixels; side of the pictures that the published classifiers read."""
@@ -58,11 +60,7 @@ class MaskClassifier(nn.Module):
 
 def _check(classes: Sequence[str], image_size: int, smallest: int) -> None:
     """Refuse what a configuration file may hold instead of names and pixels."""
-    names = list(classes) if isinstance(classes, (list, tuple)) else []
-    if len(names) < 2 or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"classes must be two names at least, not {classes!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"classes must differ, and these do not: {', '.join(names)}")
+    check_classes(classes, least=2)
     # True is an int to Python.
     if type(image_size) is not int or image_size < smallest:
         raise ValueError(f"image_size must be a whole number >= {smallest}, not {image_size!r}")

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdp.models.names import check_classes
 from kdp.models.reparam import Kind, Pair, convolution
 
 SCENES = (
@@ -62,6 +63,7 @@ class Mobile(nn.Module):
         strides: Sequence[Sequence[int]],
     ) -> None:
         super().__init__()
+        check_classes(classes, least=2)
         if not len(channels) == len(hidden) == len(strides) or min(*channels, *hidden, stem) < 1:
             raise ValueError("channels >= 1, hidden >= 1 and strides have one entry per block")
         self.classes = tuple(classes)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
+from kdp.models.names import check_classes
 from kdp.models.ultralytics import load
 
 SCALES = ("n", "s", "m", "l", "x")
@@ -245,10 +246,6 @@ def _check(scale: str, classes: Sequence[str], image_size: int) -> None:
     """Refuse what a configuration file may hold instead of a scale, names and pixels."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, not {scale!r}")
-    names = list(classes) if isinstance(classes, (list, tuple)) else []
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"classes must be one name at least, not {classes!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"classes must differ, and these do not: {', '.join(names)}")
+    check_classes(classes, least=1)
     if type(image_size) is not int or image_size < STRIDES[-1] or image_size % STRIDES[-1]:
         raise ValueError(f"image_size must be a multiple of {STRIDES[-1]}, not {image_size!r}")

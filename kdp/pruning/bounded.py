@@ -35,12 +35,12 @@ def bounded(what: str, seconds: float, memory: float) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    started, before, reasons = time.monotonic(), _peak(), list[str]()
+    started, before, reasons = time.monotonic(), peak_memory(), list[str]()
 
     def look(number: int, frame: FrameType | None) -> None:
         if time.monotonic() - started > seconds:
             reasons.append(f"{what} was stopped after {seconds:g} seconds")
-        elif _peak() - before > memory:
+        elif peak_memory() - before > memory:
             reasons.append(f"{what} was stopped at {memory / 1e9:g} GB of memory")
         if reasons:
             raise KdpError(reasons[0])
@@ -58,7 +58,7 @@ def bounded(what: str, seconds: float, memory: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, old)
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """Bytes of memory the process has had at most."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

@@ -60,7 +60,7 @@ def channel_groups(
         gates, slices = tuple(one.gates), tuple(one.slices)
         positions = tuple(places)
         groups.append(
-            Group(name, "channels", one.units, gates, slices, argument, positions, length)
+            Group(name, "channels", one.units, gates, slices, argument, positions, length, least=1)
         )
     return groups
 

@@ -56,6 +56,7 @@ class Group:
         slices: the parameters to zero, or to cut.
         argument: the argument of the network that holds the number of units.
         positions: in that argument where it is a list, with `length` entries.
+        least: units without which there is no network.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Group:
     argument: str
     positions: tuple[int, ...] = ()
     length: int = 0
+    least: int = 0
 
     @property
     def weights(self) -> tuple[Slice, ...]:

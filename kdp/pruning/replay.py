@@ -85,12 +85,12 @@ class Replay:
         root = self._calls[0]
         taps_seen = [c for c in self._calls if c.name in set(self.taps)]
         self.dense = Trace(root.output, {c.name: c.output for c in taps_seen})
-        self._tap_starts = {c.name: c.start for c in taps_seen}
+        self._tap_ends = {c.name: c.end for c in taps_seen}
 
     def taps_after(self, group: Group) -> list[str]:
         """The taps that a mask in this group can change, in order of execution."""
         first = self._first_gate(group)
-        return [name for name, start in self._tap_starts.items() if start > first.start]
+        return [name for name, end in self._tap_ends.items() if end > first.start]
 
     def _first_gate(self, group: Group) -> _Call:
         calls = [self._gate_calls[gate.module] for gate in group.gates]
@@ -101,7 +101,7 @@ class Replay:
         """The network without one unit of a group, for several units at once.
 
         Returns:
-            Output and features of the taps after the gate, each (U*B, ...).
+            Output and features of the taps that end after the gate begins, each (U*B, ...).
         """
         first, count = self._first_gate(group), len(units)
         with ExitStack() as stack:

@@ -11,6 +11,7 @@ counts what a unit costs anew in each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -142,7 +143,11 @@ def uniform(
     Raises:
         KdpError: nothing would be removed.
     """
-    kept = {g.name: limits.at_most(g, int(g.units * (1 - pruning_ratio))) for g in groups}
+    kept = {
+        # 100 * (1 - 0.9) is a little less than 10
+        g.name: limits.at_most(g, math.floor(g.units * (1 - pruning_ratio) + 1e-9))
+        for g in groups
+    }
     if all(kept[g.name] == g.units for g in groups):
         raise KdpError(f"pruning_ratio={pruning_ratio} removes nothing")
     full = {group.name: group.units for group in groups}

@@ -23,7 +23,7 @@ class Limits:
     """What the search may not do, per kind of group.
 
     Attributes:
-        min_units: a group keeps at least so many (1 where a kind is not named).
+        min_units: a group keeps at least so many (1 where a kind is not named), or its `least`.
         round_to: a group keeps a multiple of this, or everything (1 where not named).
     """
 
@@ -32,7 +32,7 @@ class Limits:
 
     def allowed(self, group: Group) -> list[int]:
         """The numbers of units a group may keep, from all of them down."""
-        least = min(self.min_units.get(group.kind, 1), group.units)
+        least = min(max(self.min_units.get(group.kind, 1), group.least), group.units)
         multiple = self.round_to.get(group.kind, 1)
         below = [n for n in range(group.units - 1, least - 1, -1) if n % multiple == 0]
         return [group.units, *below]

@@ -21,6 +21,7 @@ from kdp.errors import KdpError
 from kdp.files import write_atomic
 from kdp.measure.complexity import (
     COUNTER,
+    computed,
     count_macs,
     count_module_macs,
     parameters,
@@ -146,6 +147,7 @@ def compare(
         entries = _also_in_half(entries, example.to(device))
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     _check_fixed_sizes(entries, timed)
+    _check_sizes(entries, [example, timed])
     quality = _qualities(entries, config, samples)
     times = latencies(
         [entry.model for entry in entries], timed, measure.warmup_runs, measure.latency_runs
@@ -214,6 +216,12 @@ def _common_task(entries: Sequence[_Loaded], config: Config) -> Task:
                 f"cannot compare {entry.path} ({task.protocol}) with {entries[0].path} "
                 f"({tasks[0].protocol}): they solve different tasks"
             )
+        theirs, first = (getattr(one, "classes", ()) for one in (task, tasks[0]))
+        if theirs != first:
+            raise KdpError(
+                f"cannot compare {entry.path} (classes {', '.join(theirs)}) with "
+                f"{entries[0].path} (classes {', '.join(first)})"
+            )
     return tasks[0]
 
 
@@ -226,6 +234,13 @@ def _check_fixed_sizes(entries: Sequence[_Loaded], timed: Tensor) -> None:
                 f"{entry.path} takes {height}x{width} alone: compare with "
                 f"--set measure.latency_size=[{height},{width}]"
             )
+
+
+def _check_sizes(entries: Sequence[_Loaded], inputs: Sequence[Tensor]) -> None:
+    """Whether every network can read inputs of these sizes."""
+    for entry in entries:
+        for one in inputs:
+            computed(skeleton(entry.arch), one.to("meta"))
 
 
 def _qualities(

@@ -21,7 +21,7 @@ from kdp import __version__
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import claim, sha256, write_atomic
-from kdp.measure.complexity import parameters
+from kdp.measure.complexity import computed, parameters
 from kdp.models import decoded
 from kdp.models.loading import Arch, load_network
 from kdp.models.onnx_file import PROPERTY, OnnxNetwork
@@ -32,7 +32,8 @@ from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
-"""Largest difference of the outputs, relative to the largest one, that a precision may explain."""
+"""Largest difference of the outputs, relative to the largest one, that a precision may explain;
+of boxes and of probabilities each."""
 
 Format = Literal["onnx", "torchscript", "ultralytics"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -89,21 +90,34 @@ def export(
     model, arch, _ = load_network(file)
     if to != "ultralytics":
         model, arch = decoded(model, arch)
+    if size is not None:
+        arch = _of_size(arch, size, task_for(arch, config).open_axes)
     task = task_for(arch, config)
     target = _checked(target or _beside(file, to, precision), file, to)
     probes = _probes(task, size or task.latency_size)
-    expected = [_computed(model, probe) for probe in probes]
+    expected = [computed(model, probe) for probe in probes]
     with claim(target), _quiet():
         about = _about(file, arch, model)
         content, run = _WRITERS[to](model, probes[0], task.open_axes, precision, about)
         pairs = zip(probes, expected, strict=True)
-        differences = [_difference(run(probe), wanted) for probe, wanted in pairs]
+        parts = task.output_parts
+        differences = [_difference(run(probe), wanted, parts) for probe, wanted in pairs]
         wrong = [found for found in differences if not found <= TOLERANCES[precision]]
         if wrong:  # not a number counts too
             raise KdpError(f"the exported network differs from the original by {wrong[0]:.2g}")
         write_atomic(target, content)
     names = tuple(AXES[axis] for axis in task.open_axes)
     return Exported(target, max(differences), tuple(probes[0].shape), names)
+
+
+def _of_size(arch: Arch, size: Sequence[int], open_axes: Sequence[int]) -> Arch:
+    """The architecture as programs are to find it that run it at this one size."""
+    if "image_size" not in arch["args"] or 2 in open_axes:
+        return arch
+    height, width = size
+    if height != width:
+        raise KdpError(f"--size {height} {width}: {arch['name']} reads squares")
+    return {**arch, "args": {**arch["args"], "image_size": height}}
 
 
 def _checked(target: Path, file: Path, to: Format) -> Path:
@@ -127,15 +141,6 @@ def _probes(task: Task, size: Sequence[int]) -> list[Tensor]:
     height, width = (side + 8 * (axis in task.open_axes) for axis, side in enumerate(size, 2))
     # The exporter takes a batch of one for a constant.
     return [torch.cat([first, first.flip(-1)]), task.example((height, width))]
-
-
-def _computed(model: nn.Module, probe: Tensor) -> Tensor:
-    try:
-        with torch.no_grad():
-            return model(probe)
-    except (RuntimeError, ArithmeticError) as error:
-        shape = "x".join(str(side) for side in probe.shape[2:])
-        raise KdpError(f"this network cannot read an input of {shape}: {error}") from error
 
 
 Written = tuple[bytes, Callable[[Tensor], Tensor]]
@@ -213,8 +218,11 @@ def _beside(file: Path, to: str, precision: str) -> Path:
     return file.with_name(f"{file.stem}{kind}{SUFFIXES[to]}")
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max())
+def _difference(found: Tensor, expected: Tensor, parts: Sequence[int]) -> float:
+    """The largest, relative to the largest value; of the worst part."""
+    both = (x.split(parts, 1) if parts else [x] for x in (found, expected))
+    shares = [(a - b).abs().max() / b.abs().max() for a, b in zip(*both, strict=True)]
+    return float(torch.stack(shares).max())
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
             check_removed(model, groups, masks, "the fine-tuned network")
             record = stage_record("finetune", config, result, result.best_metrics, started, parents)
             save(paths.finetuned, Artifact(result.best, arch, record))
-            network = model.to(result.device)
+            network = load_network(paths.finetuned)[0].to(result.device)
             keep(config, "finetune", paths.finetuned, task, network, result.best_metrics)
     return {"finetuned": paths.finetuned}
 

@@ -29,7 +29,7 @@ def infer(file: Path, asked: Request, config: Config, tell: Callable[[str], None
 
     Raises:
         KdpError: see `super_resolve` and `watch`; or this network has no use for an option.
-        Interrupted: stopped on request; what was written is complete.
+        Interrupted: a video or camera was stopped on request; what was written is complete.
     """
     model, arch, _ = load_runnable(file)
     task = task_for(arch, config)

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from kdp.artifacts import Artifact, load
+from kdp.artifacts import Artifact
 from kdp.files import sha256
 from kdp.measure.complexity import skeleton
 from kdp.measure.sparsity import Sparsity, sparsity_of, total
-from kdp.models import INFER, MODELS
+from kdp.models import MODELS
+from kdp.models.loading import inferred, read_weights
 from kdp.stages.tables import json_text
 
 
@@ -75,7 +76,7 @@ def inspect(path: Path) -> Inspection:
     Raises:
         KdpError: missing, truncated, not a checkpoint, or holding code.
     """
-    artifact = load(path)
+    artifact = read_weights(path)
     arch = _architecture(artifact)
     names = _parameter_names(artifact, arch)
     own = {name: tensor for name, tensor in artifact.params.items() if name in names}
@@ -122,8 +123,7 @@ def show(
 def _architecture(artifact: Artifact) -> dict[str, Any] | None:
     if artifact.arch:
         return artifact.arch
-    found = ((name, infer(artifact.params)) for name, infer in INFER.items())
-    return next(({"name": name, "args": args} for name, args in found if args is not None), None)
+    return inferred(artifact.params)
 
 
 def _parameter_names(artifact: Artifact, arch: dict[str, Any] | None) -> set[str]:

@@ -72,7 +72,8 @@ def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
         for number, one in enumerate(config.rounds, 1):
             own = _round_config(config, number, one, previous)
             known = before[number - 1] if len(before) >= number else {}
-            state = _round(own, known, number, partial(_note, record, list(done)))
+            note = partial(_note, record, list(done), before[number:])
+            state = _round(own, known, number, note)
             done.append(state)
             if state["rebuilt"] != known.get("rebuilt"):
                 _keep(own, config.experiments, number, state["row"]["metrics"])
@@ -115,6 +116,7 @@ def _round(own: Config, state: State, number: int, note: Callable[[State], None]
         state = {"key": key}
     begun = _there(state, "pruned", paths.pruned, paths.masks)
     if not begun:
+        paths.checkpoint.unlink(missing_ok=True)
         prune(own, resume=True)
         state = {"key": key, "pruned": _hashes(paths.pruned, paths.masks)}
         note(state)
@@ -188,9 +190,9 @@ def _finish(config: Config, last: Path, target: Path) -> None:
         rebuild(config.model_copy(update={"rounds": None}), source=last, target=target)
 
 
-def _note(path: Path, done: list[State], state: State) -> None:
-    """Keep how far the rounds are."""
-    write_atomic(path, (json.dumps([*done, state], indent=2) + "\n").encode())
+def _note(path: Path, done: list[State], later: list[State], state: State) -> None:
+    """Keep how far the rounds are, and how far an earlier run came."""
+    write_atomic(path, (json.dumps([*done, state, *later], indent=2) + "\n").encode())
 
 
 def _there(state: State, what: str, *paths: Path) -> bool:

@@ -22,7 +22,7 @@ from kdp.pruning.steps import Count, unit_costs
 from kdp.tasks.base import Task
 from kdp.training.interrupt import on_request
 
-MEASUREMENT = 1
+MEASUREMENT = 2
 """Raised when a criterion measures something else than before; older files are then not reused."""
 
 

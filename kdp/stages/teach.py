@@ -51,11 +51,13 @@ def teach(config: Config) -> Taught:
         KdpError: a section or a file is missing, or the disk is full or too small.
         Interrupted: on SIGINT or SIGTERM; a second run goes on.
     """
+    started = time.time()
     task, student = _setting(config)
     teacher, taps = teacher_of(config), taps_of(task, student, config)
     folder, key = targets_folder(config), target_key(task, config, taps)
     samples, batch_size = _samples(config)
-    source, device = ensemble(task, teacher, list(taps.values())), pick_device(config.device)
+    source = ensemble(task, teacher, list(taps.values()), config.model)
+    device = pick_device(config.device)
     data = task.training_data(samples)
 
     def targets(numbers: range) -> Targets:
@@ -68,7 +70,7 @@ def teach(config: Config) -> Taught:
         key = {**key, "files": size}
         _forget(folder, key)
         _write_files(folder, key, samples, batch_size, targets)
-        record = make_record("teach", config.plain(), teacher.files, started=time.time())
+        record = make_record("teach", config.plain(), teacher.files, started=started)
         write_index(folder, key, record, samples, size)
     return Taught(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
 

@@ -46,8 +46,6 @@ def train(config: Config, resume: bool = False) -> dict[str, Path]:
     """
     if config.model is None or config.train is None:
         raise KdpError("kdp train needs the sections `model` and `train`")
-    if not config.evaluation:
-        raise KdpError("kdp train needs an evaluation set, to pick the best weights by")
     started, paths = time.time(), chain_paths(config)
     torch.manual_seed(config.seed)
     model, arch = starting_point(config.model)
@@ -138,6 +136,9 @@ def make_job(
 ) -> Job:
     """The job of a stage that trains.
 
+    Raises:
+        KdpError: there is no evaluation set.
+
     Args:
         task: gives the data and the validation.
         model: what learns.
@@ -147,6 +148,7 @@ def make_job(
         learnt: what is minimised, and on what.
         parents: files the stage starts from; a run resumes only with the same ones.
     """
+    check_evaluation(config)
     return Job(
         model=model,
         data=learnt.data,
@@ -161,6 +163,16 @@ def make_job(
         extra=learnt.extra,
         signature=signature(config, settings, parents),
     )
+
+
+def check_evaluation(config: Config) -> None:
+    """Make sure that there is something to pick the best weights by.
+
+    Raises:
+        KdpError: there is nothing.
+    """
+    if not config.evaluation:
+        raise KdpError("training needs an `evaluation` set, to pick the best weights by")
 
 
 def signature(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,10 +16,11 @@ from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import free_bytes, nearest_folder
 from kdp.models.loading import Arch, load_network
+from kdp.pruning.bounded import peak_memory
 from kdp.stages.distil import lesson
 from kdp.stages.dynamic import add_dynamic
 from kdp.stages.prune import macs_by_width
-from kdp.stages.train import starting_point
+from kdp.stages.train import check_evaluation, starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
@@ -75,13 +75,14 @@ def validate(config: Config) -> Iterator[Check]:
 
 
 def _output(found: _Found) -> str:
-    """The output folder, or the nearest one above it that exists, takes files and has room."""
-    folder = nearest_folder(found.config.output.dir)
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise KdpError(f"{found.config.output.dir} cannot be written")
-    free = free_bytes(folder)
-    if free < LEAST_DISK:
-        raise KdpError(f"{found.config.output.dir} has {free / 1e6:.0f} MB left on its disk")
+    """The folders, or the nearest above them that exist, take files and have room."""
+    for wanted in (found.config.output.runs, found.config.output.dir):
+        folder = nearest_folder(wanted)
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise KdpError(f"{wanted} cannot be written")
+        free = free_bytes(folder)
+        if free < LEAST_DISK:
+            raise KdpError(f"{wanted} has {free / 1e6:.0f} MB left on its disk")
     return f"{found.config.output.dir}, {free / 1e9:.0f} GB free"
 
 
@@ -122,6 +123,7 @@ def _prune(found: _Found) -> str:
 
 def _training(found: _Found, settings: TrainConfig) -> str:
     """One training step without its optimizer, teachers included, and what all will take."""
+    check_evaluation(found.config)
     device = pick_device(found.config.device)
     learnt = lesson(found.task, found.model, found.config, settings.steps)
     learnt.extra.to(device)
@@ -160,6 +162,6 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _memory() -> str:
     """The most memory this process has taken so far."""
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    host = peak_memory()
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return f"{host / 1e9:.1f} GB" + (f", {device / 1e9:.1f} GB on the GPU" if device else "")

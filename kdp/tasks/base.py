@@ -42,6 +42,8 @@ class Task(Protocol):
     def certainty(self, output: Tensor) -> Tensor:
         """How sure an output is at each position of the maps that it is made of: (B, positions).
 
+        The largest map comes first.
+
         Raises:
             KdpError: this family's outputs do not say.
         """
@@ -98,6 +100,10 @@ class Task(Protocol):
 
     def example(self, size: Sequence[int]) -> Tensor:
         """An input of one sample with the given (height, width), on the CPU."""
+
+    @property
+    def output_parts(self) -> tuple[int, ...]:
+        """Lengths along axis 1 of what has a scale of its own in an exported output; () for one."""
 
     @property
     def open_axes(self) -> tuple[int, ...]:

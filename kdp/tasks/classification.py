@@ -24,7 +24,7 @@ from kdp.models.mask_classifier import CLASSES, IMAGE_SIZE
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
-from kdp.tasks.family import Family
+from kdp.tasks.family import Family, check_embedded
 
 BATCH = 64
 
@@ -152,12 +152,7 @@ def load_labelled(
             empty.
     """
     if pictures.kind == "embedded":
-        if tuple(classes) != CLASSES:
-            own, toy = ", ".join(classes), ", ".join(CLASSES)
-            raise KdpError(
-                f"the pictures of the kind 'embedded' are of the classes {toy} in this order, and "
-                f"the network's are {own}; give pictures of the kind 'folders'"
-            )
+        check_embedded(classes, CLASSES, "'folders'")
         return toy_faces(validation)
     if pictures.kind != "folders" or pictures.folder is None:
         raise KdpError(

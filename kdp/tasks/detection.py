@@ -27,7 +27,7 @@ from kdp.models.yolo11 import BINS, STRIDES, TAPS, decode
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
-from kdp.tasks.family import Family
+from kdp.tasks.family import Family, check_embedded
 from kdp.tasks.labelled_boxes import LabelledBox, drawn
 
 BATCH = 8
@@ -46,6 +46,7 @@ class Detection(Family):
         self.classes = tuple(arch["args"]["classes"])
         self.size = int(arch["args"].get("image_size", 640))
         super().__init__(arch, config)
+        self.output_parts = (4, len(self.classes))
         self._criteria: dict[torch.device, Any] = {}
 
     @property
@@ -252,12 +253,7 @@ def load_boxed(pictures: SamplesConfig, classes: Sequence[str], validation: bool
         KdpError: the kind is none of this task's or has other classes, or data are missing.
     """
     if pictures.kind == "embedded":
-        if tuple(classes) != CLASSES:
-            raise KdpError(
-                f"the pictures of the kind 'embedded' are of the classes {', '.join(CLASSES)} in "
-                f"this order, and the network's are {', '.join(classes)}; give pictures of the "
-                "kind 'voc' or 'yolo'"
-            )
+        check_embedded(classes, CLASSES, "'voc' or 'yolo'")
         return toy_shapes(validation)
     split = pictures.split or ("val" if validation else "train")
     if pictures.folder is not None and pictures.kind == "voc":

@@ -16,6 +16,19 @@ from kdp.errors import KdpError
 from kdp.tasks.base import Batch
 
 
+def check_embedded(classes: Sequence[str], own: Sequence[str], kinds: str) -> None:
+    """Make sure that a network's classes are those of the samples that kdp brings along.
+
+    Raises:
+        KdpError: they are not; names the other `kinds` of samples.
+    """
+    if tuple(classes) != tuple(own):
+        raise KdpError(
+            f"the samples of the kind 'embedded' are of the classes {', '.join(own)} in this "
+            f"order, and the network's are {', '.join(classes)}; give samples of the kind {kinds}"
+        )
+
+
 class Family(ABC):
     """A family whose samples hold `image`, and whose network reads inputs of one size.
 
@@ -25,6 +38,7 @@ class Family(ABC):
     """
 
     open_axes: tuple[int, ...] = (0,)
+    output_parts: tuple[int, ...] = ()
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.arch, self.config = arch, config

@@ -31,7 +31,7 @@ from kdp.models.mobile import SCENES
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
-from kdp.tasks.family import Family
+from kdp.tasks.family import Family, check_embedded
 
 BATCH = 64
 SECOND = (256, 65)
@@ -165,6 +165,7 @@ def load_clips(sounds: SamplesConfig, classes: Sequence[str], validation: bool) 
         KdpError: the kind is none of this task's, or the folder does not hold what it should.
     """
     if sounds.kind == "embedded":
+        check_embedded(classes, SCENES, "'scenes'")
         return toy_scenes(validation)
     if sounds.kind != "scenes":
         raise KdpError(f"sounds are of the kind 'scenes' or 'embedded', not {sounds.kind!r}")

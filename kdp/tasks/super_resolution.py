@@ -32,6 +32,7 @@ class SuperResolution:
 
     headline = "psnr"
     open_axes = ()
+    output_parts = ()
     """Patches, groups of tokens and how they are mirrored follow from the size of the input."""
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:

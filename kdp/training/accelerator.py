@@ -17,10 +17,16 @@ def make_accelerator(settings: TrainConfig, device: str) -> Accelerator:
         device: "auto", or the type of a device ("cpu", "cuda", ...).
 
     Raises:
-        KdpError: no such device, or a batch that the processes cannot share.
+        KdpError: no such device, a precision it does not have, or a batch that the processes
+            cannot share.
     """
-    if device != "auto":
-        pick_device(device)
+    if ":" in device:
+        raise KdpError(
+            f"trainings take a kind of device, not {device!r}: choose among GPUs by "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if pick_device(device).type == "cpu" and settings.mixed_precision == "fp16":
+        raise KdpError("mixed_precision fp16 needs a GPU; a CPU has bf16")
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=settings.mixed_precision)
     if settings.batch_size % accelerator.num_processes:
         raise KdpError(

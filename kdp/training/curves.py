@@ -34,7 +34,6 @@ class Curves:
     def __init__(self, folder: Path, done: int = 0) -> None:
         self.folder = folder
         self._drawn = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in self._read() if row["step"] <= done]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomic(self._path, text.encode())

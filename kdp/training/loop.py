@@ -195,6 +195,11 @@ class _Run:
 
     def _restore(self) -> None:
         state = self.checkpoint.read()
+        if state["step"] > self.settings.steps:
+            raise KdpError(
+                f"{self.checkpoint.path} is of step {state['step']}, and the run ends at "
+                f"{self.settings.steps}: start anew, without --resume"
+            )
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.step, self.best = state["step"], state["best"]

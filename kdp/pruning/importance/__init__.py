@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kdp.errors import KdpError, hint
+from kdp.options import checked_options
 from kdp.pruning.importance.base import Context, Parts, Scorer, Scores
 from kdp.pruning.importance.optin import combine_optin, optin
 from kdp.pruning.importance.weights import magnitude, random, taylor
@@ -30,14 +31,11 @@ def prepare(name: str, context: Context, options: dict[str, Any]) -> Scorer:
     """
     if name not in CRITERIA:
         raise KdpError(f"no criterion is called {name!r}; {hint(name, CRITERIA)}")
-    try:
-        return CRITERIA[name](context, **options)
-    except TypeError as error:
-        raise KdpError(f"criterion {name!r}: {error}") from error
+    return CRITERIA[name](context, **checked_options(CRITERIA[name], options, "prune.options"))
 
 
 def combine(name: str, parts: Parts, options: dict[str, Any]) -> Scores:
     """Scores out of measurements."""
     if name in COMBINE:
-        return COMBINE[name](parts, **options)
+        return COMBINE[name](parts, **checked_options(COMBINE[name], options, "prune.options"))
     return {group: values[:, 0] for group, values in parts.items()}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from kdp.pruning.groups import Group
@@ -22,7 +23,7 @@ from kdp.pruning.replay import Replay, Trace
 ROWS_AT_ONCE = 16384
 
 
-def optin(context: Context, output_share: float = 1.0) -> Scorer:
+def optin(context: Context, output_share: NonNegativeFloat = 1.0) -> Scorer:
     """Measure units by replay; the measurements are one per tap, zero before the gate, and the
     output's distance last.
 
@@ -57,7 +58,7 @@ def optin(context: Context, output_share: float = 1.0) -> Scorer:
     return score
 
 
-def combine_optin(parts: Parts, output_share: float = 1.0) -> Scores:
+def combine_optin(parts: Parts, output_share: NonNegativeFloat = 1.0) -> Scores:
     """Trajectory plus output term, the latter scaled to `output_share` times the mean trajectory.
 
     One factor for all units, taken after all were measured: the order does not matter.

@@ -6,13 +6,14 @@ import zlib
 from collections.abc import Callable
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from kdp.pruning.groups import Group, Slice, by_unit
 from kdp.pruning.importance.base import Context, Scorer
 
 
-def magnitude(context: Context, p: int = 1) -> Scorer:
+def magnitude(context: Context, p: PositiveFloat = 1) -> Scorer:
     """Sum over a unit's weights of |w|^p: L1 (Li et al. 2017) or squared L2."""
     params = dict(context.model.named_parameters())
 

@@ -1,0 +1,48 @@
+"""Options of a function that a configuration names: its own parameters are their schema."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from kdp.errors import KdpError
+
+
+def checked_options(
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    key: str,
+    given: Collection[str] = (),
+) -> dict[str, Any]:
+    """The options as the function takes them, those not given by their defaults.
+
+    Args:
+        function: parameters that have a default are its options; their annotations are checked.
+        options: from a configuration.
+        key: where they stand in it.
+        given: parameters with a default that are no options.
+
+    Raises:
+        KdpError: an option that the function does not take, or of another type.
+    """
+    schema = _schema(function, given)
+    try:
+        return schema.model_validate(dict(options)).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(schema.model_fields) or "none"
+        raise KdpError(f"{key}.{option}: {first['msg']} (options: {known})") from error
+
+
+def _schema(function: Callable[..., Any], given: Collection[str]) -> type[BaseModel]:
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty and name not in given
+    }
+    return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
