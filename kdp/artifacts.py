@@ -8,6 +8,8 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,18 +83,29 @@ def load(path: Path) -> Artifact:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise KdpError(f"{path} does not exist")
+        setting = f"; a setting is changed by --set {path}" if "=" in path.name else ""
+        raise KdpError(f"{path} does not exist{setting}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about TorchScript, which is refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise KdpError(f"{path} holds more than tensors (or is no checkpoint): refused") from error
     except PermissionError as error:
         raise KdpError(f"{path} may not be read by this user") from error
     except Exception as error:  # a broken file makes torch raise nearly anything
-        raise KdpError(f"{path} is truncated or not a checkpoint") from error
+        what = "TorchScript, which is for other programs" if _is_torchscript(path) else "truncated"
+        raise KdpError(f"{path} is {what} or not a checkpoint") from error
     if not isinstance(content, dict):
         raise KdpError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _foreign_params(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:

@@ -115,7 +115,10 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key {where!r} is needed and missing{more}"
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg']}, got {reprlib.repr(first['input'])}{more}"
+        message = first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], dict):  # a section whose keys do not go together
+            return f"{where}: {message}{more}" if where else message + more
+        return f"{where}: {message}, got {reprlib.repr(first['input'])}{more}"
     nearest = hint(str(first["loc"][-1]), _known_keys(first["loc"][:-1]))
     return f"unknown key {where!r}; {nearest}{more}"
 

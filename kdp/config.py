@@ -120,6 +120,12 @@ class TrainConfig(Section):
     log_every: PositiveInt = 10
     trackers: list[Literal["tensorboard", "wandb"]] = []
 
+    @model_validator(mode="after")
+    def _has_milestones(self) -> TrainConfig:
+        if self.schedule == "multistep" and not self.milestones:
+            raise ValueError("the schedule multistep needs milestones, the steps that halve the lr")
+        return self
+
 
 class CalibrationConfig(Section):
     """The patches importance is measured on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class KdpError(Exception):
@@ -12,6 +12,12 @@ class KdpError(Exception):
 
 class Interrupted(Exception):
     """Work stopped on request (Ctrl-C, SIGTERM) after it had saved what `--resume` needs."""
+
+
+def named(names: Sequence[str], most: int = 6) -> str:
+    """Names for a sentence, the first of many."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def hint(name: str, known: Iterable[str]) -> str:

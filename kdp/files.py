@@ -96,6 +96,17 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(nearest_folder(path)).free
 
 
+def check_writable(folder: Path) -> None:
+    """Make sure that files can be made in a folder, which may not be there yet.
+
+    Raises:
+        KdpError: they cannot.
+    """
+    nearest = nearest_folder(folder)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise KdpError(f"{folder} cannot be written")
+
+
 def nearest_folder(path: Path) -> Path:
     """The path itself, or the nearest one above it that exists."""
     path = path.resolve()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_weights_with_a_part_missing_are_refused(tmp_path: Path, lost: str) -> N
 
 def test_weights_of_an_unknown_architecture_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(KdpError, match=r"linear\.pth.*no architecture kdp knows"):
+    with pytest.raises(KdpError, match=r"linear\.pth was not written by kdp"):
         load_network(tmp_path / "linear.pth")
 
 
@@ -165,6 +166,19 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: Any, message:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(KdpError, match=rf"odd\.pth.*{message}"):
         load(tmp_path / "odd.pth")
+
+
+def test_torchscript_is_called_what_it_is(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "net.ts")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KdpError, match=r"net\.ts is TorchScript, which is for other programs"):
+            load(tmp_path / "net.ts")
+
+
+def test_a_setting_in_the_place_of_a_file_is_answered(tmp_path: Path) -> None:
+    with pytest.raises(KdpError, match=r"does not exist; a setting is changed by --set "):
+        load(tmp_path / "seed=3")
 
 
 def test_a_text_file_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,20 @@ def test_further_faults_are_counted(write: Writer) -> None:
     assert "(and 1 more)" in _fault(write("output: {name: a}\nseed: x\nsede: 1\n"))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mac_constraint: 0.5\npruning_ratio: 0.5\n", ".yml: give mac_constraint or pruning_ratio"),
+        ("train: {steps: 3, schedule: multistep}\n", ".yml: train: the schedule multistep needs"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_one_sentence(write: Writer, text: str, said: str) -> None:
+    with pytest.raises(KdpError) as caught:
+        load_config(write(f"output: {{name: a}}\n{text}"))
+    assert said in str(caught.value)
+    assert "{" not in str(caught.value)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "does not exist" in _fault(tmp_path / "gone.yml")
 

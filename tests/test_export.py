@@ -121,6 +121,13 @@ def test_torchscript_needs_nothing_but_torch(folder: Path, tmp_path: Path) -> No
     torch.testing.assert_close(torch.jit.load(tmp_path / "x.torchscript")(x), expected)
 
 
+def test_an_export_says_what_it_reads_and_answers(folder: Path) -> None:
+    about = load_onnx(folder / "mask_classifier.onnx")[0].about
+    assert about["classes"] == ["with_mask", "without_mask"]
+    assert about["input"] == "RGB in 0..1, resized to 32x32"
+    assert about["output"] == "logits of the classes"
+
+
 def test_compare_judges_an_export_beside_its_original(folder: Path, tmp_path: Path) -> None:
     files = [folder / f"mask_classifier{kind}" for kind in (".pth", ".onnx", "_int8.onnx")]
     done = kdp("compare", *files, *MEASURE, "--json", tmp_path / "table.json")
@@ -225,7 +232,7 @@ def test_without_onnxruntime_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     done = kdp("compare", folder / "mask_classifier.onnx")
-    assert "pip install 'kdp[export]'" in str(done.exception)
+    assert "pip install onnx onnxruntime onnxscript" in str(done.exception)
 
 
 def test_an_export_does_not_take_its_own_source_s_place(folder: Path, tmp_path: Path) -> None:

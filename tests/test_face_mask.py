@@ -320,6 +320,7 @@ def test_six_blocks_have_six_groups() -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        ({"chanels": [4]}, "no argument 'chanels'; did you mean 'channels'"),
         ({"classes": "masked"}, "classes must be 2 names or more, not 'masked'"),
         ({"classes": ["yes"]}, "classes must be 2 names or more"),
         ({"classes": [True, False]}, "classes must be 2 names or more"),

@@ -301,5 +301,5 @@ def test_a_wrong_configuration_is_answered_in_one_line(
 
 
 def test_a_missing_pruned_network_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KdpError, match=r"tiny_pruned.pth does not exist"):
+    with pytest.raises(KdpError, match=r"tiny_pruned.pth does not exist: run `kdp prune`"):
         finetune(config(tmp_path))

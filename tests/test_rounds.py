@@ -19,6 +19,7 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.stages import progressive
 from kdp.stages.progressive import prune_in_rounds
+from kdp.stages.validate import validate
 from kdp.training import loop
 from tests.runs import SHORT, run_kdp
 
@@ -65,6 +66,14 @@ def test_every_round_is_measured_and_the_last_is_what_remains(tmp_path: Path) ->
     assert 0 == gone[0] < gone[1] < gone[2] < 1
     assert all("before" in row for row in done.rows[1:])
     assert json.loads(done.table.read_text()) == done.rows
+
+
+def test_validate_looks_at_the_network_that_is_pruned(tmp_path: Path) -> None:
+    inherited = {"model": {"name": "mask_classifier", "args": FACES}, "train": SHORT}
+    checks = list(validate(config(tmp_path, **inherited)))
+    assert [check.what for check in checks if check.passed][-2:] == ["prune", "finetune"]
+    gone = validate(config(tmp_path, **inherited, teacher=str(tmp_path / "gone.pth")))
+    assert [check.what for check in gone if not check.passed] == ["network"]
 
 
 def test_each_round_learns_from_the_first_teacher(tmp_path: Path) -> None:

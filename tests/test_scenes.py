@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app
 from kdp.config import Config
 from kdp.errors import KdpError
@@ -146,6 +147,16 @@ def test_every_precision_is_judged_beside_its_bytes(tmp_path: Path) -> None:
     assert all(0 < share <= 100 for share in rows["embedded MACRO_ACCURACY"])
     mean = sum(rows[f"embedded class {scene}"][3] for scene in SCENES) / len(SCENES)
     assert rows["embedded MACRO_ACCURACY"][3] == pytest.approx(mean)
+
+
+def test_a_teacher_of_other_classes_has_nothing_to_say(tmp_path: Path) -> None:
+    args = {**SMALL, "classes": SCENES[::-1]}
+    params = build("cp_mobile", **args).state_dict()
+    arch = {"name": "cp_mobile", "args": args}
+    save(tmp_path / "other.pth", Artifact(params, arch, make_record("train", {})))
+    distill = {"teacher": {"weights": str(tmp_path / "other.pth")}, "losses": {"logits": {}}}
+    with pytest.raises(KdpError, match=r"other\.pth knows the classes tram, .*the student's: airp"):
+        train(settings(tmp_path, distill=distill))
 
 
 def test_two_teachers_teach_by_their_mean_logits(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(stage.metadata, "version", absent)
-    with pytest.raises(KdpError, match=r"'slurm' is missing: pip install 'kdp\[sweep\]'"):
+    with pytest.raises(KdpError, match=r"'slurm' is missing: pip install hydra-submitit-launcher"):
         sweep(file, ["seed=0,1"], launcher="slurm")
 
 

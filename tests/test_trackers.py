@@ -110,4 +110,4 @@ def test_a_missing_tracker_is_one_line(
     monkeypatch.setattr(trackers, "get_available_trackers", lambda: [])
     Trackers(["wandb"], tmp_path, {}).log({"loss": 1.0}, 1)
     said = capsys.readouterr().err
-    assert said == "not tracked by wandb, which is missing: pip install 'kdp[wandb]'\n"
+    assert said == "not tracked by wandb, which is missing: pip install wandb\n"

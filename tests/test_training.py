@@ -448,6 +448,13 @@ def test_a_second_run_of_the_same_file_is_refused(tmp_path: Path) -> None:
     assert rows(curves.parent)[0]["step"] == 1, "the second run must not touch the first's curves"
 
 
+def test_nothing_is_learnt_before_all_data_are_there(tmp_path: Path) -> None:
+    gone = {"later": {"kind": "hr_only", "hr": str(tmp_path / "gone")}}
+    with pytest.raises(KdpError, match="gone does not exist"):
+        train(config(tmp_path, distill=None, evaluation=gone))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
     train(config(tmp_path, distill=None))
     kept = [*(tmp_path / "weights").glob("*.pth"), tmp_path / "runs/tiny_train/checkpoint.pth"]

@@ -27,7 +27,7 @@ def audio_package(name: str) -> Any:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise KdpError(f"sound needs more packages: pip install 'kdp[audio]' ({reason})") from error
+        raise KdpError(f"sound needs: pip install soundfile soxr ({reason})") from error
 
 
 def read_mono(path: Path) -> tuple[Wave, int]:

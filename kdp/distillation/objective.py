@@ -178,6 +178,15 @@ def compares_features(config: DistillConfig) -> bool:
     return any(make_loss(n, c.options).loss.of == "features" for n, c in config.losses.items())
 
 
+def compares_outputs(config: DistillConfig) -> bool:
+    """Whether any of the losses compares what the networks say of the classes, or their pictures.
+
+    Raises:
+        KdpError: an unknown loss or option.
+    """
+    return any(make_loss(n, c.options).loss.of == "output" for n, c in config.losses.items())
+
+
 def compares_widths(config: DistillConfig) -> bool:
     """Whether any of the losses compares features that must have the teacher's width.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, hint
 from kdp.models.audio_transformer import AudioTransformer, pretrained
 from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
@@ -43,6 +43,10 @@ def build(name: str, **args: Any) -> nn.Module:
     """
     if name not in MODELS:
         raise KdpError(f"no network is called {name!r}; there are: {', '.join(sorted(MODELS))}")
+    known = signature(MODELS[name]).parameters
+    unknown = next((key for key in args if key not in known), None)
+    if unknown is not None and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        raise KdpError(f"cannot build {name!r}: no argument {unknown!r}; {hint(unknown, known)}")
     try:
         return MODELS[name](**args)
     except (TypeError, ValueError) as error:

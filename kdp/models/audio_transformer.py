@@ -20,7 +20,7 @@ from kdp.models.mobile import SCENES
 from kdp.models.names import check_classes
 from kdp.vision_ops import provide
 
-NEEDED = "audio transformers need more packages: pip install 'kdp[audio]'"
+NEEDED = "audio transformers need another package: pip install 'transformers>=5'"
 KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 INPUT = ("num_mel_bins", "patch_size", "frequency_stride", "time_stride")
 FRAMES = 101

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load
-from kdp.errors import KdpError
+from kdp.errors import KdpError, named
 from kdp.models import INFER, MODELS, build
 from kdp.models.onnx_file import load_onnx
 from kdp.models.ultralytics_file import read_ultralytics
@@ -83,7 +83,11 @@ def _infer(path: Path, artifact: Artifact, expected: Arch | None) -> Arch:
     names = [expected["name"]] if expected else list(INFER)
     found = inferred(artifact.params, names)
     if found is None:
-        raise KdpError(f"{path}: the weights are of no architecture kdp knows ({', '.join(names)})")
+        known = ", ".join(INFER)
+        raise KdpError(
+            f"{path} was not written by kdp, and its weights are not those of a network that kdp "
+            f"knows by its weights ({known}; yolo11 by files of Ultralytics)"
+        )
     return {**found, "args": {**(expected["args"] if expected else {}), **found["args"]}}
 
 
@@ -108,7 +112,12 @@ def _compare(path: Path, arch: Arch, expected: Arch | None) -> None:
     for key, wanted in expected["args"].items():
         found = arch["args"].get(key, defaults[key].default if key in defaults else None)
         if not _agree(found, wanted):
+            found, wanted = (_short(value) for value in (found, wanted))
             raise KdpError(f"{path} has {key}={found}, the configuration says {key}={wanted}")
+
+
+def _short(value: Any) -> Any:
+    return f"[{named([str(one) for one in value])}]" if isinstance(value, list | tuple) else value
 
 
 def _agree(found: Any, wanted: Any) -> bool:

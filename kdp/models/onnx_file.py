@@ -15,7 +15,7 @@ from kdp.errors import KdpError
 
 PROPERTY = "kdp"
 """Name of the metadata that says what network a file holds, as JSON."""
-NEEDED = "ONNX needs more packages: pip install 'kdp[export]'"
+NEEDED = "ONNX needs more packages: pip install onnx onnxruntime onnxscript"
 
 
 class OnnxNetwork(nn.Module):

@@ -25,7 +25,7 @@ from PIL import Image
 
 from kdp.errors import KdpError
 
-NEEDED = "detection needs ultralytics: pip install 'kdp[yolo]' (AGPL-3.0)"
+NEEDED = "detection needs ultralytics: pip install 'ultralytics>=8.4.140,<8.5' (AGPL-3.0)"
 VERSIONS = SpecifierSet(">=8.4.140,<8.5", prereleases=True)
 SETTINGS = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "False"}
 FOLDER = "YOLO_CONFIG_DIR"

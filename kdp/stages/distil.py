@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdp.config import Config, ModelConfig, TeacherConfig
-from kdp.distillation.objective import Distiller, compares_features
+from kdp.distillation.objective import Distiller, compares_features, compares_outputs
 from kdp.distillation.teacher import Ensemble, Source, Written, shares_of
 from kdp.distillation.written import WrittenDataset, first_target
-from kdp.errors import KdpError
+from kdp.errors import KdpError, named
 from kdp.files import sha256
 from kdp.models import PLANS, build
 from kdp.models.loading import load_network
@@ -68,7 +68,7 @@ def lesson(task: Task, student: nn.Module, config: Config, steps: int) -> Lesson
         source, data = Written(len(teacher.paths), teacher.shares), written
         probe |= {name: value[None] for name, value in target.items()}
     else:
-        source = ensemble(task, teacher, list(taps.values()), config.model)
+        source = ensemble(task, config, list(taps.values()))
     torch.manual_seed(config.seed)  # alignments start the same, whatever was loaded before
     distiller = Distiller(
         config.distill,
@@ -109,25 +109,33 @@ def ground_truth(task: Task) -> Objective:
     return objective
 
 
-def ensemble(
-    task: Task, teacher: TeacherConfig, names: list[str], student: ModelConfig | None = None
-) -> Ensemble:
+def ensemble(task: Task, config: Config, names: list[str]) -> Ensemble:
     """The teachers, loaded; of several, one with the task's own kind of output each.
 
     Args:
         task: of the student.
-        teacher: the files.
+        config: whose teachers; a plan is completed by its `model`.
         names: the modules whose features are wanted.
-        student: what a plan does not say of its network.
 
     Raises:
-        KdpError: a file is no network, or a plan none of the student's family.
+        KdpError: a file is no network, or one of other classes where outputs are compared; or a
+            plan is none of the student's family.
     """
+    teacher, distill = teacher_of(config), config.distill
+    compared = distill is not None and compares_outputs(distill)
     models = [
-        load_network(path)[0] if path in teacher.files else _untrained(path, student)
+        _loaded(path, task, compared) if path in teacher.files else _untrained(path, config.model)
         for path in teacher.paths
     ]
     return Ensemble(models, names, task.inputs, teacher.shares)
+
+
+def _loaded(path: Path, task: Task, compared: bool) -> nn.Module:
+    model = load_network(path)[0]
+    theirs, own = (getattr(one, "classes", ()) for one in (model, task))
+    if compared and theirs != own:
+        raise KdpError(f"{path} knows the classes {named(theirs)}, the student's: {named(own)}")
+    return model
 
 
 def _untrained(plan: Path, student: ModelConfig | None) -> nn.Module:

@@ -97,7 +97,7 @@ def export(
     probes = _probes(task, size or task.latency_size)
     expected = [computed(model, probe) for probe in probes]
     with claim(target), _quiet():
-        about = _about(file, arch, model)
+        about = _about(file, arch, model, task)
         content, run = _WRITERS[to](model, probes[0], task.open_axes, precision, about)
         pairs = zip(probes, expected, strict=True)
         parts = task.output_parts
@@ -202,10 +202,13 @@ _WRITERS: dict[str, Callable[..., Written]] = {
 }
 
 
-def _about(file: Path, arch: Arch, model: nn.Module) -> dict[str, Any]:
+def _about(file: Path, arch: Arch, model: nn.Module, task: Task) -> dict[str, Any]:
     total, nonzero = parameters(model)
     return {
         "arch": arch,
+        "classes": list(getattr(task, "classes", ())),
+        "input": task.reads,
+        "output": task.gives,
         "parameters": total,
         "nonzero": nonzero,
         "source": {"name": file.name, "sha256": sha256(file)},

@@ -20,7 +20,7 @@ from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.distil import lesson
 from kdp.stages.experiments import record as keep
-from kdp.stages.paths import chain_paths, loss_label
+from kdp.stages.paths import chain_paths, check_made, loss_label
 from kdp.stages.train import make_job, stage_record
 from kdp.tasks import task_for
 from kdp.training.loop import fit
@@ -41,6 +41,7 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
     if config.finetune is None:
         raise KdpError("kdp finetune needs the section `finetune`")
     started, paths = time.time(), chain_paths(config)
+    check_made(paths.pruned, "prune")
     model, arch, _ = load_network(paths.pruned)
     task = task_for(arch, config)
     groups = task.groups(model)

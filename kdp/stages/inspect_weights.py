@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from kdp.artifacts import Artifact
+from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.measure.complexity import skeleton
 from kdp.measure.sparsity import Sparsity, sparsity_of, total
@@ -76,6 +77,8 @@ def inspect(path: Path) -> Inspection:
     Raises:
         KdpError: missing, truncated, not a checkpoint, or holding code.
     """
+    if path.suffix.lower() == ".onnx":
+        raise KdpError(f"{path} is exported; `kdp compare` shows its size and how good it is")
     artifact = read_weights(path)
     arch = _architecture(artifact)
     names = _parameter_names(artifact, arch)

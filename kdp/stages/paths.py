@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdp.config import Config
+from kdp.errors import KdpError
 
 LABELS = {"output": "output_kd", "feature": "feature_kd"}
 """What a loss is called in a file name, where not by its own name."""
@@ -61,6 +62,16 @@ def chain_paths(config: Config) -> ChainPaths:
         rebuilt=named("rebuilt"),
         table=output.runs / output.name / "compare.md",
     )
+
+
+def check_made(path: Path, stage: str) -> None:
+    """Make sure that an earlier stage has written a file.
+
+    Raises:
+        KdpError: it has not.
+    """
+    if not path.exists():
+        raise KdpError(f"{path} does not exist: run `kdp {stage}` with this configuration first")
 
 
 def prunes(config: Config) -> bool:

@@ -16,7 +16,7 @@ from kdp.pruning.groups import full_masks
 from kdp.pruning.masks import load_masks
 from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
-from kdp.stages.paths import chain_paths, prunes
+from kdp.stages.paths import chain_paths, check_made, prunes
 from kdp.tasks import task_for
 
 
@@ -53,6 +53,8 @@ def rebuild(
     """
     started = time.time()
     paths = chain_paths(config)
+    if source is None:
+        check_made(paths.source, "finetune" if paths.source == paths.finetuned else "train")
     source, target = source or paths.source, target or paths.rebuilt
     if masks_path is None and prunes(config):
         masks_path = paths.masks

@@ -100,7 +100,8 @@ def _check(stages: Sequence[str], launcher: str, jobs: int | None) -> None:
     try:
         metadata.version(_PLUGINS.get(launcher, "hydra-core"))
     except metadata.PackageNotFoundError as error:
-        raise KdpError(f"the launcher {launcher!r} is missing: pip install 'kdp[sweep]'") from error
+        package = _PLUGINS[launcher]
+        raise KdpError(f"the launcher {launcher!r} is missing: pip install {package}") from error
     if launcher == "slurm" and not which("sbatch"):
         raise KdpError("there is no SLURM here: the program sbatch is not found")
 

@@ -56,7 +56,7 @@ def teach(config: Config) -> Taught:
     teacher, taps = teacher_of(config), taps_of(task, student, config)
     folder, key = targets_folder(config), target_key(task, config, taps)
     samples, batch_size = _samples(config)
-    source = ensemble(task, teacher, list(taps.values()), config.model)
+    source = ensemble(task, config, list(taps.values()))
     device = pick_device(config.device)
     data = task.training_data(samples)
 

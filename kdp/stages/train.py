@@ -13,7 +13,7 @@ from torch import nn
 from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config, ModelConfig, TrainConfig
 from kdp.errors import KdpError
-from kdp.files import sha256
+from kdp.files import check_writable, sha256
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import Arch, load_network
 from kdp.stages.distil import Lesson, lesson
@@ -149,6 +149,9 @@ def make_job(
         parents: files the stage starts from; a run resumes only with the same ones.
     """
     check_evaluation(config)
+    _ = task.evaluation_sets  # what is missing is missed before a step is done
+    if config.experiments:
+        check_writable(config.experiments.folder)
     return Job(
         model=model,
         data=learnt.data,

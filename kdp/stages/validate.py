@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import nn
 from kdp.config import Config, TrainConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
-from kdp.files import free_bytes, nearest_folder
+from kdp.files import check_writable, free_bytes
 from kdp.models.loading import Arch, load_network
 from kdp.pruning.bounded import peak_memory
 from kdp.stages.distil import lesson
@@ -58,9 +57,10 @@ def validate(config: Config) -> Iterator[Check]:
         "network": _network,
         "data": _data,
     }
-    if (config.mac_constraint or config.pruning_ratio) and config.dynamic is None:
+    chain = _is_chain(config)
+    if chain:
         checks["prune"] = _prune
-    for stage in ("train", "finetune"):
+    for stage in ("finetune",) if chain else ("train", "finetune"):
         settings = getattr(config, stage)
         if settings is not None:
             checks[stage] = partial(_training, settings=settings)
@@ -74,23 +74,29 @@ def validate(config: Config) -> Iterator[Check]:
             return
 
 
+def _is_chain(config: Config) -> bool:
+    """Whether this is for `kdp prune` and what follows; sections for training may be inherited."""
+    budget = config.mac_constraint or config.pruning_ratio or config.rounds
+    return bool(budget) and config.dynamic is None and config.teacher is not None
+
+
 def _output(found: _Found) -> str:
     """The folders, or the nearest above them that exist, take files and have room."""
-    for wanted in (found.config.output.runs, found.config.output.dir):
-        folder = nearest_folder(wanted)
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise KdpError(f"{wanted} cannot be written")
-        free = free_bytes(folder)
+    config = found.config
+    kept = [config.experiments.folder] if config.experiments else []
+    for wanted in (*kept, config.output.runs, config.output.dir):
+        check_writable(wanted)
+        free = free_bytes(wanted)
         if free < LEAST_DISK:
             raise KdpError(f"{wanted} has {free / 1e6:.0f} MB left on its disk")
-    return f"{found.config.output.dir}, {free / 1e9:.0f} GB free"
+    return f"{config.output.dir}, {free / 1e9:.0f} GB free"
 
 
 def _network(found: _Found) -> str:
     """The teacher, or the network to train, and that the budget and taps fit it."""
     config = found.config
     expected = config.model.arch if config.model else None
-    if config.teacher is not None and config.train is None:
+    if config.teacher is not None and (_is_chain(config) or config.train is None):
         found.model, found.arch, _ = load_network(config.teacher, expected)
         source = str(config.teacher)
     elif config.model:

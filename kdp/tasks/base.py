@@ -102,6 +102,14 @@ class Task(Protocol):
         """An input of one sample with the given (height, width), on the CPU."""
 
     @property
+    def reads(self) -> str:
+        """What an exported network is to be given, in words."""
+
+    @property
+    def gives(self) -> str:
+        """What an exported network answers with, in words."""
+
+    @property
     def output_parts(self) -> tuple[int, ...]:
         """Lengths along axis 1 of what has a scale of its own in an exported output; () for one."""
 

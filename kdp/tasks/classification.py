@@ -38,6 +38,8 @@ class Classification(Family):
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"].get("classes", CLASSES))
         self.size = int(arch["args"].get("image_size", IMAGE_SIZE))
+        self.reads = f"RGB in 0..1, resized to {self.size}x{self.size}"
+        self.gives = "logits of the classes"
         super().__init__(arch, config)
 
     @property

@@ -15,6 +15,7 @@ from kdp.config import Config, SamplesConfig
 from kdp.data.boxes import Boxed
 from kdp.data.detection import BoxDataset, letterbox, unletterbox
 from kdp.data.images import Picture
+from kdp.data.mosaic import GREY
 from kdp.data.patches import to_tensor
 from kdp.data.toy_shapes import CLASSES, toy_shapes
 from kdp.data.voc import voc_folder
@@ -47,6 +48,8 @@ class Detection(Family):
         self.size = int(arch["args"].get("image_size", 640))
         super().__init__(arch, config)
         self.output_parts = (4, len(self.classes))
+        self.reads = f"RGB in 0..1, letterboxed to {self.size}x{self.size} on grey {GREY}"
+        self.gives = "centre x, centre y, width, height in pixels, probabilities; for every cell"
         self._criteria: dict[torch.device, Any] = {}
 
     @property

@@ -39,6 +39,8 @@ class Family(ABC):
 
     open_axes: tuple[int, ...] = (0,)
     output_parts: tuple[int, ...] = ()
+    reads: str = "as in training"
+    gives: str = "as in training"
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.arch, self.config = arch, config

@@ -48,6 +48,8 @@ class AcousticScenes(Family):
         self.classes = tuple(arch["args"].get("classes", SCENES))
         super().__init__(arch, config)
         self.mel = LogMel()
+        self.reads = f"log-mel of 1 s at {RATE} Hz, (batch, 1, {SECOND[0]}, {SECOND[1]})"
+        self.gives = "logits of the classes"
 
     @property
     def protocol(self) -> str:

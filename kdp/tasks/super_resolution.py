@@ -33,6 +33,7 @@ class SuperResolution:
     headline = "psnr"
     open_axes = ()
     output_parts = ()
+    reads = gives = "RGB in 0..1, (batch, 3, height, width)"
     """Patches, groups of tokens and how they are mirrored follow from the size of the input."""
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:

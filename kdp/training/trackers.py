@@ -70,5 +70,5 @@ def _installed(names: Sequence[str]) -> list[str]:
     there = [str(tracker) for tracker in get_available_trackers()]
     for name in names:
         if name not in there:
-            say(f"not tracked by {name}, which is missing: pip install 'kdp[{name}]'")
+            say(f"not tracked by {name}, which is missing: pip install {name}")
     return [name for name in names if name in there]
