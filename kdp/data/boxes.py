@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from kdp.data.images import Picture
-from kdp.errors import KdpError
+from kdp.errors import KdpError, named
 from kdp.progress import say_once
 
 Boxes = npt.NDArray[np.float32]
@@ -64,14 +64,11 @@ class Faults:
     def tell(self) -> None:
         """Say what was found, if anything; the same line only once."""
         if self._found:
-            kinds = (f"{kind}: {len(at)} ({_few(at)})" for kind, at in self._found.items())
+            kinds = (
+                f"{kind}: {len(at)} ({named(list(dict.fromkeys(at)), NAMED)})"
+                for kind, at in self._found.items()
+            )
             say_once(f"{self._where}: {'; '.join(kinds)}")
-
-
-def _few(names: Sequence[str]) -> str:
-    different = list(dict.fromkeys(names))
-    more = len(different) - NAMED
-    return ", ".join(different[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def checked(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ def average_precision(
 ) -> dict[str, float]:
     """Mean average precision at IoU 0.5 and over 0.5 to 0.95, and the latter of each class (0..1).
 
-    A class without an object is left out of the means; its own is not a number.
+    A class without an object is left out.
     """
     right = [_right(mine, true) for mine, true in zip(found, truth, strict=True)]
     labels, scores = (
@@ -73,7 +72,7 @@ def average_precision(
     return {
         "map50_95": float(table.mean()) if len(table) else 0.0,
         "map50": float(table[:, 0].mean()) if len(table) else 0.0,
-        **{f"ap {name}": each.get(name, math.nan) for name in classes},
+        **{f"ap {name}": each[name] for name in classes if name in each},
     }
 
 
