@@ -92,14 +92,12 @@ def prune(folder: Path) -> Masks:
     return masks
 
 
-def run_kdp(
-    *arguments: str, cwd: Path = ROOT, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run_kdp(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run `python -m kdp` to its end, in a fork of a process that has imported libraries."""
     command = ["kdp", *arguments]
     with TemporaryDirectory() as folder:
         told = [Path(folder, name) for name in ("stdout", "stderr")]
-        process = _FORKS.Process(target=_kdp, args=(command, told, cwd, env or dict(os.environ)))
+        process = _FORKS.Process(target=_kdp, args=(command, told, cwd))
         process.start()
         process.join(300)
         if process.exitcode is None:
@@ -113,22 +111,26 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["accelerate", "matplotlib.figure", "torch._dynamo"])
 
 
-def _kdp(command: list[str], told: list[Path], cwd: Path, env: dict[str, str]) -> None:
+def _kdp(command: list[str], told: list[Path], cwd: Path) -> None:
     for number, path in enumerate(told, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
     sys.argv = command
     runpy.run_module("kdp", run_name="__main__", alter_sys=True)
 
 
-def start_kdp(*arguments: str) -> subprocess.Popen[str]:
-    """Start `kdp`."""
+def start_kdp(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start `kdp`, in a process of its own."""
     command = [sys.executable, "-m", "kdp", *arguments]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """A process that was started, once it ends."""
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -33,6 +33,7 @@ from tests.runs import (
     complaints,
     config,
     config_file,
+    ended,
     run_kdp,
     start_kdp,
     wait_until,
@@ -460,13 +461,14 @@ def test_a_full_disk_leaves_the_old_files(tmp_path: Path) -> None:
     kept = [*(tmp_path / "weights").glob("*.pth"), tmp_path / "runs/tiny_train/checkpoint.pth"]
     before = {path: path.read_bytes() for path in kept}
     limit = min(len(content) for content in before.values()) - 1000
-    done = run_kdp(
+    process = start_kdp(
         "train",
         "-c",
         str(config_file(tmp_path, distill=None)),
         "--resume",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
+    done = ended(process)
     assert done.returncode == 2
     (line,) = complaints(done.stderr)
     assert re.search(r"cannot write .*: no space left; nothing was changed", line)

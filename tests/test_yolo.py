@@ -367,10 +367,11 @@ def test_operations_are_counted_without_building_the_network(folder: Path) -> No
 
 def test_scores_belong_to_taps_in_the_order_of_the_head(folder: Path) -> None:
     settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS[::-1]})
-    learnt = distil.lesson(task_for(ARCH, settings), lively(), settings, 4)
+    student = lively()
+    learnt = distil.lesson(task_for(ARCH, settings), student, settings, 4)
     batch = default_collate([learnt.data(2)[i] for i in range(2)])
     with pytest.raises(KdpError, match="the largest map first"):
-        learnt.objective(lively(), batch, 0)
+        learnt.objective(student, batch, 0)
 
 
 def boxes(*corners: tuple[float, ...], label: int = 0) -> Boxes:
