@@ -69,7 +69,7 @@ def _register_all(path: Path, overrides: Sequence[str]) -> tuple[list[Path], set
     files = _register(path, path.parent, store, groups)
     for group, _, name in (o.partition("=") for o in overrides):
         if group in groups:
-            files += _register(_named(path.parent / group, name), path.parent, store, set())
+            files += _register(_file_of(path.parent / group, name), path.parent, store, set())
     return files, groups
 
 
@@ -97,11 +97,11 @@ def _register(path: Path, root: Path, store: Any, groups: set[str]) -> list[Path
                 continue
             if choice:
                 groups.add(choice)
-            files += _register(_named(path.parent / (choice or ""), name), root, store, groups)
+            files += _register(_file_of(path.parent / (choice or ""), name), root, store, groups)
     return files
 
 
-def _named(folder: Path, name: str) -> Path:
+def _file_of(folder: Path, name: str) -> Path:
     """The file that a defaults list means by a name."""
     other = folder / f"{name}.yaml"
     return other if other.exists() else folder / f"{name}.yml"

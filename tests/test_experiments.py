@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner, Result
 
 from kdp.artifacts import load
@@ -34,6 +35,7 @@ from kdp.stages.train import train
 from kdp.tasks import task_for
 from kdp.training.curves import Curves
 from tests import runs as catanet
+from tests.runs import run_kdp
 from tests.test_face_mask import settings
 
 
@@ -123,6 +125,22 @@ def test_fine_tuning_is_kept_and_names_its_parents(trained: Path, tmp_path: Path
         "tiny_pruned.pth",
         "tiny_pruning_masks.pth",
     ]
+    assert kdp("evaluate", name, "--folder", tmp_path / "experiments").exit_code == 0
+
+
+def test_predictions_are_those_of_the_file_after_mixed_precision(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Accelerate wraps the network that it trains, and the wrapper stays."""
+    shutil.copytree(trained / "w", tmp_path / "w")
+    learning = {"finetune": settings(tmp_path).finetune, "distill": {"losses": {"feature": {}}}}
+    config = face(tmp_path, pruning_ratio=0.5, train=None, **learning)
+    prune(config)
+    file = tmp_path / "c.yml"
+    file.write_text(yaml.safe_dump(config.plain()))
+    done = run_kdp("finetune", "-c", str(file), "finetune.mixed_precision=bf16")
+    assert done.returncode == 0, done.stderr
+    (name,) = ids(tmp_path / "experiments")
     assert kdp("evaluate", name, "--folder", tmp_path / "experiments").exit_code == 0
 
 
