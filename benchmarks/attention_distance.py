@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from kdp.compose import load_config
+from kdp.config.compose import load_config
 from kdp.data.detection import letterbox
 from kdp.data.patches import to_tensor
 from kdp.distillation.losses import attention_map

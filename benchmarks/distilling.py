@@ -23,15 +23,15 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import default_collate
 
-from kdp.compose import load_config
 from kdp.config import Config
+from kdp.config.compose import load_config
 from kdp.distillation.losses import affinity, make_loss
 from kdp.distillation.taps import Taps
 from kdp.files import write_atomic
 from kdp.measure.latency import device_name
 from kdp.models import build
 from kdp.models.loading import load_network
-from kdp.stages.distil import lesson
+from kdp.stages.train.objective import build_objective
 from kdp.tasks import task_for
 
 CONFIG = Path("configs/train_student_distill.yml")
@@ -61,7 +61,7 @@ def step_of(name: str) -> Callable[[], None]:
     torch.manual_seed(0)
     model = build(config.model.name, **config.model.args).train()
     task = task_for(config.model.arch, config)
-    learnt = lesson(task, model, config, config.train.steps)
+    learnt = build_objective(task, model, config, config.train.steps)
     data = learnt.data(config.train.batch_size)
     batch = default_collate([data[number] for number in range(config.train.batch_size)])
     optimizer = torch.optim.Adam([*model.parameters(), *learnt.extra.parameters()])

@@ -25,7 +25,7 @@ from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, full_masks
 from kdp.pruning.importance.base import Context
 from kdp.pruning.importance.optin import manifold_distance, optin, unit_rows
-from kdp.pruning.masks import gated
+from kdp.pruning.masks import masks_applied
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
@@ -46,7 +46,7 @@ def plain_loop(
     for unit in units:
         masks = full_masks(list(context.groups))
         masks[group.name][unit] = False
-        with gated(context.model, context.groups, masks):
+        with masks_applied(context.model, context.groups, masks):
             features, output = traced(task, context.model, inputs)
         distances = [
             manifold_distance(unit_rows(f, 1), unit_rows(dense[n], 1)) for n, f in features.items()

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kdp.artifacts import load
-from kdp.compose import load_config
+from kdp.config.compose import load_config
 from kdp.pruning.groups import Masks
-from kdp.stages.prune import prune
+from kdp.stages.prune.prune import prune
 
 
 def searched(config: Path, folder: Path, patches: int, seed: int, budget: float) -> Masks:

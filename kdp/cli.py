@@ -10,6 +10,7 @@ import typer
 
 from kdp import __version__
 from kdp.errors import Interrupted, KdpError
+from kdp.log import set_up_logging
 
 if TYPE_CHECKING:
     from kdp.config import Config
@@ -34,14 +35,15 @@ def _options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Make trained networks physically smaller and keep them good."""
+    """Compress trained networks by structured pruning and knowledge distillation."""
+    set_up_logging()
 
 
 @app.command()
 def train(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train a network: a teacher, or a student with `distill` and `dynamic`."""
-    from kdp.compose import load_config
-    from kdp.stages.train import train as run
+    from kdp.config.compose import load_config
+    from kdp.stages.train.train import train as run
 
     for path in run(load_config(config, overrides or ()), resume).values():
         typer.echo(path)
@@ -50,12 +52,12 @@ def train(config: ConfigOption, overrides: Overrides = None, resume: Resume = Fa
 @app.command()
 def teach(config: ConfigOption, overrides: Overrides = None) -> None:
     """Write down what the teachers say of every training sample, for many trainings."""
-    from kdp.compose import load_config
-    from kdp.progress import say
-    from kdp.stages.teach import teach as run
+    from kdp.config.compose import load_config
+    from kdp.log import log
+    from kdp.stages.train.cache_targets import teach as run
 
     done = run(load_config(config, overrides or ()))
-    say(
+    log.info(
         f"{done.samples} samples, {done.size / 1e6:.1f} MB; read with distill.targets={done.folder}"
     )
     typer.echo(done.folder)
@@ -109,9 +111,9 @@ def compare(
 ) -> None:
     """Quality, parameters, MACs, size and latency of several files in one table."""
     from kdp.files import write_atomic
-    from kdp.stages import tables
-    from kdp.stages.compare import compare as run
-    from kdp.stages.compare import settings
+    from kdp.stages.compare import tables
+    from kdp.stages.compare.compare import compare as run
+    from kdp.stages.compare.compare import settings
 
     chosen = settings(config, values or (), device)
     comparison = run(files, chosen, images, half)
@@ -120,7 +122,7 @@ def compare(
         if path:
             write_atomic(path, tables.WRITERS[kind](comparison).encode())
     if plot_file:
-        from kdp.stages.plots import to_png
+        from kdp.stages.compare.plots import to_png
 
         write_atomic(plot_file, to_png(comparison, chosen))
 
@@ -158,9 +160,9 @@ def infer(
     ] = None,
 ) -> None:
     """Super-resolve pictures; or label faces or objects in pictures, a video or a camera."""
-    from kdp.stages.compare import settings
-    from kdp.stages.infer import infer as run
-    from kdp.stages.watch import Request
+    from kdp.stages.compare.compare import settings
+    from kdp.stages.infer.infer import infer as run
+    from kdp.stages.infer.stream import Request
 
     given = (target, ensemble, camera, csi, whole, save, headless)
     asked = Request(tuple(pictures or ()), *given)
@@ -193,21 +195,23 @@ def export(
     ] = None,
 ) -> None:
     """Write ONNX or TorchScript, once it gives what PyTorch gives."""
-    from kdp.progress import say
-    from kdp.stages.compare import settings
-    from kdp.stages.export import export as run
+    from kdp.log import log
+    from kdp.stages.compare.compare import settings
+    from kdp.stages.export.export import export as run
 
     done = run(file, settings(None, values or (), None), to, precision, size, output)
     shape = "x".join(str(side) for side in done.input_shape)
-    free = f"; any {', '.join(done.open_axes)}" if done.open_axes else " alone"
-    say(f"input {shape}{free}; largest relative difference from PyTorch: {done.difference:.1e}")
+    free = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " alone"
+    log.info(
+        f"input {shape}{free}; largest relative difference from PyTorch: {done.difference:.1e}"
+    )
     typer.echo(done.path)
 
 
 @app.command()
 def validate(config: ConfigOption, overrides: Overrides = None) -> None:
     """Check before a long run: files, keys, weights, data, one batch, time and memory."""
-    from kdp.compose import load_config
+    from kdp.config.compose import load_config
     from kdp.stages.validate import validate as run
 
     failed = False
@@ -220,7 +224,7 @@ def validate(config: ConfigOption, overrides: Overrides = None) -> None:
 @app.command()
 def paths(config: ConfigOption, overrides: Overrides = None) -> None:
     """Print where the stages of a configuration read and write, as Make variables."""
-    from kdp.compose import composed_files, load_config
+    from kdp.config.compose import composed_files, load_config
     from kdp.stages.paths import make_variables
 
     chosen, files = load_config(config, overrides or ()), composed_files(config, overrides or ())
@@ -230,7 +234,7 @@ def paths(config: ConfigOption, overrides: Overrides = None) -> None:
 @app.command()
 def prune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
     """Search what to remove within a budget; saved importance is reused. Or prune in `rounds`."""
-    from kdp.compose import load_config
+    from kdp.config.compose import load_config
 
     chosen = load_config(config, overrides or ())
     for path in _prune_in_rounds(chosen, resume) if chosen.rounds else _prune(chosen, resume):
@@ -238,8 +242,8 @@ def prune(config: ConfigOption, overrides: Overrides = None, resume: Resume = Fa
 
 
 def _prune(config: Config, resume: bool) -> tuple[Path, ...]:
-    from kdp.stages.prune import prune as run
-    from kdp.stages.prune_report import show
+    from kdp.stages.prune.prune import prune as run
+    from kdp.stages.prune.report import show
 
     found = run(config, resume)
     show(found)
@@ -247,8 +251,8 @@ def _prune(config: Config, resume: bool) -> tuple[Path, ...]:
 
 
 def _prune_in_rounds(config: Config, resume: bool) -> tuple[Path, ...]:
-    from kdp.stages.progressive import prune_in_rounds
-    from kdp.stages.prune_report import show_rounds
+    from kdp.stages.prune.progressive import prune_in_rounds
+    from kdp.stages.prune.report import show_rounds
 
     found = prune_in_rounds(config, resume)
     show_rounds(found.rows)
@@ -266,22 +270,22 @@ def rebuild(
     target: Annotated[Path | None, typer.Option("--to", help="Where to write.")] = None,
 ) -> None:
     """Write the physically smaller network, once it is proven equal to the masked one."""
-    from kdp.compose import load_config
-    from kdp.progress import say
-    from kdp.stages.rebuild import rebuild as run
+    from kdp.config.compose import load_config
+    from kdp.log import log
+    from kdp.stages.prune.rebuild import rebuild as run
 
     done = run(load_config(config, overrides or ()), source, masks, target)
     share = done.parameters / done.full_parameters
-    say(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
-    say(f"largest relative difference from the masked network: {done.difference:.1e}")
+    log.info(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
+    log.info(f"largest relative difference from the masked network: {done.difference:.1e}")
     typer.echo(done.path)
 
 
 @app.command()
 def finetune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
     """Recover a pruned network by distillation; what was removed stays removed."""
-    from kdp.compose import load_config
-    from kdp.stages.finetune import finetune as run
+    from kdp.config.compose import load_config
+    from kdp.stages.train.finetune import finetune as run
 
     for path in run(load_config(config, overrides or ()), resume).values():
         typer.echo(path)
@@ -306,8 +310,8 @@ def runs(
     from dataclasses import asdict
 
     from kdp.files import write_atomic
-    from kdp.stages import runs as stage
-    from kdp.stages.tables import json_text
+    from kdp.stages.compare.tables import json_text
+    from kdp.stages.experiments import list as stage
 
     found = stage.difference(folder, *diff) if diff else stage.runs(folder, sort, reverse)
     stage.show(found)
@@ -327,7 +331,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Predict again with a kept network: are the predictions the same, byte for byte?"""
-    from kdp.stages.evaluate import evaluate as again
+    from kdp.stages.experiments.reproduce import evaluate as again
 
     done = again(run, folder, target, device)
     if done.different:
@@ -349,8 +353,8 @@ def sweep(
     jobs: Annotated[int | None, typer.Option(min=1, help="Points at a time.")] = None,
 ) -> None:
     """Run stages for every point of a grid: `kdp sweep -c FILE train.lr=1e-3,1e-4 seed=0,1`."""
-    from kdp.stages.sweep import show
-    from kdp.stages.sweep import sweep as run
+    from kdp.stages.sweep.sweep import show
+    from kdp.stages.sweep.sweep import sweep as run
 
     points = run(config, overrides, stages, launcher, jobs)
     show(points)

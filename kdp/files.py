@@ -48,7 +48,7 @@ def _umask() -> int:
 
 
 @contextmanager
-def claim(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Hold `path` against other runs of kdp until the block ends.
 
     Raises:

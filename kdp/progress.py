@@ -1,12 +1,10 @@
-"""What long work shows: a bar with a rate and an estimate, and lines that stay."""
+"""Progress bars with a rate and an estimate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(stderr=True)
+from kdp.log import console
 
 
 class RateColumn(ProgressColumn):
@@ -57,14 +55,3 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[.
                 bar.update(task, note=note)
 
         yield advance
-
-
-@cache
-def say_once(message: str) -> None:
-    """`say`, but never the same twice: of several networks each has a task that reads."""
-    say(message)
-
-
-def say(message: str) -> None:
-    """A line for the reader, on standard error."""
-    console.print(message, highlight=False, soft_wrap=True, markup=False)

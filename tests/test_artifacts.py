@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.errors import KdpError
-from kdp.files import claim, sha256, write_atomic
+from kdp.files import file_lock, sha256, write_atomic
 from kdp.models import build
 from kdp.models.loading import load_network
 from tests.conftest import ROOT, TINY
@@ -293,7 +293,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     path = tmp_path / "file" / "a.pth"
     with pytest.raises(KdpError, match=r"cannot write .*a\.pth"):
         write_atomic(path, b"new")
-    with pytest.raises(KdpError, match=r"cannot write .*a\.pth"), claim(path):
+    with pytest.raises(KdpError, match=r"cannot write .*a\.pth"), file_lock(path):
         pass
 
 
@@ -315,11 +315,11 @@ def test_a_second_run_may_not_write_the_same_file(tmp_path: Path) -> None:
     assert holder.stdin is not None
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(KdpError, match=r"another run is writing .*a\.pth"), claim(path):
+    with pytest.raises(KdpError, match=r"another run is writing .*a\.pth"), file_lock(path):
         pass
     holder.kill()  # A killed run holds nothing.
     holder.wait()
-    with claim(path):
+    with file_lock(path):
         pass
     assert not any(path.parent.iterdir())
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from kdp.data.images import Picture
-from kdp.errors import KdpError, named
-from kdp.progress import say_once
+from kdp.data.images import ImageArray
+from kdp.errors import KdpError, join_names
+from kdp.log import log_once
 
 Boxes = npt.NDArray[np.float32]
 """(N, 4): x0, y0, x1, y1 in pixels; the first pixel reaches from 0 to 1."""
@@ -30,7 +30,7 @@ ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
-class Boxed:
+class AnnotatedImage:
     """A picture with its objects.
 
     Attributes:
@@ -41,12 +41,12 @@ class Boxed:
     """
 
     name: str
-    read: Callable[[], Picture]
+    read: Callable[[], ImageArray]
     boxes: Boxes
     labels: Labels
 
 
-class Faults:
+class DatasetIssues:
     """What is wrong with a data set: collected by kind, and told in one line.
 
     Args:
@@ -65,14 +65,14 @@ class Faults:
         """Say what was found, if anything; the same line only once."""
         if self._found:
             kinds = (
-                f"{kind}: {len(at)} ({named(list(dict.fromkeys(at)), NAMED)})"
+                f"{kind}: {len(at)} ({join_names(list(dict.fromkeys(at)), NAMED)})"
                 for kind, at in self._found.items()
             )
-            say_once(f"{self._where}: {'; '.join(kinds)}")
+            log_once(f"{self._where}: {'; '.join(kinds)}")
 
 
 def checked(
-    rows: Rows, size: tuple[int, int], name: str, faults: Faults, least: float = 0.0
+    rows: Rows, size: tuple[int, int], name: str, faults: DatasetIssues, least: float = 0.0
 ) -> tuple[Boxes, Labels]:
     """The boxes that can be used, cut to the picture.
 
@@ -127,7 +127,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def require_objects(pictures: Sequence[Boxed], where: str, classes: Sequence[str]) -> None:
+def require_objects(pictures: Sequence[AnnotatedImage], where: str, classes: Sequence[str]) -> None:
     """Refuse a data set that has nothing to find.
 
     Raises:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdp.data.boxes import Boxed, Boxes
-from kdp.data.images import Picture
-from kdp.data.mosaic import GREY, Scene, flipped, mosaic, moved, recoloured
+from kdp.data.boxes import AnnotatedImage, Boxes
+from kdp.data.images import ImageArray
+from kdp.data.mosaic import GREY, BoxedImage, flipped, mosaic, moved, recoloured
 from kdp.data.order import EpochOrder
 from kdp.data.patches import CACHE_BYTES, to_tensor
 
@@ -35,7 +35,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        pictures: Sequence[Boxed],
+        pictures: Sequence[AnnotatedImage],
         size: int,
         seed: int,
         augment: bool,
@@ -48,7 +48,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         self.closed_from = length - close_mosaic * len(pictures)
         self.rows = TILES * max([1, *(len(one.labels) for one in pictures)])
         self._order = EpochOrder(seed, len(pictures))
-        self._cache: dict[int, Scene] = {}
+        self._cache: dict[int, BoxedImage] = {}
         self._cached_bytes = 0
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
             scene = _centred(self._scene(index), self.size)
         return {"image": to_tensor(scene.picture), "boxes": self._padded(scene)}
 
-    def _changed(self, index: int, share: float, random: np.random.Generator) -> Scene:
+    def _changed(self, index: int, share: float, random: np.random.Generator) -> BoxedImage:
         if random.random() < share:
             others = random.integers(len(self.pictures), size=TILES - 1)
             tiles = [self._scene(one) for one in (index, *map(int, others))]
@@ -78,19 +78,19 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         scene = recoloured(moved(scene, self.size, random), random)
         return flipped(scene) if random.integers(2) else scene
 
-    def _scene(self, index: int) -> Scene:
+    def _scene(self, index: int) -> BoxedImage:
         """A picture resized to fit."""
         if index in self._cache:
             return self._cache[index]
         one = self.pictures[index]
         picture, scale = _fitted(one.read(), self.size)
-        scene = Scene(picture, one.boxes * np.float32(scale), one.labels)
+        scene = BoxedImage(picture, one.boxes * np.float32(scale), one.labels)
         if self._cached_bytes < CACHE_BYTES:
             self._cache[index] = scene
             self._cached_bytes += picture.nbytes
         return scene
 
-    def _padded(self, scene: Scene) -> Tensor:
+    def _padded(self, scene: BoxedImage) -> Tensor:
         rows = np.zeros((self.rows, 5), np.float32)
         rows[:, 0] = -1
         first, last = scene.boxes[:, :2], scene.boxes[:, 2:]
@@ -99,7 +99,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         return torch.from_numpy(rows)
 
 
-def letterbox(picture: Picture, size: int) -> tuple[Picture, float, tuple[int, int]]:
+def letterbox(picture: ImageArray, size: int) -> tuple[ImageArray, float, tuple[int, int]]:
     """Fit a picture into the middle of a grey square, as Ultralytics' LetterBox does.
 
     Returns:
@@ -122,7 +122,7 @@ def unletterbox(
     return np.clip(back, 0, np.array((width, height, width, height), np.float32))
 
 
-def _fitted(picture: Picture, size: int) -> tuple[Picture, float]:
+def _fitted(picture: ImageArray, size: int) -> tuple[ImageArray, float]:
     """Resized so that the longer side is `size`, and the scale."""
     height, width = picture.shape[:2]
     scale = min(size / height, size / width)
@@ -132,7 +132,7 @@ def _fitted(picture: Picture, size: int) -> tuple[Picture, float]:
     return picture, scale
 
 
-def _centred(scene: Scene, size: int) -> Scene:
+def _centred(scene: BoxedImage, size: int) -> BoxedImage:
     """A fitted scene in its letterbox."""
     square, _, offset = letterbox(scene.picture, size)
-    return Scene(square, scene.boxes + np.tile(np.array(offset, np.float32), 2), scene.labels)
+    return BoxedImage(square, scene.boxes + np.tile(np.array(offset, np.float32), 2), scene.labels)

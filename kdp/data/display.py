@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -45,7 +45,7 @@ class VideoFile:
         self._writer: Any = None
         self._size = (0, 0)
 
-    def write(self, picture: Picture, rate: float, seconds: float | None = None) -> None:
+    def write(self, picture: ImageArray, rate: float, seconds: float | None = None) -> None:
         """Append an RGB picture.
 
         Args:
@@ -141,7 +141,7 @@ class Window:
             raise KdpError("there is no display here; --headless prints JSON lines instead")
         self.title = title
 
-    def show(self, picture: Picture) -> bool:
+    def show(self, picture: ImageArray) -> bool:
         try:
             cv2.imshow(self.title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             key = cv2.waitKey(1) & 0xFF

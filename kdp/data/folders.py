@@ -10,15 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kdp.data.images import Picture, list_images, read_rgb
+from kdp.data.images import ImageArray, list_images, read_rgb
 from kdp.errors import KdpError
-from kdp.progress import say_once
+from kdp.log import log_once
 
 TOY_FACES, TOY_VALIDATION = 100, 20
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImage:
     """A picture to be read when it is wanted.
 
     Attributes:
@@ -29,10 +29,10 @@ class Labelled:
 
     name: str
     label: int
-    read: Callable[[], Picture]
+    read: Callable[[], ImageArray]
 
 
-def class_folders(folder: Path, classes: Sequence[str]) -> list[Labelled]:
+def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
     """The readable pictures of `folder/<class>/`, class by class, each by name.
 
     Those that cannot be read are named and left out.
@@ -45,22 +45,22 @@ def class_folders(folder: Path, classes: Sequence[str]) -> list[Labelled]:
     unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes)
     if unknown:
         raise KdpError(f"{folder} has the folder {unknown[0]!r}; classes are {', '.join(classes)}")
-    found: list[Labelled] = []
-    corrupt: list[Labelled] = []
+    found: list[LabelledImage] = []
+    corrupt: list[LabelledImage] = []
     for label, name in enumerate(classes):
         before = len(found)
         for path in list_images(folder / name):
-            one = Labelled(f"{name}/{path.name}", label, partial(read_rgb, path))
+            one = LabelledImage(f"{name}/{path.name}", label, partial(read_rgb, path))
             (found if _readable(one) else corrupt).append(one)
         if len(found) == before:
             raise KdpError(f"{folder} has no picture of the class {name!r} that can be read")
     if corrupt:
         named = ", ".join(one.name for one in corrupt[:5]) + (" ..." if len(corrupt) > 5 else "")
-        say_once(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
+        log_once(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
     return found
 
 
-def _readable(one: Labelled) -> bool:
+def _readable(one: LabelledImage) -> bool:
     try:
         one.read()
     except KdpError:
@@ -68,20 +68,20 @@ def _readable(one: Labelled) -> bool:
     return True
 
 
-def toy_faces(validation: bool) -> list[Labelled]:
+def toy_faces(validation: bool) -> list[LabelledImage]:
     """scikit-image's hundred 25x25 faces, as they are and with a mask drawn over mouth and nose.
 
     A toy, for trying commands without any data: the masks are drawn, the faces tiny and grey.
     """
     first, last = (0, TOY_VALIDATION) if validation else (TOY_VALIDATION, TOY_FACES)
     return [
-        Labelled(f"{kind}_{number:03d}", label, partial(_toy_face, number, label == 0))
+        LabelledImage(f"{kind}_{number:03d}", label, partial(_toy_face, number, label == 0))
         for label, kind in enumerate(("masked", "plain"))
         for number in range(first, last)
     ]
 
 
-def _toy_face(number: int, masked: bool) -> Picture:
+def _toy_face(number: int, masked: bool) -> ImageArray:
     face = cv2.resize(_grey_faces()[number], (128, 128), interpolation=cv2.INTER_CUBIC)
     picture = np.repeat(face[..., None], 3, axis=2)
     if masked:
@@ -101,7 +101,7 @@ def _toy_face(number: int, masked: bool) -> Picture:
 
 
 @lru_cache(maxsize=1)
-def _grey_faces() -> Picture:
+def _grey_faces() -> ImageArray:
     from skimage.data import lfw_subset
 
     return (lfw_subset()[:TOY_FACES] * 255).astype(np.uint8)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from kdp.errors import KdpError
 
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def read_rgb(path: Path) -> Picture:
+def read_rgb(path: Path) -> ImageArray:
     """An (H, W, 3) uint8 RGB picture.
 
     Raises:
@@ -42,7 +42,7 @@ def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:
         return None
 
 
-def png_bytes(image: Picture) -> bytes:
+def png_bytes(image: ImageArray) -> bytes:
     """PNG encoding of an (H, W, 3) uint8 RGB picture."""
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 

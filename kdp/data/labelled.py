@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdp.data.folders import Labelled
-from kdp.data.images import Picture
+from kdp.data.folders import LabelledImage
+from kdp.data.images import ImageArray
 from kdp.data.order import EpochOrder
 from kdp.data.patches import to_tensor
 
@@ -28,12 +28,12 @@ class LabelledDataset(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, pictures: Sequence[Labelled], size: int, seed: int, augment: bool, length: int
+        self, pictures: Sequence[LabelledImage], size: int, seed: int, augment: bool, length: int
     ) -> None:
         self.pictures, self.size, self.seed = pictures, size, seed
         self.augment, self.length = augment, length
         self._order = EpochOrder(seed, len(pictures))
-        self._cache: dict[int, Picture] = {}
+        self._cache: dict[int, ImageArray] = {}
 
     def __len__(self) -> int:
         return self.length
@@ -50,7 +50,7 @@ class LabelledDataset(Dataset[dict[str, Tensor]]):
         return {"image": to_tensor(image), "label": label}
 
 
-def resized(picture: Picture, size: int) -> Picture:
+def resized(picture: ImageArray, size: int) -> ImageArray:
     """(size, size, 3), by area averaging along the sides that shrink, else linearly."""
     height, width = picture.shape[:2]
     smaller = min(width, size), min(height, size)
@@ -61,7 +61,7 @@ def resized(picture: Picture, size: int) -> Picture:
     return picture
 
 
-def _changed(picture: Picture, random: np.random.Generator) -> Picture:
+def _changed(picture: ImageArray, random: np.random.Generator) -> ImageArray:
     """Up to 10 degrees, 8 % of shift, 15 % of scale, 30 % of brightness and contrast."""
     size = picture.shape[0]
     angle, scale = random.uniform(-10, 10), random.uniform(0.85, 1.15)
@@ -71,5 +71,5 @@ def _changed(picture: Picture, random: np.random.Generator) -> Picture:
         picture = np.ascontiguousarray(picture[:, ::-1])
     warped = cv2.warpAffine(picture, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
     gain, offset = random.uniform(0.7, 1.3), random.uniform(-0.15, 0.15) * 255
-    changed: Picture = np.clip(warped * gain + offset, 0, 255).astype(np.uint8)
+    changed: ImageArray = np.clip(warped * gain + offset, 0, 255).astype(np.uint8)
     return changed

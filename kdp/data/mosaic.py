@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdp.data.boxes import Boxes, Labels
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 
 GREY = 114
 """Of what no picture covers."""
@@ -23,15 +23,15 @@ LEAST_SIDE, LEAST_AREA, GREATEST_ASPECT = 2.0, 0.1, 100.0
 
 
 @dataclass(frozen=True)
-class Scene:
+class BoxedImage:
     """A picture that is in memory, with its boxes in pixels."""
 
-    picture: Picture
+    picture: ImageArray
     boxes: Boxes
     labels: Labels
 
 
-def mosaic(tiles: Sequence[Scene], size: int, random: np.random.Generator) -> Scene:
+def mosaic(tiles: Sequence[BoxedImage], size: int, random: np.random.Generator) -> BoxedImage:
     """Four scenes of at most `size` around a random point of a grey square of twice that side.
 
     Boxes reach beyond the square where their picture does.
@@ -45,17 +45,19 @@ def mosaic(tiles: Sequence[Scene], size: int, random: np.random.Generator) -> Sc
         top = y if number >= 2 else y - height
         _paste(canvas, tile.picture, left, top)
         boxes.append(tile.boxes + np.array((left, top, left, top), np.float32))
-    return Scene(canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles]))
+    return BoxedImage(
+        canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles])
+    )
 
 
-def _paste(canvas: Picture, picture: Picture, left: int, top: int) -> None:
+def _paste(canvas: ImageArray, picture: ImageArray, left: int, top: int) -> None:
     """As much of the picture as is on the canvas."""
     bottom, right = top + picture.shape[0], left + picture.shape[1]
     seen = picture[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
     canvas[max(0, top) : bottom, max(0, left) : right] = seen
 
 
-def moved(scene: Scene, size: int, random: np.random.Generator) -> Scene:
+def moved(scene: BoxedImage, size: int, random: np.random.Generator) -> BoxedImage:
     """Scaled and shifted at random around the middle of a square of `size`.
 
     Boxes are cut to it, and those of which too little is left are dropped.
@@ -71,7 +73,7 @@ def moved(scene: Scene, size: int, random: np.random.Generator) -> Scene:
     whole, left = (boxes * scale + np.tile(offset, 2) for boxes in (scene.boxes, seen))
     left = np.clip(left, 0, size)
     keep = _worth_it(whole, left)
-    return Scene(
+    return BoxedImage(
         picture.astype(np.uint8, copy=False), left[keep].astype(np.float32), scene.labels[keep]
     )
 
@@ -90,7 +92,7 @@ def _worth_it(
     )
 
 
-def flipped(scene: Scene) -> Scene:
+def flipped(scene: BoxedImage) -> BoxedImage:
     """Left is right."""
     width = np.float32(scene.picture.shape[1])
     boxes = scene.boxes.copy()
@@ -98,7 +100,7 @@ def flipped(scene: Scene) -> Scene:
     return replace(scene, picture=np.ascontiguousarray(scene.picture[:, ::-1]), boxes=boxes)
 
 
-def recoloured(scene: Scene, random: np.random.Generator) -> Scene:
+def recoloured(scene: BoxedImage, random: np.random.Generator) -> BoxedImage:
     """Another hue, saturation and value."""
     hue, saturation, value = random.uniform(-1, 1, 3) * (HUE, SATURATION, VALUE)
     levels = np.arange(256)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdp.data.images import Picture, list_images, png_bytes, read_rgb
+from kdp.data.images import ImageArray, list_images, png_bytes, read_rgb
 from kdp.data.resize import bicubic_uint8
 from kdp.errors import KdpError
 from kdp.files import write_atomic
@@ -32,8 +32,8 @@ class Pair:
     """
 
     name: str
-    hr: Callable[[], Picture]
-    lr: Callable[[], Picture]
+    hr: Callable[[], ImageArray]
+    lr: Callable[[], ImageArray]
 
 
 def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[Pair]:
@@ -88,7 +88,7 @@ def embedded(scale: int, validation: bool) -> list[Pair]:
     ]
 
 
-def crop_to_multiple(image: Picture, scale: int) -> Picture:
+def crop_to_multiple(image: ImageArray, scale: int) -> ImageArray:
     """The top left part whose sides `scale` divides."""
     height, width = image.shape[0] // scale * scale, image.shape[1] // scale * scale
     return image[:height, :width]
@@ -109,7 +109,7 @@ def _partner(path: Path, lr: Path, scale: int, templates: Sequence[str]) -> Path
     raise KdpError(f"no LR picture for {path}: none of {', '.join(names)} is in {lr}")
 
 
-def _sized(path: Path, partner: Path, scale: int) -> Picture:
+def _sized(path: Path, partner: Path, scale: int) -> ImageArray:
     """The HR picture, cut to its partner's size where the scale does not divide its own."""
     hr = read_rgb(path)
     height, width = (side * scale for side in read_rgb(partner).shape[:2])
@@ -122,7 +122,7 @@ def _sized(path: Path, partner: Path, scale: int) -> Picture:
     return hr[:height, :width]
 
 
-def _cached_lr(path: Path, folder: Path, scale: int) -> Picture:
+def _cached_lr(path: Path, folder: Path, scale: int) -> ImageArray:
     stat = path.stat()
     target = folder / f"{path.stem}-{stat.st_mtime_ns:x}-{stat.st_size:x}.png"
     if target.is_file():
@@ -132,17 +132,17 @@ def _cached_lr(path: Path, folder: Path, scale: int) -> Picture:
     return lr
 
 
-def _cropped(path: Path, scale: int) -> Picture:
+def _cropped(path: Path, scale: int) -> ImageArray:
     return crop_to_multiple(read_rgb(path), scale)
 
 
 @cache
-def _photograph(name: str, scale: int) -> Picture:
+def _photograph(name: str, scale: int) -> ImageArray:
     from skimage import data
 
     return crop_to_multiple(np.ascontiguousarray(getattr(data, name)()[..., :3]), scale)
 
 
 @cache
-def _photograph_lr(name: str, scale: int) -> Picture:
+def _photograph_lr(name: str, scale: int) -> ImageArray:
     return bicubic_uint8(_photograph(name, scale), 1 / scale)

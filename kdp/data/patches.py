@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 from kdp.data.pairs import Pair
 from kdp.errors import KdpError
 
@@ -42,7 +42,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.pairs, self.scale, self.patch_size = pairs, scale, patch_size
         self.seed, self.augment, self.length = seed, augment, length
-        self._cache: dict[int, tuple[Picture, Picture]] = {}
+        self._cache: dict[int, tuple[ImageArray, ImageArray]] = {}
         self._cached_bytes = 0
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             lr, hr = (_turn(image, turns, flip) for image in (lr, hr))
         return {"lr": to_tensor(lr), "hr": to_tensor(hr)}
 
-    def _pictures(self, index: int) -> tuple[Picture, Picture]:
+    def _pictures(self, index: int) -> tuple[ImageArray, ImageArray]:
         if index in self._cache:
             return self._cache[index]
         pair = self.pairs[index]
@@ -77,11 +77,11 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         return hr, lr
 
 
-def to_tensor(image: Picture) -> Tensor:
+def to_tensor(image: ImageArray) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) float in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
 
 
-def _turn(image: Picture, turns: int, flip: bool) -> Picture:
+def _turn(image: ImageArray, turns: int, flip: bool) -> ImageArray:
     image = np.rot90(image, turns)
     return image[:, ::-1] if flip else image

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 
 _MARGIN = 4  # output pixels around the picture: wider than the bicubic kernel reaches
 
@@ -34,7 +34,7 @@ def bicubic(image_BCHW: Tensor, scale: float) -> Tensor:
     return resized[..., skip : skip + size[0], skip : skip + size[1]]
 
 
-def bicubic_uint8(image: Picture, scale: float) -> Picture:
+def bicubic_uint8(image: ImageArray, scale: float) -> ImageArray:
     """`bicubic` of an (H, W, C) uint8 picture, rounded back to uint8."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     resized = bicubic(tensor, scale)[0].permute(1, 2, 0)

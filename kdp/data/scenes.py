@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from kdp.data.audio import Wave, duration, read_wave
-from kdp.errors import KdpError, hint
-from kdp.progress import say
+from kdp.errors import KdpError, suggest
+from kdp.log import log
 
 TAU_VARIABLE = "TAU24_PATH"
 META = "meta.csv"
@@ -124,7 +124,7 @@ def _clip(folder: Path, row: Row, classes: Sequence[str]) -> Clip:
     if label not in classes:
         raise KdpError(
             f"{folder / META}: {name} has the label {label!r}, which is no class; "
-            f"{hint(label, classes)}"
+            f"{suggest(label, classes)}"
         )
     device = row.get(DEVICE_COLUMN) or Path(name).stem.rsplit("-", 1)[-1]
     path = folder / name
@@ -140,5 +140,5 @@ def _existing(folder: Path, split: str, clips: Sequence[Clip]) -> list[Clip]:
         kept = {clip.name for clip in found}
         gone = [clip.name for clip in clips if clip.name not in kept]
         named = ", ".join(gone[:5]) + (" ..." if len(gone) > 5 else "")
-        say(f"{folder / split}: {len(gone)} missing sounds left out: {named}")
+        log.info(f"{folder / split}: {len(gone)} missing sounds left out: {named}")
     return found

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kdp.data.boxes import Boxed
-from kdp.data.images import Picture
+from kdp.data.boxes import AnnotatedImage
+from kdp.data.images import ImageArray
 
 CLASSES = ("circle", "square", "triangle")
 TRAINING_PICTURES, VALIDATION_PICTURES = 240, 60
@@ -57,7 +57,7 @@ class Shape:
         return np.concatenate([self.points.min(0), self.points.max(0) + 1]).astype(np.float32)
 
 
-def toy_shapes(validation: bool) -> list[Boxed]:
+def toy_shapes(validation: bool) -> list[AnnotatedImage]:
     """Generated pictures, 160x160, of one to five circles, squares and triangles; a toy, see above.
 
     240 to train on, or 60 others; the same ones at every call. Shapes have a random size, colour
@@ -68,11 +68,11 @@ def toy_shapes(validation: bool) -> list[Boxed]:
     return [_boxed(number) for number in range(first, first + count)]
 
 
-def _boxed(number: int) -> Boxed:
+def _boxed(number: int) -> AnnotatedImage:
     shapes = _shapes(np.random.default_rng((SEED, number)))
     boxes = np.stack([shape.box for shape in shapes])
     labels = np.array([shape.label for shape in shapes], np.int64)
-    return Boxed(f"shapes-{number:03d}", partial(_drawn, number), boxes, labels)
+    return AnnotatedImage(f"shapes-{number:03d}", partial(_drawn, number), boxes, labels)
 
 
 def _shapes(random: np.random.Generator) -> list[Shape]:
@@ -105,7 +105,7 @@ def _common(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     return float(np.maximum(sides, 0).prod() / smaller)
 
 
-def _drawn(number: int) -> Picture:
+def _drawn(number: int) -> ImageArray:
     """(160, 160, 3)."""
     picture = _background(np.random.default_rng((SEED, number, 1)))
     for shape in _shapes(np.random.default_rng((SEED, number))):
@@ -113,21 +113,21 @@ def _drawn(number: int) -> Picture:
     return picture
 
 
-def _background(random: np.random.Generator) -> Picture:
+def _background(random: np.random.Generator) -> ImageArray:
     """A piece of a texture, flipped and tinted at random."""
     texture = _texture(TEXTURES[int(random.integers(len(TEXTURES)))])
     top, left = (int(random.integers(side - SIDE + 1)) for side in texture.shape[:2])
     piece = texture[top : top + SIDE, left : left + SIDE]
     if random.integers(2):
         piece = piece[:, ::-1]
-    tinted: Picture = (piece * random.uniform(0.7, 1, 3)).astype(np.uint8)
+    tinted: ImageArray = (piece * random.uniform(0.7, 1, 3)).astype(np.uint8)
     return tinted
 
 
 @cache
-def _texture(name: str) -> Picture:
+def _texture(name: str) -> ImageArray:
     """(H, W, 3)."""
     from skimage import data
 
-    texture: Picture = getattr(data, name)()
+    texture: ImageArray = getattr(data, name)()
     return texture if texture.ndim == 3 else np.repeat(texture[..., None], 3, axis=2)

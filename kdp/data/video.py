@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 
 VIDEOS = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
@@ -50,7 +50,7 @@ class Frame:
     """
 
     number: int
-    picture: Picture
+    picture: ImageArray
     seconds: float
 
 

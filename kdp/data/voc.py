@@ -9,15 +9,22 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from kdp.data.boxes import Boxed, Faults, Rows, checked, picture_size, require_objects
+from kdp.data.boxes import (
+    AnnotatedImage,
+    DatasetIssues,
+    Rows,
+    checked,
+    picture_size,
+    require_objects,
+)
 from kdp.data.images import list_images, read_rgb
-from kdp.errors import KdpError, hint
+from kdp.errors import KdpError, suggest
 
 SPLITS = Path("ImageSets/Main")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Boxed]:
+def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[AnnotatedImage]:
     """The pictures of `ImageSets/Main/<split>.txt` with the objects of `Annotations/*.xml`.
 
     VOC counts pixels from 1 and both ends of a box belong to it. Objects marked as difficult are
@@ -43,7 +50,7 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Boxed]:
             f"{root / 'JPEGImages'} lacks {len(missing)} of the {len(names)} pictures of "
             f"{split}.txt, such as {missing[0]}"
         )
-    faults = Faults(f"{root}, {split}")
+    faults = DatasetIssues(f"{root}, {split}")
     labels = {name: label for label, name in enumerate(classes)}
     read = (_boxed(root, name, pictures[name], labels, faults) for name in names)
     found = [one for one in read if one is not None]
@@ -72,7 +79,7 @@ def _split(root: Path, split: str) -> list[str]:
     file = root / SPLITS / f"{split}.txt"
     if not file.is_file():
         known = sorted(path.stem for path in (root / SPLITS).glob("*.txt"))
-        raise KdpError(f"{root} has no split {split!r} in {SPLITS}; {hint(split, known)}")
+        raise KdpError(f"{root} has no split {split!r} in {SPLITS}; {suggest(split, known)}")
     names = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
     if not any(names):
         raise KdpError(f"{file} names no picture")
@@ -80,18 +87,20 @@ def _split(root: Path, split: str) -> list[str]:
 
 
 def _boxed(
-    root: Path, name: str, picture: Path, labels: dict[str, int], faults: Faults
-) -> Boxed | None:
+    root: Path, name: str, picture: Path, labels: dict[str, int], faults: DatasetIssues
+) -> AnnotatedImage | None:
     """The picture with its objects; None where the annotation is of no use."""
     tree = _tree(root / "Annotations" / f"{name}.xml", name, faults)
     size = None if tree is None else _size(tree, picture, name, faults)
     if tree is None or size is None:
         return None
     rows = _rows(tree, name, labels, faults)
-    return Boxed(name, partial(read_rgb, picture), *checked(rows, size, name, faults, least=1.0))
+    return AnnotatedImage(
+        name, partial(read_rgb, picture), *checked(rows, size, name, faults, least=1.0)
+    )
 
 
-def _tree(path: Path, name: str, faults: Faults) -> ElementTree.Element | None:
+def _tree(path: Path, name: str, faults: DatasetIssues) -> ElementTree.Element | None:
     try:
         data = path.read_bytes()
     except OSError:
@@ -108,7 +117,7 @@ def _tree(path: Path, name: str, faults: Faults) -> ElementTree.Element | None:
 
 
 def _size(
-    tree: ElementTree.Element, picture: Path, name: str, faults: Faults
+    tree: ElementTree.Element, picture: Path, name: str, faults: DatasetIssues
 ) -> tuple[int, int] | None:
     """Height and width: of the annotation, or of the picture where it has none."""
     try:
@@ -124,7 +133,9 @@ def _size(
         return None
 
 
-def _rows(tree: ElementTree.Element, name: str, labels: dict[str, int], faults: Faults) -> Rows:
+def _rows(
+    tree: ElementTree.Element, name: str, labels: dict[str, int], faults: DatasetIssues
+) -> Rows:
     rows = []
     for thing in tree.findall("object"):
         if thing.findtext("difficult", "0").strip() == "1":

@@ -12,15 +12,22 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kdp.data.boxes import Boxed, Faults, Rows, checked, picture_size, require_objects
+from kdp.data.boxes import (
+    AnnotatedImage,
+    DatasetIssues,
+    Rows,
+    checked,
+    picture_size,
+    require_objects,
+)
 from kdp.data.images import SUFFIXES, read_rgb
-from kdp.errors import KdpError, hint
+from kdp.errors import KdpError, suggest
 
 Line = tuple[float, float, float, float, float]
 """Class, x0, y0, x1, y1; of the sides of the picture."""
 
 
-def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[Boxed]:
+def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedImage]:
     """The pictures of a split with the objects of their label files.
 
     A split is a folder, a .txt file that lists pictures, or a list of these, relative to `path` or
@@ -44,7 +51,7 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[Boxed]:
         raise KdpError(f"{file} has the classes {', '.join(names)}, not {', '.join(classes)}")
     roots = _roots(told, file)
     pictures = [path for one in _sources(told, split, file) for path in _pictures(one, roots)]
-    faults = Faults(f"{file}, {split}")
+    faults = DatasetIssues(f"{file}, {split}")
     read = (_boxed(path, _name(path, roots), len(names), faults) for path in pictures)
     found = [one for one in read if one is not None]
     faults.tell()
@@ -94,7 +101,7 @@ def _sources(told: dict[str, Any], split: str, file: Path) -> list[str]:
     if not isinstance(sources, list) or not all(isinstance(one, str) for one in sources):
         known = [one for one in ("train", "val", "test") if told.get(one)]
         raise KdpError(
-            f"{file} has no folder or list for the split {split!r}; {hint(split, known)}"
+            f"{file} has no folder or list for the split {split!r}; {suggest(split, known)}"
         )
     return sources
 
@@ -136,7 +143,7 @@ def _name(path: Path, roots: Sequence[Path]) -> str:
     return next(inside, path.name)
 
 
-def _boxed(path: Path, name: str, classes: int, faults: Faults) -> Boxed | None:
+def _boxed(path: Path, name: str, classes: int, faults: DatasetIssues) -> AnnotatedImage | None:
     """The picture with its objects; None where it is corrupt."""
     lines = _lines(_label_file(path), name, classes, faults)
     try:
@@ -146,7 +153,9 @@ def _boxed(path: Path, name: str, classes: int, faults: Faults) -> Boxed | None:
         faults.add("corrupt pictures, left out", name)
         return None
     rows: Rows = np.array(lines, np.float64).reshape(-1, 5) * (1, width, height, width, height)
-    return Boxed(name, partial(read_rgb, path), *checked(rows, (height, width), name, faults))
+    return AnnotatedImage(
+        name, partial(read_rgb, path), *checked(rows, (height, width), name, faults)
+    )
 
 
 def _label_file(picture: Path) -> Path:
@@ -156,7 +165,7 @@ def _label_file(picture: Path) -> Path:
     return Path(text).with_suffix(".txt")
 
 
-def _lines(file: Path, name: str, classes: int, faults: Faults) -> list[Line]:
+def _lines(file: Path, name: str, classes: int, faults: DatasetIssues) -> list[Line]:
     try:
         text = file.read_text("utf-8-sig", "replace")
     except FileNotFoundError:

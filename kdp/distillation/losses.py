@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from kdp.errors import KdpError, hint
-from kdp.options import checked_options
+from kdp.config.options import checked_options
+from kdp.errors import KdpError, suggest
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 """What is compared, by name of the place: (of the student, of the teacher)."""
@@ -195,7 +195,7 @@ def make_loss(name: str, options: Mapping[str, Any]) -> BoundLoss:
         KdpError: no such loss, or an option it does not take.
     """
     if name not in LOSSES:
-        raise KdpError(f"distill.losses: no loss is called {name!r}; {hint(name, LOSSES)}")
+        raise KdpError(f"distill.losses: no loss is called {name!r}; {suggest(name, LOSSES)}")
     compare, key = LOSSES[name].compare, f"distill.losses.{name}.options"
     return BoundLoss(LOSSES[name], checked_options(compare, options, key, given={"weights"}))
 

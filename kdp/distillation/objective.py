@@ -38,8 +38,8 @@ class Distiller:
         steps: of the whole run.
         seed: of what the losses draw; a step draws the same whenever it runs.
         probe: a batch to see the widths of the features with.
-        certainty: an output -> how sure it is at every position of the taps, one after another,
-            (B, positions).
+        confidence_map: an output -> how sure it is at every position of the taps, one after
+            another, (B, positions).
 
     Attributes:
         alignments: learn with the student.
@@ -59,7 +59,7 @@ class Distiller:
         steps: int,
         seed: int,
         probe: Batch,
-        certainty: Callable[[Tensor], Tensor],
+        confidence_map: Callable[[Tensor], Tensor],
     ) -> None:
         self.config, self.inputs, self.task_loss = config, inputs, task_loss
         self.steps, self.seed, self.teachers = steps, seed, teachers
@@ -69,7 +69,7 @@ class Distiller:
             raise KdpError("distill.taps: a loss compares features, but no module is named")
         self.names = dict(taps) if needed else {}
         self.taps = Taps(student, list(self.names))
-        self.certainty = certainty
+        self.confidence_map = confidence_map
         widths = self._widths(student, probe) if self.names else []
         aligned = [Alignments(*pair, every=self._aligns()) for pair in widths]
         projects = any(bound.loss.projected for bound in self.losses.values())
@@ -121,7 +121,7 @@ class Distiller:
     def _weights(self, output: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         """How sure the teachers are at the positions of each tap, of which the largest is first."""
         sizes = [teacher[0, 0].numel() for _, teacher in pairs.values()]
-        sure_BP = precise(self.certainty(output))
+        sure_BP = precise(self.confidence_map(output))
         if sum(sizes) != sure_BP.shape[1]:
             raise KdpError(
                 f"distill.taps: {', '.join(pairs)} have {sum(sizes)} positions, and the teacher's "

@@ -8,7 +8,7 @@ from types import TracebackType
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from kdp.errors import KdpError, hint
+from kdp.errors import KdpError, suggest
 
 
 class Taps:
@@ -30,7 +30,7 @@ class Taps:
         modules = dict(model.named_modules())
         for name in names:
             if name not in modules or not name:
-                raise KdpError(f"there is no module {name!r} to tap; {hint(name, modules)}")
+                raise KdpError(f"there is no module {name!r} to tap; {suggest(name, modules)}")
         self.modules = {name: modules[name] for name in names}
         self._handles: list[RemovableHandle] = []
 

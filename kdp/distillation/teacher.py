@@ -109,7 +109,7 @@ class Ensemble:
         return Targets(output, [features for _, features in found])
 
 
-class Written:
+class CachedTeacher:
     """Targets that `kdp teach` wrote down and the data set added to each sample.
 
     Args:

@@ -41,7 +41,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     counter = FlopCounterMode(display=False)
     # The counter stumbles over a module whose output is a view of a parameter with gradients.
     detached = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    with evaluating(model), true_widths(), sdpa_kernel([SDPBackend.MATH]), counter:
+    with eval_mode(model), true_widths(), sdpa_kernel([SDPBackend.MATH]), counter:
         functional_call(model, detached, (example,))
     return int(counter.get_total_flops()) // 2
 
@@ -52,7 +52,7 @@ def count_macs_of(arch: dict[str, Any], example: Tensor) -> int:
     Raises:
         KdpError: no such network, or arguments it does not take.
     """
-    return count_macs(skeleton(arch), example.to("meta"))
+    return count_macs(build_on_meta(arch), example.to("meta"))
 
 
 def count_module_macs(model: nn.Module, example: Tensor) -> tuple[int, str]:
@@ -87,7 +87,7 @@ def thop_version() -> str:
     return f"thop {thop.__version__}"
 
 
-def skeleton(arch: dict[str, Any]) -> nn.Module:
+def build_on_meta(arch: dict[str, Any]) -> nn.Module:
     """The network of an architecture as shapes only (device "meta").
 
     Raises:
@@ -97,14 +97,14 @@ def skeleton(arch: dict[str, Any]) -> nn.Module:
         return build(arch["name"], **arch["args"]).to("meta")
 
 
-def computed(model: nn.Module, example: Tensor) -> Tensor:
+def run_checked(model: nn.Module, example: Tensor) -> Tensor:
     """What a network gives for an input.
 
     Raises:
         KdpError: it cannot read an input of this size.
     """
     try:
-        with evaluating(model):
+        with eval_mode(model):
             return model(example)
     except (RuntimeError, ArithmeticError) as error:
         shape = "x".join(str(side) for side in example.shape[2:])
@@ -118,7 +118,7 @@ def parameters(model: nn.Module) -> tuple[int, int]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module has its own mode back afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kdp.models.ultralytics import load
+from kdp.models.ultralytics import import_ultralytics
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Intersection over union (IoU) from which on a box counts as found."""
@@ -32,7 +32,7 @@ class Boxes:
     scores: Tensor
 
 
-def suppressed(decoded_BCA: Tensor, least: float, overlap: float, most: int = 300) -> list[Boxes]:
+def nms(decoded_BCA: Tensor, least: float, overlap: float, most: int = 300) -> list[Boxes]:
     """Boxes that do not overlap one of their class with a higher score.
 
     Args:
@@ -43,7 +43,7 @@ def suppressed(decoded_BCA: Tensor, least: float, overlap: float, most: int = 30
         most: boxes of a picture.
     """
     # Its limit of time would make results depend on the machine.
-    found = load("utils.nms").non_max_suppression(
+    found = import_ultralytics("utils.nms").non_max_suppression(
         decoded_BCA, least, overlap, multi_label=True, max_det=most, max_time_img=1e9
     )
     return [Boxes(rows[:, :4], rows[:, 5].long(), rows[:, 4]) for rows in found]
@@ -65,7 +65,7 @@ def average_precision(
     there = np.unique(true)
     table = np.zeros((len(there), len(THRESHOLDS)))
     if len(labels):
-        *_, table, there = load("utils.metrics").ap_per_class(
+        *_, table, there = import_ultralytics("utils.metrics").ap_per_class(
             np.concatenate(right), scores, labels, true
         )[:7]
     each = {classes[int(i)]: float(row.mean()) for i, row in zip(there, table, strict=True)}
@@ -81,7 +81,7 @@ def _right(found: Boxes, truth: Boxes) -> Right:
 
     The best score comes first and takes the object it overlaps most of those not taken.
     """
-    overlap = load("utils.metrics").box_iou(truth.corners, found.corners)
+    overlap = import_ultralytics("utils.metrics").box_iou(truth.corners, found.corners)
     overlap = overlap * (truth.labels[:, None] == found.labels[None])
     table = overlap.cpu().numpy()
     right = np.zeros((len(found.labels), len(THRESHOLDS)), bool)

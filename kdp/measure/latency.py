@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.devices import device_of
-from kdp.measure.complexity import evaluating
+from kdp.measure.complexity import eval_mode
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _time_once(model: nn.Module, x: Tensor) -> float:
-    with evaluating(model):
+    with eval_mode(model):
         _wait(x.device)
         started = time.perf_counter()
         model(x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdp.models.onnx_file import OnnxNetwork
 
 
-class InHalf(nn.Module):
+class HalfPrecision(nn.Module):
     """A network whose parameters are rounded to half precision; inputs and outputs are not.
 
     It computes in half precision as well, with each product rounded; where the device has no such
@@ -45,5 +45,5 @@ def weight_bytes(model: nn.Module) -> float:
     """Bytes of a network's parameters; of an ONNX file all constants, NaN where it does not say."""
     if isinstance(model, OnnxNetwork):
         return float(model.about.get("weight_bytes", "nan"))
-    half = isinstance(model, InHalf)
+    half = isinstance(model, HalfPrecision)
     return float(sum(p.numel() * (2 if half else p.element_size()) for p in model.parameters()))

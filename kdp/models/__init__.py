@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdp.errors import KdpError, hint
+from kdp.errors import KdpError, suggest
 from kdp.models.audio_transformer import AudioTransformer, pretrained
 from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
@@ -46,27 +46,27 @@ def build(name: str, **args: Any) -> nn.Module:
     known = signature(MODELS[name]).parameters
     unknown = next((key for key in args if key not in known), None)
     if unknown is not None and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        raise KdpError(f"cannot build {name!r}: no argument {unknown!r}; {hint(unknown, known)}")
+        raise KdpError(f"cannot build {name!r}: no argument {unknown!r}; {suggest(unknown, known)}")
     try:
         return MODELS[name](**args)
     except (TypeError, ValueError) as error:
         raise KdpError(f"cannot build {name!r}: {error}") from error
 
 
-def deployed(arch: dict[str, Any]) -> dict[str, Any]:
-    """The architecture that `fused` leads to; the same one for a network that cannot be fused."""
+def fused_arch(arch: dict[str, Any]) -> dict[str, Any]:
+    """The architecture that `fuse` leads to; the same one for a network that cannot be fused."""
     if "fused" not in signature(MODELS[arch["name"]]).parameters:
         return arch
     return {"name": arch["name"], "args": {**arch["args"], "fused": True}}
 
 
-def fused(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def fuse(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """The same network with normalisations and parallel branches folded into convolutions.
 
     It is returned as it is where it cannot be or is already fused. The result is in evaluation
     mode, as the statistics are that it was folded with.
     """
-    smaller = deployed(arch)
+    smaller = fused_arch(arch)
     if smaller == arch:
         return model, arch
     network = build(smaller["name"], **smaller["args"])
@@ -74,7 +74,7 @@ def fused(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, 
     return network.eval(), smaller
 
 
-def decoded(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def with_decoding(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """The same network with outputs that a program without kdp can use, where it has others."""
     if "decoded" not in signature(MODELS[arch["name"]]).parameters:
         return model, arch

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
+from kdp.models.class_names import check_classes
 from kdp.models.mobile import SCENES
-from kdp.models.names import check_classes
-from kdp.vision_ops import provide
+from kdp.models.torchvision_shim import install
 
 NEEDED = "audio transformers need another package: pip install 'transformers>=5'"
 KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -44,7 +44,7 @@ class AudioTransformer(nn.Module):
     def __init__(self, classes: Sequence[str] = SCENES, frames: int = FRAMES, **sizes: int) -> None:
         super().__init__()
         check_classes(classes, least=2)
-        provide()
+        install()
         try:
             from transformers import ASTConfig, ASTModel
         except ImportError as error:
@@ -77,7 +77,7 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     Raises:
         KdpError: a file is missing or is not of an AST.
     """
-    provide()
+    install()
     try:
         from transformers import ASTModel
 

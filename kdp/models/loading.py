@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load
-from kdp.errors import KdpError, named
+from kdp.errors import KdpError, join_names
 from kdp.models import INFER, MODELS, build
 from kdp.models.onnx_file import load_onnx
 from kdp.models.ultralytics_file import read_ultralytics
@@ -117,7 +117,9 @@ def _compare(path: Path, arch: Arch, expected: Arch | None) -> None:
 
 
 def _short(value: Any) -> Any:
-    return f"[{named([str(one) for one in value])}]" if isinstance(value, list | tuple) else value
+    return (
+        f"[{join_names([str(one) for one in value])}]" if isinstance(value, list | tuple) else value
+    )
 
 
 def _agree(found: Any, wanted: Any) -> bool:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from kdp.models.names import check_classes
+from kdp.models.class_names import check_classes
 
 CLASSES = ("with_mask", "without_mask")
 IMAGE_SIZE = 128

@@ -33,8 +33,8 @@ REPLACED = ((Image, "open"), (torch, "save"), (cv2, "imread"), (cv2, "imwrite"),
 """Functions of others that it puts its own in the place of, for the whole process."""
 
 
-def load(name: str = "") -> Any:
-    """Ultralytics, or a module of it: `load("nn.tasks").DetectionModel`.
+def import_ultralytics(name: str = "") -> Any:
+    """Ultralytics, or a module of it: `import_ultralytics("nn.tasks").DetectionModel`.
 
     Where the program has imported it before, nothing is set.
 

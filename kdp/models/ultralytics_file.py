@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kdp.errors import KdpError
 from kdp.files import write_atomic
-from kdp.models.inert import Inert, read_inert
-from kdp.models.ultralytics import load
+from kdp.models.safe_unpickle import OpaqueObject, load_without_code
+from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import BINS, SCALES, STRIDES
 
 IMAGE_SIZE = 640
@@ -44,7 +44,7 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         KdpError: unreadable, or another network than a detecting YOLO11.
     """
-    content = read_inert(path)
+    content = load_without_code(path)
     try:
         model = _network(path, content)
         params = dict(_tensors(model))
@@ -63,10 +63,10 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return params, {"name": "yolo11", "args": args}
 
 
-def _network(path: Path, content: Any) -> Inert:
+def _network(path: Path, content: Any) -> OpaqueObject:
     """The stub of the network, which is a detecting YOLO11."""
     models = [content.get(key) for key in ("ema", "model")]
-    model = next((m for m in models if isinstance(m, Inert)), None)
+    model = next((m for m in models if isinstance(m, OpaqueObject)), None)
     if model is None or not model.origin.startswith("ultralytics."):
         raise KdpError(f"{path} holds no network that Ultralytics wrote")
     kind = model.origin.rpartition(".")[2]
@@ -87,7 +87,7 @@ def _stem(state: Mapping[str, Any]) -> str:
     return Path(str(state["yaml"].get("yaml_file", "a network"))).stem
 
 
-def _tensors(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: OpaqueObject, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers as `state_dict()` would give them."""
     state = module.state
     passing = state.get("_non_persistent_buffers_set", ())
@@ -149,12 +149,12 @@ def write_ultralytics(
     """
     if path.suffix != ".pt":
         raise KdpError(f"{path} must end in .pt: Ultralytics reads nothing else")
-    utils = load("utils")
+    utils = import_ultralytics("utils")
     args = {**utils.DEFAULT_CFG_DICT, "model": f"yolo11{scale}.yaml", "imgsz": image_size}
     args |= {"task": "detect", "mode": "train"}
     content = {
         "date": datetime.now().astimezone().isoformat(),
-        "version": load().__version__,
+        "version": import_ultralytics().__version__,
         "license": LICENSE,
         "docs": DOCS,
         "epoch": -1,
@@ -177,7 +177,9 @@ def _model(
 ) -> Any:
     """Ultralytics' network with these weights and the attributes that its files have."""
     with torch.random.fork_rng(devices=[]):  # its first weights are replaced
-        model = load("nn.tasks").DetectionModel(args["model"], nc=len(classes), verbose=False)
+        model = import_ultralytics("nn.tasks").DetectionModel(
+            args["model"], nc=len(classes), verbose=False
+        )
     try:
         model.load_state_dict({name: tensor.detach().cpu() for name, tensor in params.items()})
     except RuntimeError as error:

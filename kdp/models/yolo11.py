@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
-from kdp.models.names import check_classes
-from kdp.models.ultralytics import load
+from kdp.models.class_names import check_classes
+from kdp.models.ultralytics import import_ultralytics
 
 SCALES = ("n", "s", "m", "l", "x")
 STRIDES = (8, 16, 32)
@@ -211,7 +211,7 @@ def _follow(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
 
 def _dense_layers(scale: str, classes: int) -> tuple[nn.ModuleList, list[int | list[int]]]:
     """The layers of the full network, with Ultralytics' first weights, and what each reads."""
-    tasks, torch_utils = (load(name) for name in ("nn.tasks", "utils.torch_utils"))
+    tasks, torch_utils = (import_ultralytics(name) for name in ("nn.tasks", "utils.torch_utils"))
     plan = {**tasks.yaml_model_load(f"yolo11{scale}.yaml"), "nc": classes}
     layers, _ = tasks.parse_model(plan, ch=3, verbose=False)
     torch_utils.initialize_weights(layers)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.pruning.groups import Group
-from kdp.pruning.steps import Count
+from kdp.pruning.knapsack import Count
 
 
 def weight_macs(model: nn.Module, example: Tensor, groups: Sequence[Group], dense: int) -> Count:

@@ -15,8 +15,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
-from kdp.pruning.bounded import bounded
-from kdp.pruning.groups import GatePoint, Group, Slice
+from kdp.pruning.groups import Group, MaskPoint, Slice
+from kdp.pruning.resource_limit import bounded
 
 SECONDS, MEMORY = 120.0, 8e9
 """Of the search for what belongs together, bytes: for some networks it never ends."""
@@ -48,7 +48,7 @@ def channel_groups(
     names = {module: name for name, module in model.named_modules()}
     layers = [name for module, name in names.items() if isinstance(module, nn.Conv2d)]
     order = {name: number for number, name in enumerate(layers)}
-    found = [_Found.of(coupled, names) for coupled in _coupled(model, example, keep)]
+    found = [_CoupledChannels.of(coupled, names) for coupled in _coupled(model, example, keep)]
     found = [one for one in found if not {names[module] for module in keep} & set(one.writers)]
     found = [one for one in found if one.gates]
     found.sort(key=lambda one: min(order[name] for name in one.writers))
@@ -82,16 +82,16 @@ def _coupled(model: nn.Module, example: Tensor, keep: Sequence[nn.Module]) -> li
 
 
 @dataclass
-class _Found:
+class _CoupledChannels:
     """The layers that write some channels, and where their entries and readers are."""
 
     units: int
     writers: list[str] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
-    gates: list[GatePoint] = field(default_factory=list)
+    gates: list[MaskPoint] = field(default_factory=list)
 
     @classmethod
-    def of(cls, coupled: Any, names: dict[nn.Module, str]) -> _Found:
+    def of(cls, coupled: Any, names: dict[nn.Module, str]) -> _CoupledChannels:
         found = cls(len(coupled[0].idxs))
         for item in coupled:
             module = item.dep.target.module
@@ -107,7 +107,7 @@ class _Found:
         for start, width in runs:
             dim = -1 if isinstance(module, nn.Linear) else 1
             self.slices.append(Slice(f"{name}.weight", 1, width, start=start))
-            self.gates.append(GatePoint(name, dim, width, start))
+            self.gates.append(MaskPoint(name, dim, width, start))
 
     def _write(self, module: nn.Module, name: str) -> None:
         """The entries of a layer that belong to its output channels."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from kdp.config import DynamicConfig
-from kdp.errors import KdpError, hint
+from kdp.errors import KdpError, suggest
 from kdp.pruning.gates import SPARSITY, Gate
-from kdp.pruning.groups import Group, Masks, Slice, by_unit
+from kdp.pruning.groups import Group, Masks, Slice, weights_per_unit
 from kdp.pruning.importance.base import Scores
+from kdp.pruning.knapsack import Count, Limits
 from kdp.pruning.search import Plan, plan
-from kdp.pruning.steps import Count, Limits
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ def gate_magnitude(gated: Gated) -> Tensor:
 
 def magnitude(gated: Gated) -> Tensor:
     """Sum of |w| over a unit's weights (Li et al. 2017), |gate| included."""
-    sums = [by_unit(w.detach().abs(), s, gated.group.units).sum(1) for s, w in gated.weights]
+    sums = [
+        weights_per_unit(w.detach().abs(), s, gated.group.units).sum(1) for s, w in gated.weights
+    ]
     return torch.stack(sums).sum(0).double() * gated.gate.gate.detach().abs()
 
 
@@ -186,6 +188,6 @@ def _gated(model: nn.Module, group: Group, gate: Gate, cost: float) -> Gated:
 def _criterion(name: str) -> Callable[[Gated], Tensor]:
     if name not in CRITERIA:
         raise KdpError(
-            f"dynamic.criterion: no criterion is called {name!r}; {hint(name, CRITERIA)}"
+            f"dynamic.criterion: no criterion is called {name!r}; {suggest(name, CRITERIA)}"
         )
     return CRITERIA[name]

@@ -28,7 +28,7 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class GatePoint:
+class MaskPoint:
     """Where the mask of a group multiplies: removal is exact at the input of this module.
 
     Attributes:
@@ -62,7 +62,7 @@ class Group:
     name: str
     kind: str
     units: int
-    gates: tuple[GatePoint, ...]
+    gates: tuple[MaskPoint, ...]
     slices: tuple[Slice, ...]
     argument: str
     positions: tuple[int, ...] = ()
@@ -84,12 +84,12 @@ def full_masks(groups: list[Group]) -> Masks:
     return {group.name: torch.ones(group.units, dtype=torch.bool) for group in groups}
 
 
-def by_unit(tensor: Tensor, piece: Slice, units: int) -> Tensor:
+def weights_per_unit(tensor: Tensor, piece: Slice, units: int) -> Tensor:
     """A parameter's part arranged as (units, entries of a unit)."""
     own = tensor.narrow(piece.dim, piece.start, units * piece.width)
     return own.movedim(piece.dim, 0).reshape(units, -1)
 
 
-def entries(mask: Tensor, width: int, start: int = 0) -> Tensor:
+def unit_indices(mask: Tensor, width: int, start: int = 0) -> Tensor:
     """Where the entries of the units lie whose mask is True: (kept units * width,)."""
     return mask.repeat_interleave(width).nonzero().flatten() + start

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import load
 from kdp.errors import KdpError
-from kdp.pruning.groups import GatePoint, Group, Masks, by_unit, entries
+from kdp.pruning.groups import Group, MaskPoint, Masks, unit_indices, weights_per_unit
 
 
 def check_masks(groups: Sequence[Group], masks: Masks, where: str) -> None:
@@ -56,7 +56,7 @@ def zero_removed(model: nn.Module, groups: Sequence[Group], masks: Masks) -> Non
             continue
         for piece in group.weights:
             tensor = params[piece.param]
-            index = entries(removed, piece.width, piece.start).to(tensor.device)
+            index = unit_indices(removed, piece.width, piece.start).to(tensor.device)
             tensor.index_fill_(piece.dim, index, 0.0)
 
 
@@ -64,27 +64,27 @@ def removed_are_zero(model: nn.Module, groups: Sequence[Group], masks: Masks) ->
     """Whether every parameter entry of a removed unit is exactly zero."""
     params = dict(model.named_parameters())
     return all(
-        not by_unit(params[piece.param], piece, group.units)[~masks[group.name]].any()
+        not weights_per_unit(params[piece.param], piece, group.units)[~masks[group.name]].any()
         for group in groups
         for piece in group.weights
     )
 
 
 @contextmanager
-def gated(model: nn.Module, groups: Sequence[Group], masks: Masks) -> Iterator[None]:
+def masks_applied(model: nn.Module, groups: Sequence[Group], masks: Masks) -> Iterator[None]:
     """Run the network with the masks multiplied in at the gates; its weights are untouched."""
     with ExitStack() as stack:
         for group in groups:
             if masks[group.name].all():
                 continue
             for gate in group.gates:
-                closed = Closed(gate, [masks[group.name]])
+                closed = MaskInput(gate, [masks[group.name]])
                 handle = model.get_submodule(gate.module).register_forward_pre_hook(closed)
                 stack.callback(handle.remove)
         yield
 
 
-class Closed:
+class MaskInput:
     """A hook before a module: multiplies masks into its input, at one gate.
 
     Args:
@@ -92,9 +92,9 @@ class Closed:
         masks: of the units, True = kept, each for an equal share of the samples, in order.
     """
 
-    def __init__(self, gate: GatePoint, masks: Sequence[Tensor]) -> None:
+    def __init__(self, gate: MaskPoint, masks: Sequence[Tensor]) -> None:
         self.gate = gate
-        self.removed = [entries(~mask, gate.width, gate.start) for mask in masks]
+        self.removed = [unit_indices(~mask, gate.width, gate.start) for mask in masks]
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x, dim = args[0], self.gate.dim

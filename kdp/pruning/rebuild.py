@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from kdp.errors import KdpError
 from kdp.models import build
-from kdp.pruning.groups import Group, Masks, entries
-from kdp.pruning.masks import gated, kept_units
+from kdp.pruning.groups import Group, Masks, unit_indices
+from kdp.pruning.masks import kept_units, masks_applied
 
 Arch = dict[str, Any]
 TOLERANCE = 1e-4
@@ -60,7 +60,7 @@ def smaller_params(
     gone: dict[tuple[str, int], list[Tensor]] = {}
     for group in groups:
         for piece in group.slices:
-            own = entries(~masks[group.name], piece.width, piece.start)
+            own = unit_indices(~masks[group.name], piece.width, piece.start)
             gone.setdefault((piece.param, piece.dim), []).append(own)
     result = dict(params)
     for (name, dim), places in gone.items():
@@ -103,7 +103,7 @@ def largest_difference(
     largest output.
     """
     model, small = (_double(network) for network in (model, small))
-    with gated(model, groups, masks):
+    with masks_applied(model, groups, masks):
         expected = model(probe.double())
     difference = (small(probe.double()) - expected).abs().max() / expected.abs().max()
     return float(difference)

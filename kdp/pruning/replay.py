@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from kdp.distillation.taps import Taps
 from kdp.errors import KdpError
-from kdp.pruning.groups import GatePoint, Group
-from kdp.pruning.masks import Closed
+from kdp.pruning.groups import Group, MaskPoint
+from kdp.pruning.masks import MaskInput
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Replay:
             return
         masks = [torch.arange(group.units) != unit for unit in units]
         for gate in group.gates:
-            hook = self.modules[gate.module].register_forward_pre_hook(Closed(gate, masks))
+            hook = self.modules[gate.module].register_forward_pre_hook(MaskInput(gate, masks))
             stack.callback(hook.remove)
 
     def _before(self, gate: _Call) -> dict[str, list[tuple[Any, bool]]]:
@@ -209,7 +209,7 @@ def _returning(module: nn.Module, outputs: list[tuple[Any, bool]], count: int) -
         del module.forward
 
 
-def _share(linear: nn.Linear, inputs: Tensor, unit: int, gate: GatePoint) -> Tensor:
+def _share(linear: nn.Linear, inputs: Tensor, unit: int, gate: MaskPoint) -> Tensor:
     """What one unit adds to the output of a linear map."""
     first = gate.start + unit * gate.width
     entries = slice(first, first + gate.width)

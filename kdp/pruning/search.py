@@ -20,16 +20,16 @@ import torch
 from kdp.errors import KdpError
 from kdp.pruning.groups import Group, Masks
 from kdp.pruning.importance.base import Scores
-from kdp.pruning.steps import (
+from kdp.pruning.knapsack import (
     Count,
     Kept,
     Limits,
-    Step,
-    add_up,
-    filled,
+    PruneStep,
+    costs_are_additive,
+    kept_after,
     ordered_steps,
+    spend_leftover,
     steps_needed,
-    taken,
     unit_costs,
 )
 
@@ -99,9 +99,9 @@ def plan(
     dense = count({group.name: group.units for group in groups})
     budget = mac_constraint * dense
     needed = steps_needed(steps, groups, count, budget)
-    if add_up(groups, costs, count):
-        kept = taken(groups, steps[:needed])
-        kept = filled(kept, steps[:needed], costs, count, budget)
+    if costs_are_additive(groups, costs, count):
+        kept = kept_after(groups, steps[:needed])
+        kept = spend_leftover(kept, steps[:needed], costs, count, budget)
         planned = dense - sum(costs[g.name] * (g.units - kept[g.name]) for g in groups)
     else:
         kept = _in_stages(groups, scores, count, budget, limits)
@@ -118,7 +118,7 @@ def _in_stages(
     In each stage a tenth of the MACs goes, by the costs at its beginning.
     """
     kept = {group.name: group.units for group in groups}
-    done: list[Step] = []
+    done: list[PruneStep] = []
     while count(kept) > budget:
         goal = max(budget, 0.9 * count(kept))
         costs = unit_costs(groups, count, kept)
@@ -128,7 +128,7 @@ def _in_stages(
             if step.before == kept[step.group]:
                 kept[step.group] = step.kept
                 done.append(step)
-    return filled(kept, done, unit_costs(groups, count, kept), count, budget)
+    return spend_leftover(kept, done, unit_costs(groups, count, kept), count, budget)
 
 
 def uniform(
@@ -145,7 +145,7 @@ def uniform(
     """
     kept = {
         # 100 * (1 - 0.9) is a little less than 10
-        g.name: limits.at_most(g, math.floor(g.units * (1 - pruning_ratio) + 1e-9))
+        g.name: limits.largest_allowed(g, math.floor(g.units * (1 - pruning_ratio) + 1e-9))
         for g in groups
     }
     if all(kept[g.name] == g.units for g in groups):

@@ -16,11 +16,11 @@ from torch import Tensor
 from kdp.artifacts import Artifact
 from kdp.errors import KdpError
 from kdp.files import sha256
-from kdp.measure.complexity import skeleton
+from kdp.measure.complexity import build_on_meta
 from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS
 from kdp.models.loading import inferred, read_weights
-from kdp.stages.tables import json_text
+from kdp.stages.compare.tables import json_text
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _architecture(artifact: Artifact) -> dict[str, Any] | None:
 def _parameter_names(artifact: Artifact, arch: dict[str, Any] | None) -> set[str]:
     if arch is None or arch["name"] not in MODELS:
         return {name for name, tensor in artifact.params.items() if tensor.is_floating_point()}
-    return {name for name, _ in skeleton(arch).named_parameters()}
+    return {name for name, _ in build_on_meta(arch).named_parameters()}
 
 
 def _masks(masks: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> list[GroupMask]:

@@ -15,11 +15,11 @@ from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import check_writable, free_bytes
 from kdp.models.loading import Arch, load_network
-from kdp.pruning.bounded import peak_memory
-from kdp.stages.distil import lesson
-from kdp.stages.dynamic import add_dynamic
-from kdp.stages.prune import macs_by_width
-from kdp.stages.train import check_evaluation, starting_point
+from kdp.pruning.resource_limit import peak_memory
+from kdp.stages.prune.prune import macs_by_width
+from kdp.stages.train.dynamic import add_dynamic
+from kdp.stages.train.objective import build_objective
+from kdp.stages.train.train import check_evaluation, starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 
@@ -131,7 +131,7 @@ def _training(found: _Found, settings: TrainConfig) -> str:
     """One training step without its optimizer, teachers included, and what all will take."""
     check_evaluation(found.config)
     device = pick_device(found.config.device)
-    learnt = lesson(found.task, found.model, found.config, settings.steps)
+    learnt = build_objective(found.task, found.model, found.config, settings.steps)
     learnt.extra.to(device)
     data = learnt.data(settings.batch_size * settings.steps)
     samples = [data[i] for i in range(settings.batch_size)]

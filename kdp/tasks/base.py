@@ -39,7 +39,7 @@ class Task(Protocol):
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
         """How far each sample's output is from a reference output: (B,)."""
 
-    def certainty(self, output: Tensor) -> Tensor:
+    def confidence_map(self, output: Tensor) -> Tensor:
         """How sure an output is at each position of the maps that it is made of: (B, positions).
 
         The largest map comes first.
@@ -83,7 +83,7 @@ class Task(Protocol):
         """
 
     @property
-    def headline(self) -> str:
+    def primary_metric(self) -> str:
         """The metric that picks the best checkpoint; higher is better."""
 
     @property
@@ -110,11 +110,11 @@ class Task(Protocol):
         """What an exported network answers with, in words."""
 
     @property
-    def output_parts(self) -> tuple[int, ...]:
+    def output_splits(self) -> tuple[int, ...]:
         """Lengths along axis 1 of what has a scale of its own in an exported output; () for one."""
 
     @property
-    def open_axes(self) -> tuple[int, ...]:
+    def dynamic_axes(self) -> tuple[int, ...]:
         """Axes of the input (batch 0, height 2, width 3) that any length fits once exported."""
 
     def groups(self, model: nn.Module) -> list[Group]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from kdp.models.catanet import CATANet
-from kdp.pruning.groups import GatePoint, Group, Slice
+from kdp.pruning.groups import Group, MaskPoint, Slice
 
 
 def catanet_groups(model: nn.Module) -> list[Group]:
@@ -34,7 +34,7 @@ def _heads(
     slices.append(Slice(f"{attention}.proj.weight", 1, v))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
-    gates = (GatePoint(f"{attention}.proj", -1, v),)
+    gates = (MaskPoint(f"{attention}.proj", -1, v),)
     return Group(name, kind, units, gates, tuple(slices), kind, (block,), len(model.blocks))
 
 
@@ -44,5 +44,5 @@ def _neurons(model: CATANet, kind: str, block: int, ffn: str) -> Group:
     slices = (*(Slice(name, 0) for name in rows), Slice(f"{ffn}.fc2.weight", 1))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
-    gates = (GatePoint(f"{ffn}.fc2", -1),)
+    gates = (MaskPoint(f"{ffn}.fc2", -1),)
     return Group(name, kind, units, gates, slices, kind, (block,), len(model.blocks))

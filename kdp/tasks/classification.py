@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdp.config import Config, SamplesConfig
-from kdp.data.folders import Labelled, class_folders, toy_faces
-from kdp.data.images import Picture
+from kdp.data.folders import LabelledImage, class_folders, toy_faces
+from kdp.data.images import ImageArray
 from kdp.data.labelled import LabelledDataset, resized
 from kdp.data.patches import to_tensor
 from kdp.devices import device_of
@@ -32,8 +32,8 @@ BATCH = 64
 class Classification(Family):
     """The task of `mask_classifier`; see `kdp.tasks.base.Task`."""
 
-    headline = "accuracy"
-    open_axes = (0, 2, 3)
+    primary_metric = "accuracy"
+    dynamic_axes = (0, 2, 3)
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"].get("classes", CLASSES))
@@ -58,7 +58,7 @@ class Classification(Family):
     def samples(self, length: int, seed: int, augment: bool) -> LabelledDataset:
         return LabelledDataset(self.training_samples, self.size, seed, augment, length)
 
-    def load(self, section: SamplesConfig, validation: bool) -> list[Labelled]:
+    def load(self, section: SamplesConfig, validation: bool) -> list[LabelledImage]:
         return load_labelled(section, self.classes, validation)
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
@@ -66,7 +66,7 @@ class Classification(Family):
         model.eval()
         return {name: self._evaluate(model, them) for name, them in self.evaluation_sets.items()}
 
-    def _evaluate(self, model: nn.Module, pictures: Sequence[Labelled]) -> Metrics:
+    def _evaluate(self, model: nn.Module, pictures: Sequence[LabelledImage]) -> Metrics:
         labels = torch.tensor([picture.label for picture in pictures])
         found = self.predict(model, (picture.read() for picture in pictures)).argmax(1)
         return summary(confusion(labels, found, len(self.classes)), self.classes)
@@ -84,7 +84,7 @@ class Classification(Family):
         return rows
 
     @torch.no_grad()
-    def predict(self, model: nn.Module, pictures: Iterable[Picture]) -> Tensor:
+    def predict(self, model: nn.Module, pictures: Iterable[ImageArray]) -> Tensor:
         """Class probabilities of (H, W, 3) uint8 pictures of any size: (N, classes), on the CPU.
 
         Pictures are taken one at a time, so that a generator never holds more than one of full
@@ -110,7 +110,9 @@ class Classification(Family):
                         self._caption(picture, labels, own),
                     )
 
-    def _caption(self, picture: Labelled, labels: Sequence[str], said: Sequence[Tensor]) -> Picture:
+    def _caption(
+        self, picture: LabelledImage, labels: Sequence[str], said: Sequence[Tensor]
+    ) -> ImageArray:
         side, line = 256, 18
         canvas = np.full((side + line * (len(labels) + 1), side, 3), 255, np.uint8)
         canvas[:side] = cv2.resize(picture.read(), (side, side), interpolation=cv2.INTER_CUBIC)
@@ -127,7 +129,7 @@ class Classification(Family):
         return canvas
 
     @property
-    def own_size(self) -> tuple[int, int]:
+    def native_size(self) -> tuple[int, int]:
         return self.size, self.size
 
     def example(self, size: Sequence[int]) -> Tensor:
@@ -146,7 +148,7 @@ class Classification(Family):
 
 def load_labelled(
     pictures: SamplesConfig, classes: Sequence[str], validation: bool
-) -> list[Labelled]:
+) -> list[LabelledImage]:
     """The pictures a section of the configuration asks for.
 
     Raises:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from kdp.config import Config, SamplesConfig
-from kdp.data.boxes import Boxed
+from kdp.data.boxes import AnnotatedImage
 from kdp.data.detection import BoxDataset, letterbox, unletterbox
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 from kdp.data.mosaic import GREY
 from kdp.data.patches import to_tensor
 from kdp.data.toy_shapes import CLASSES, toy_shapes
@@ -22,8 +22,8 @@ from kdp.data.voc import voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.detection import Boxes, average_precision, suppressed
-from kdp.models.ultralytics import load
+from kdp.measure.detection import Boxes, average_precision, nms
+from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import BINS, STRIDES, TAPS, decode
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
@@ -41,13 +41,13 @@ LEAST, OVERLAP = 0.001, 0.7
 class Detection(Family):
     """The task of `yolo11`; see `kdp.tasks.base.Task`."""
 
-    headline = "map50_95"
+    primary_metric = "map50_95"
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"]["classes"])
         self.size = int(arch["args"].get("image_size", 640))
         super().__init__(arch, config)
-        self.output_parts = (4, len(self.classes))
+        self.output_splits = (4, len(self.classes))
         self.reads = f"RGB in 0..1, letterboxed to {self.size}x{self.size} on grey {GREY}"
         self.gives = "centre x, centre y, width, height in pixels, probabilities; for every cell"
         self._criteria: dict[torch.device, Any] = {}
@@ -89,7 +89,7 @@ class Detection(Family):
         moved = (sides - true_sides).square().sum((1, 2))
         return ((scores - true).square().sum(1) + seen * moved).mean(1)
 
-    def certainty(self, output: Tensor) -> Tensor:
+    def confidence_map(self, output: Tensor) -> Tensor:
         """The greatest probability of any class in every cell."""
         return output[:, 4 * BINS :].sigmoid().amax(1)
 
@@ -105,7 +105,7 @@ class Detection(Family):
             data.close_mosaic,
         )
 
-    def load(self, section: SamplesConfig, validation: bool) -> list[Boxed]:
+    def load(self, section: SamplesConfig, validation: bool) -> list[AnnotatedImage]:
         return load_boxed(section, self.classes, validation)
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
@@ -113,7 +113,7 @@ class Detection(Family):
         model.eval()
         return {name: self._evaluate(model, them) for name, them in self.evaluation_sets.items()}
 
-    def _evaluate(self, model: nn.Module, pictures: Sequence[Boxed]) -> Metrics:
+    def _evaluate(self, model: nn.Module, pictures: Sequence[AnnotatedImage]) -> Metrics:
         found = list(self.find(model, (one.read() for one in pictures), LEAST, OVERLAP))
         truth = [
             Boxes(
@@ -129,7 +129,7 @@ class Detection(Family):
     def find(
         self,
         model: nn.Module,
-        pictures: Iterator[Picture],
+        pictures: Iterator[ImageArray],
         least: float,
         overlap: float,
     ) -> Iterator[Boxes]:
@@ -138,13 +138,13 @@ class Detection(Family):
         while some := list(islice(pictures, BATCH)):
             fitted = [letterbox(picture, self.size) for picture in some]
             x = torch.stack([to_tensor(picture) for picture, *_ in fitted]).to(device)
-            found = suppressed(self.decoded(model(x), x.shape[-2:]).cpu(), least, overlap)
+            found = nms(self.decoded(model(x), x.shape[-2:]).cpu(), least, overlap)
             for one, picture, (_, scale, offset) in zip(found, some, fitted, strict=True):
                 height, width = picture.shape[:2]
                 corners = unletterbox(one.corners.numpy(), scale, offset, height, width)
                 yield Boxes(torch.from_numpy(np.asarray(corners)), one.labels, one.scores)
 
-    def shown(self, model: nn.Module, picture: Picture) -> Boxes:
+    def shown(self, model: nn.Module, picture: ImageArray) -> Boxes:
         """The objects of a picture that are worth drawing."""
         shown = self.config.detect
         return next(self.find(model, iter([picture]), shown.confidence, shown.iou))
@@ -198,7 +198,7 @@ class Detection(Family):
                 yield f"{name}_{one.name.replace('/', '_')}", np.concatenate(views, 1)
 
     @property
-    def own_size(self) -> tuple[int, int]:
+    def native_size(self) -> tuple[int, int]:
         return self.size, self.size
 
     def example(self, size: Sequence[int]) -> Tensor:
@@ -231,7 +231,7 @@ class ObjectLabeller:
     def __init__(self, model: nn.Module, task: Detection) -> None:
         self._model, self._task = model, task
 
-    def __call__(self, picture: Picture) -> list[LabelledBox]:
+    def __call__(self, picture: ImageArray) -> list[LabelledBox]:
         """The objects in an RGB picture."""
         return self._task.labelled(self._task.shown(self._model, picture))
 
@@ -246,10 +246,12 @@ def _criterion(classes: int, device: torch.device) -> Any:
         args=SimpleNamespace(**GAINS),
         model=[head],
     )
-    return load("utils.loss").v8DetectionLoss(like)
+    return import_ultralytics("utils.loss").v8DetectionLoss(like)
 
 
-def load_boxed(pictures: SamplesConfig, classes: Sequence[str], validation: bool) -> list[Boxed]:
+def load_boxed(
+    pictures: SamplesConfig, classes: Sequence[str], validation: bool
+) -> list[AnnotatedImage]:
     """The pictures a section of the configuration asks for.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 from torch import nn
 
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 from kdp.tasks.classification import Classification
 from kdp.tasks.labelled_boxes import Box, LabelledBox
@@ -42,7 +42,7 @@ class FaceFinder:
                 "'opencv-python>=4.9,<5', or classify whole pictures with --whole"
             )
 
-    def __call__(self, picture: Picture) -> list[Box]:
+    def __call__(self, picture: ImageArray) -> list[Box]:
         """Boxes within an RGB picture, from left to right."""
         factor = max(1.0, max(picture.shape[:2]) / SEARCH_SIDE)
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
@@ -58,7 +58,7 @@ class FaceFinder:
 class WholePicture:
     """In place of a `FaceFinder`: one box, the whole picture."""
 
-    def __call__(self, picture: Picture) -> list[Box]:
+    def __call__(self, picture: ImageArray) -> list[Box]:
         height, width = picture.shape[:2]
         return [(0, 0, width, height)]
 
@@ -77,7 +77,7 @@ class FaceLabeller:
     ) -> None:
         self._model, self._task, self._find = model, task, find
 
-    def __call__(self, picture: Picture) -> list[LabelledBox]:
+    def __call__(self, picture: ImageArray) -> list[LabelledBox]:
         """The faces of an RGB picture, from left to right."""
         boxes = self._find(picture)
         if not boxes:
@@ -89,7 +89,7 @@ class FaceLabeller:
         ]
 
 
-def cropped(picture: Picture, box: Box) -> Picture:
+def cropped(picture: ImageArray, box: Box) -> ImageArray:
     """A box with its margin, as far as the picture goes."""
     left, top, width, height = box
     x, y = round(width * MARGIN), round(height * MARGIN)
@@ -97,7 +97,7 @@ def cropped(picture: Picture, box: Box) -> Picture:
     return picture[rows, max(0, left - x) : left + width + x]
 
 
-def _scaled(box: Sequence[int], factor: float, picture: Picture) -> Box:
+def _scaled(box: Sequence[int], factor: float, picture: ImageArray) -> Box:
     """A box found in a shrunk picture, in pixels of the picture."""
     left, top, width, height = (round(int(value) * factor) for value in box)
     across, down = picture.shape[1] - left, picture.shape[0] - top

@@ -37,8 +37,8 @@ class Family(ABC):
         config: the whole configuration.
     """
 
-    open_axes: tuple[int, ...] = (0,)
-    output_parts: tuple[int, ...] = ()
+    dynamic_axes: tuple[int, ...] = (0,)
+    output_splits: tuple[int, ...] = ()
     reads: str = "as in training"
     gives: str = "as in training"
 
@@ -47,7 +47,7 @@ class Family(ABC):
 
     @property
     @abstractmethod
-    def own_size(self) -> tuple[int, int]:
+    def native_size(self) -> tuple[int, int]:
         """(height, width) of what the network reads, where `measure` does not say."""
 
     @abstractmethod
@@ -80,7 +80,7 @@ class Family(ABC):
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
 
-    def certainty(self, output: Tensor) -> Tensor:
+    def confidence_map(self, output: Tensor) -> Tensor:
         raise KdpError(f"{self.arch['name']} has no scores at positions to weight a loss by")
 
     def inputs(self, batch: Batch) -> Tensor:
@@ -103,8 +103,8 @@ class Family(ABC):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        return self.config.measure.input_size or self.own_size
+        return self.config.measure.input_size or self.native_size
 
     @property
     def latency_size(self) -> tuple[int, int]:
-        return self.config.measure.latency_size or self.own_size
+        return self.config.measure.latency_size or self.native_size

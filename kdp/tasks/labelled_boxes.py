@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 
-from kdp.data.images import Picture
+from kdp.data.images import ImageArray
 
 Box = tuple[int, int, int, int]
 """Left, top, width, height, in pixels."""
@@ -41,7 +41,7 @@ class LabelledBox:
         return {"box": list(self.box), "class": self.name, "probability": shown}
 
 
-def drawn(picture: Picture, boxes: Sequence[LabelledBox], note: str) -> Picture:
+def drawn(picture: ImageArray, boxes: Sequence[LabelledBox], note: str) -> ImageArray:
     """A copy of an RGB picture with labelled boxes, and a note below."""
     canvas = picture.copy()
     size = max(0.35, min(canvas.shape[:2]) / 900)
@@ -56,7 +56,7 @@ def drawn(picture: Picture, boxes: Sequence[LabelledBox], note: str) -> Picture:
 
 
 def _write(
-    canvas: Picture, text: str, place: tuple[int, int], size: float, color: tuple[int, int, int]
+    canvas: ImageArray, text: str, place: tuple[int, int], size: float, color: tuple[int, int, int]
 ) -> None:
     """White on a bar whose lower left corner is `place`, moved into the picture."""
     (width, height), below = cv2.getTextSize(text, FONT, size, 1)

@@ -41,8 +41,8 @@ SECOND = (256, 65)
 class AcousticScenes(Family):
     """The task of the mobile networks; see `kdp.tasks.base.Task`."""
 
-    headline = "macro_accuracy"
-    own_size = SECOND
+    primary_metric = "macro_accuracy"
+    native_size = SECOND
 
     def __init__(self, arch: dict[str, Any], config: Config) -> None:
         self.classes = tuple(arch["args"].get("classes", SCENES))

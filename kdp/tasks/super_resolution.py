@@ -30,9 +30,9 @@ from kdp.tasks.tiles import upscale_image
 class SuperResolution:
     """The task of CATANet; see `kdp.tasks.base.Task`."""
 
-    headline = "psnr"
-    open_axes = ()
-    output_parts = ()
+    primary_metric = "psnr"
+    dynamic_axes = ()
+    output_splits = ()
     reads = gives = "RGB in 0..1, (batch, 3, height, width)"
     """Patches, groups of tokens and how they are mirrored follow from the size of the input."""
 
@@ -47,7 +47,7 @@ class SuperResolution:
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
 
-    def certainty(self, output: Tensor) -> Tensor:
+    def confidence_map(self, output: Tensor) -> Tensor:
         raise KdpError("super-resolution has no scores at positions to weight a loss by")
 
     def inputs(self, batch: Batch) -> Tensor:

@@ -27,7 +27,7 @@ class Job:
         data: samples numbered by (step * batch + position); see `Task.training_data`.
         objective: (model, batch, step) -> the loss and its named parts.
         validate: model -> quality by set and metric.
-        headline: the metric of the first set that picks the best; higher is better.
+        primary_metric: the metric of the first set that picks the best; higher is better.
         settings: the optimisation.
         folder: where checkpoint and curves go.
         seed: of everything random outside the data.
@@ -43,7 +43,7 @@ class Job:
     data: Callable[[int], Dataset[Batch]]
     objective: Objective
     validate: Callable[[nn.Module], Metrics]
-    headline: str
+    primary_metric: str
     settings: TrainConfig
     folder: Path
     seed: int = 0

@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from kdp.errors import Interrupted, KdpError
-from kdp.progress import progress, say
+from kdp.log import log
+from kdp.progress import progress
 from kdp.training.accelerator import make_accelerator
 from kdp.training.average import averaged
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
-from kdp.training.interrupt import on_request
 from kdp.training.job import Batch, Job, Metrics, Params, Result
 from kdp.training.schedule import learning_rate
+from kdp.training.shutdown import graceful_shutdown
 from kdp.training.trackers import Trackers
 
 
@@ -57,13 +58,14 @@ class _Run:
             self.trackers = Trackers(self.settings.trackers, job.folder, job.signature)
 
     def run(self) -> Result:
-        with on_request() as interrupt:
+        with graceful_shutdown() as shutdown:
             for batch in self._batches():
-                if self._in_vain():
-                    say(f"no better {self.job.headline} since step {self.best['step']}: the end")
+                if self._should_stop_early():
+                    metric, best = self.job.primary_metric, self.best["step"]
+                    log.info(f"Early stopping: {metric} has not improved since step {best}")
                     break
-                self._update(batch)
-                if self._agree(interrupt.requested) and self.step < self.settings.steps:
+                self._train_step(batch)
+                if self._any_rank(shutdown.stop_requested) and self.step < self.settings.steps:
                     self._save_checkpoint()
                     raise Interrupted(f"stopped after step {self.step}; go on with --resume")
         if self.validated != self.step:
@@ -98,21 +100,23 @@ class _Run:
                 yield batch
                 advance(note=f"loss {self.loss:.4g}")
 
-    def _in_vain(self) -> bool:
+    def _should_stop_early(self) -> bool:
         """Whether the best is too old; only the main process knows it."""
         patience = self.settings.patience
         if patience is None or self.step % self.settings.validate_every:
             return False
-        return self._agree(bool(self.best["params"]) and self.step - self.best["step"] >= patience)
+        return self._any_rank(
+            bool(self.best["params"]) and self.step - self.best["step"] >= patience
+        )
 
-    def _agree(self, requested: bool) -> bool:
+    def _any_rank(self, stop_requested: bool) -> bool:
         """Whether any of the processes wants to stop: they must stop at the same step."""
         if self.accelerator.num_processes == 1:
-            return requested
-        flag = torch.tensor(float(requested), device=self.accelerator.device)
+            return stop_requested
+        flag = torch.tensor(float(stop_requested), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
-    def _update(self, batch: Batch) -> None:
+    def _train_step(self, batch: Batch) -> None:
         started = time.perf_counter()
         # A step's randomness depends on its number alone: a resumed run draws the same.
         _seed((self.job.seed * 1_000_003 + self.step) * 1024 + self.accelerator.process_index)
@@ -126,11 +130,11 @@ class _Run:
                 f"the loss is {self.loss} at step {self.step}: lower the learning rate or clip "
                 f"gradients (clip_norm); a checkpoint, if any, is in {self.job.folder}"
             )
-        self._learn(loss)
+        self._optimizer_step(loss)
         self.step += 1
         self._report(parts, time.perf_counter() - started)
 
-    def _learn(self, loss: Tensor) -> None:
+    def _optimizer_step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         for parameter in self.extra.parameters():  # no wrapper averages these over processes
@@ -170,13 +174,13 @@ class _Run:
             flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
             self._log(flat)
             self.curves.draw(last=False)
-            say(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in flat.items()))
-            self._keep_best(next(iter(self.metrics.values()))[self.job.headline])
+            log.info(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in flat.items()))
+            self._keep_best(next(iter(self.metrics.values()))[self.job.primary_metric])
         self.accelerator.wait_for_everyone()
 
     def _keep_best(self, value: float) -> None:
         if math.isnan(value):
-            raise KdpError(f"{self.job.headline} is not a number at step {self.step}")
+            raise KdpError(f"{self.job.primary_metric} is not a number at step {self.step}")
         if self.step >= self.job.best_from and value > self.best["value"]:
             params = {name: tensor.clone() for name, tensor in self._params().items()}
             self.best = {"value": value, "step": self.step, "params": params}

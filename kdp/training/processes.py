@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdp.files import claim
+from kdp.files import file_lock
 
 
 def is_main() -> bool:
@@ -16,8 +16,8 @@ def is_main() -> bool:
 
 
 @contextmanager
-def claim_once(path: Path) -> Iterator[None]:
-    """`kdp.files.claim`, by the main process for all of them.
+def main_process_lock(path: Path) -> Iterator[None]:
+    """`kdp.files.file_lock`, by the main process for all of them.
 
     Raises:
         KdpError: another run holds the path.
@@ -25,5 +25,5 @@ def claim_once(path: Path) -> Iterator[None]:
     if not is_main():
         yield
         return
-    with claim(path):
+    with file_lock(path):
         yield

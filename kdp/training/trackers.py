@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate.tracking import TensorBoardTracker, WandBTracker, get_available_trackers
 
-from kdp.progress import say
+from kdp.log import log
 
 PROJECT = "kdp"
 _ADVICE = {"wandb": "; WANDB_MODE=offline keeps it on this machine"}
@@ -52,7 +52,7 @@ class Trackers:
         except Exception as error:
             del self._running[name]
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            say(f"the run {otherwise} by {name}: {reason.rstrip('.')}{_ADVICE.get(name, '')}")
+            log.info(f"the run {otherwise} by {name}: {reason.rstrip('.')}{_ADVICE.get(name, '')}")
 
 
 def _tensorboard(folder: Path) -> TensorBoardTracker:
@@ -70,5 +70,5 @@ def _installed(names: Sequence[str]) -> list[str]:
     there = [str(tracker) for tracker in get_available_trackers()]
     for name in names:
         if name not in there:
-            say(f"not tracked by {name}, which is missing: pip install {name}")
+            log.info(f"not tracked by {name}, which is missing: pip install {name}")
     return [name for name in names if name in there]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kdp.errors import KdpError, hint
-from kdp.options import checked_options
-from kdp.pruning.importance.base import Context, Parts, Scorer, Scores
+from kdp.config.options import checked_options
+from kdp.errors import KdpError, suggest
+from kdp.pruning.importance.base import Context, RawScores, Scores, UnitScorer
 from kdp.pruning.importance.optin import combine_optin, optin
 from kdp.pruning.importance.weights import magnitude, random, taylor
 
-CRITERIA: dict[str, Callable[..., Scorer]] = {
+CRITERIA: dict[str, Callable[..., UnitScorer]] = {
     "optin": optin,
     "magnitude": magnitude,
     "taylor": taylor,
@@ -23,18 +23,18 @@ COMBINE: dict[str, Callable[..., Scores]] = {"optin": combine_optin}
 """(measurements, **options) -> scores, for criteria that measure more than one number."""
 
 
-def prepare(name: str, context: Context, options: dict[str, Any]) -> Scorer:
+def prepare(name: str, context: Context, options: dict[str, Any]) -> UnitScorer:
     """A criterion ready to score the groups of a network.
 
     Raises:
         KdpError: no such criterion, or options it does not take.
     """
     if name not in CRITERIA:
-        raise KdpError(f"no criterion is called {name!r}; {hint(name, CRITERIA)}")
+        raise KdpError(f"no criterion is called {name!r}; {suggest(name, CRITERIA)}")
     return CRITERIA[name](context, **checked_options(CRITERIA[name], options, "prune.options"))
 
 
-def combine(name: str, parts: Parts, options: dict[str, Any]) -> Scores:
+def combine(name: str, parts: RawScores, options: dict[str, Any]) -> Scores:
     """Scores out of measurements."""
     if name in COMBINE:
         return COMBINE[name](parts, **checked_options(COMBINE[name], options, "prune.options"))

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from kdp.pruning.groups import Group
 
-Parts = dict[str, Tensor]
+RawScores = dict[str, Tensor]
 """Per group what was measured of each unit: (units, measurements)."""
 Scores = dict[str, Tensor]
 """Per group the importance of each unit: (units,), float64."""
 
 
-class Judge(Protocol):
+class ScoringTask(Protocol):
     """What importance asks of a task; see `kdp.tasks.base.Task`."""
 
     def inputs(self, batch: dict[str, Tensor]) -> Tensor: ...
@@ -42,10 +42,10 @@ class Context:
 
     model: nn.Module
     groups: Sequence[Group]
-    task: Judge
+    task: ScoringTask
     batch: dict[str, Tensor]
     seed: int
 
 
-Scorer = Callable[[Group], Tensor]
+UnitScorer = Callable[[Group], Tensor]
 """Measures the units of one group: (units, measurements)."""

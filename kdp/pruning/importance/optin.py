@@ -17,13 +17,13 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from kdp.pruning.groups import Group
-from kdp.pruning.importance.base import Context, Parts, Scorer, Scores
+from kdp.pruning.importance.base import Context, RawScores, Scores, UnitScorer
 from kdp.pruning.replay import Replay, Trace
 
 ROWS_AT_ONCE = 16384
 
 
-def optin(context: Context, output_share: NonNegativeFloat = 1.0) -> Scorer:
+def optin(context: Context, output_share: NonNegativeFloat = 1.0) -> UnitScorer:
     """Measure units by replay; the measurements are one per tap, zero before the gate, and the
     output's distance last.
 
@@ -58,7 +58,7 @@ def optin(context: Context, output_share: NonNegativeFloat = 1.0) -> Scorer:
     return score
 
 
-def combine_optin(parts: Parts, output_share: NonNegativeFloat = 1.0) -> Scores:
+def combine_optin(parts: RawScores, output_share: NonNegativeFloat = 1.0) -> Scores:
     """Trajectory plus output term, the latter scaled to `output_share` times the mean trajectory.
 
     One factor for all units, taken after all were measured: the order does not matter.

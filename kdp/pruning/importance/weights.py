@@ -9,11 +9,11 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from kdp.pruning.groups import Group, Slice, by_unit
-from kdp.pruning.importance.base import Context, Scorer
+from kdp.pruning.groups import Group, Slice, weights_per_unit
+from kdp.pruning.importance.base import Context, UnitScorer
 
 
-def magnitude(context: Context, p: PositiveFloat = 1) -> Scorer:
+def magnitude(context: Context, p: PositiveFloat = 1) -> UnitScorer:
     """Sum over a unit's weights of |w|^p: L1 (Li et al. 2017) or squared L2."""
     params = dict(context.model.named_parameters())
 
@@ -23,7 +23,7 @@ def magnitude(context: Context, p: PositiveFloat = 1) -> Scorer:
     return score
 
 
-def taylor(context: Context) -> Scorer:
+def taylor(context: Context) -> UnitScorer:
     """Sum over a unit's weights of |g * w| (Molchanov et al. 2019), g of the task's loss."""
     model = context.model
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -40,7 +40,7 @@ def taylor(context: Context) -> Scorer:
     return lambda group: _sum_over_slices(group, weighted)
 
 
-def random(context: Context) -> Scorer:
+def random(context: Context) -> UnitScorer:
     """Uniform in 0..1, from the seed and the group's name."""
 
     def score(group: Group) -> Tensor:
@@ -51,5 +51,7 @@ def random(context: Context) -> Scorer:
 
 
 def _sum_over_slices(group: Group, of: Callable[[Slice], Tensor]) -> Tensor:
-    sums = [by_unit(of(piece), piece, group.units).double().sum(1) for piece in group.weights]
+    sums = [
+        weights_per_unit(of(piece), piece, group.units).double().sum(1) for piece in group.weights
+    ]
     return torch.stack(sums).sum(0).unsqueeze(1).cpu()

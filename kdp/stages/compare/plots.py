@@ -1,0 +1,173 @@
+"""A comparison as a picture: quality against cost, one panel per evaluation set."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+from kdp.config import Config
+from kdp.errors import KdpError
+from kdp.stages.compare.compare import Comparison
+from kdp.stages.compare.tables import Row, rows
+from kdp.tasks import task_for
+
+COST = "MACs, all"
+"""The row of the table on the x axis."""
+
+_WIDTH, _HEIGHT, _ACROSS = 4.8, 3.8, 3
+"""Inches of a panel, and panels side by side."""
+
+_DISTANCES = (7, 18, 30, 44)
+"""Points from a point to its label."""
+
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_Place = tuple[int, tuple[int, int]]
+_HORIZONTAL = {1: "left", 0: "center", -1: "right"}
+_VERTICAL = {1: "bottom", 0: "center", -1: "top"}
+
+
+@dataclass(frozen=True)
+class _Point:
+    label: str
+    x: float
+    y: float
+    color: str
+
+
+def to_png(comparison: Comparison, config: Config) -> bytes:
+    """`figure` of the task's headline metric, as a PNG.
+
+    Args:
+        comparison: of one file or more.
+        config: the configuration that the comparison was made with.
+
+    Raises:
+        KdpError: there is no evaluation set.
+    """
+    task = task_for(comparison.columns[0].arch, config)
+    buffer = io.BytesIO()
+    figure(comparison, task.primary_metric).savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def figure(comparison: Comparison, metric: str) -> Figure:
+    """A metric against the MACs of everything: a panel per set, a labelled point per file.
+
+    Args:
+        comparison: of one file or more.
+        metric: a key of `Column.quality`.
+
+    Raises:
+        KdpError: there is no evaluation set.
+    """
+    if not comparison.samples:
+        raise KdpError("there is nothing to plot: the configuration has no evaluation set")
+    table = {row.name: row for row in rows(comparison)}
+    across = min(len(comparison.samples), _ACROSS)
+    down = -(-len(comparison.samples) // across)
+    drawing = Figure(figsize=(_WIDTH * across + 1, _HEIGHT * down + 1), layout="constrained")
+    drawing.suptitle(_title(comparison, table[COST], across), fontsize=8)
+    labels, panels = [column.label for column in comparison.columns], []
+    for i, (name, count) in enumerate(comparison.samples.items(), 1):
+        axes = drawing.add_subplot(down, across, i)
+        quality = table[f"{name} {metric.upper()}"]
+        axes.set_title(f"{name} ({count} samples)", fontsize=10)
+        axes.set_ylabel(quality.title.removeprefix(f"{name} "))
+        panels.append((axes, _draw(axes, labels, table[COST], quality)))
+    drawing.draw_without_rendering()  # where things are has to be known before labels are placed
+    for axes, points in panels:
+        _label(axes, points)
+    return drawing
+
+
+def _title(comparison: Comparison, cost: Row, across: int) -> str:
+    lines = (f"quality: {comparison.protocol}", f"{cost.name}: {cost.how}")
+    return "\n".join(textwrap.fill(line, 90 * across) for line in lines)
+
+
+def _draw(axes: Axes, labels: Sequence[str], cost: Row, quality: Row) -> list[_Point]:
+    """The points; those that have no place on the axis are named in the title instead."""
+    values = zip(labels, cost.values, quality.values, strict=True)
+    points = [_Point(label, x, y, f"C{i % 10}") for i, (label, x, y) in enumerate(values)]
+    shown = [point for point in points if math.isfinite(point.y)]
+    for point in shown:
+        axes.scatter([point.x], [point.y], s=36, color=point.color, gid=point.label, zorder=3)
+    missing = [f"{point.label} is {point.y}" for point in points if point not in shown]
+    if missing:
+        axes.set_title("\n".join([axes.get_title(), *missing]), fontsize=10)
+    axes.set_xlabel(cost.title)
+    axes.margins(0.2)
+    axes.ticklabel_format(useOffset=False)
+    axes.grid(alpha=0.3)
+    return shown
+
+
+def _label(axes: Axes, points: Sequence[_Point]) -> None:
+    """Write each label where it hides the fewest points and labels, nearest first."""
+    taken = [_marker(axes, point) for point in points]
+    for point in points:
+        note = axes.annotate(
+            point.label,
+            (point.x, point.y),
+            (0, 0),
+            textcoords="offset points",
+            color=point.color,
+            fontsize=8,
+            in_layout=False,
+        )
+        distance, direction = _best_place(note, taken, axes.bbox)
+        taken.append(_move(note, distance, direction))
+        if distance > _DISTANCES[0]:
+            _join(axes, point, note)
+
+
+def _best_place(note: Annotation, taken: Sequence[Bbox], panel: Bbox) -> _Place:
+    """The nearest place where a label hides nothing, or else the one where it hides least."""
+    hidden: dict[_Place, int] = {}
+    for place in product(_DISTANCES, _DIRECTIONS):
+        hidden[place] = _hidden(_move(note, *place), taken, panel)
+        if not hidden[place]:
+            break
+    return min(hidden, key=hidden.__getitem__)
+
+
+def _marker(axes: Axes, point: _Point) -> Bbox:
+    """What a point covers, in pixels."""
+    x, y = axes.transData.transform((point.x, point.y))
+    return Bbox.from_bounds(x - 5, y - 5, 10, 10)
+
+
+def _move(note: Annotation, distance: int, direction: tuple[int, int]) -> Bbox:
+    """Put a label beside its point; what it covers then, in pixels."""
+    right, up = direction
+    note.set_position((right * distance, up * distance))
+    note.set(ha=_HORIZONTAL[right], va=_VERTICAL[up])
+    return note.get_window_extent()
+
+
+def _hidden(box: Bbox, taken: Sequence[Bbox], panel: Bbox) -> int:
+    inside = panel.containsx(box.x0) and panel.containsx(box.x1)
+    inside = inside and panel.containsy(box.y0) and panel.containsy(box.y1)
+    return box.count_overlaps(taken) + (0 if inside else len(taken))
+
+
+def _join(axes: Axes, point: _Point, note: Annotation) -> None:
+    """A thin line from a point to a label far from it."""
+    line = {"arrowstyle": "-", "linewidth": 0.6, "color": point.color}
+    axes.annotate(
+        "",
+        (point.x, point.y),
+        note.get_position(),
+        textcoords="offset points",
+        arrowprops=line,
+        in_layout=False,
+    )

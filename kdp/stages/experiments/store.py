@@ -1,0 +1,210 @@
+"""Results that are kept: a folder each with all that made it, and one table of them.
+
+experiments/results.csv             a line for each
+experiments/<id>/config.yml         the whole configuration, to be loaded again
+                 checkpoint.pth     the artifact
+                 predictions.csv    what it makes of every evaluation sample
+                 metrics.json       by evaluation set
+                 info.json          where it came from and what it costs
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from kdp.artifacts import load
+from kdp.config import Config, ExperimentsConfig
+from kdp.devices import device_of
+from kdp.errors import KdpError
+from kdp.files import sha256, write_atomic
+from kdp.log import log
+from kdp.measure.complexity import COUNTER, count_macs_of, parameters
+from kdp.measure.latency import device_name
+from kdp.stages.compare.tables import json_text
+from kdp.tasks.base import Metrics, Task
+
+CONFIG, CHECKPOINT, PREDICTIONS = "config.yml", "checkpoint.pth", "predictions.csv"
+METRICS, INFO, RESULTS = "metrics.json", "info.json", "results.csv"
+FILES = (CONFIG, CHECKPOINT, PREDICTIONS, METRICS, INFO)
+"""What the folder of a whole experiment holds."""
+COLUMNS = (
+    "exp_id",
+    "timestamp",
+    "config",
+    "macro_avg_acc",
+    "params",
+    "MACs",
+    "bytes",
+    "pruning_step",
+    "notes",
+    "headline",
+    "value",
+)
+"""Of `results.csv`; bytes are those of the parameters in fp32."""
+
+Info = dict[str, Any]
+
+
+def record(
+    config: Config,
+    stage: str,
+    path: Path,
+    task: Task,
+    model: nn.Module,
+    metrics: Mapping[str, Metrics],
+    pruning_step: int | None = None,
+) -> Path | None:
+    """Keep a result as `experiments` says; where there is no such section, do nothing.
+
+    Args:
+        config: the whole configuration.
+        stage: the subcommand.
+        path: the artifact, as the stage wrote it.
+        task: judges the network.
+        model: the network with the weights of the artifact, on the device to predict on.
+        metrics: its quality by evaluation set.
+        pruning_step: the round of a schedule.
+
+    Returns:
+        The folder; there is none of it before everything is in it.
+
+    Raises:
+        KdpError: something cannot be read or written.
+    """
+    if config.experiments is None:
+        return None
+    now = datetime.now(timezone.utc)
+    name = f"{config.output.name.replace('/', '-')}-{stage}-{now:%Y%m%d-%H%M%S}"
+    with _new_folder(config.experiments.folder, name) as (unfinished, final):
+        checkpoint = unfinished / CHECKPOINT
+        write_atomic(checkpoint, path.read_bytes())
+        info = _provenance(checkpoint, config.experiments, now, pruning_step)
+        info = {"exp_id": final.name, "config": config.output.name, "stage": stage, **info}
+        info |= {**_costs(checkpoint, task, model), **_quality(task, metrics), **_machine(model)}
+        whole = yaml.safe_dump(config.plain(), sort_keys=False)
+        write_atomic(unfinished / CONFIG, whole.encode())
+        write_atomic(unfinished / PREDICTIONS, table_of(task.predictions(model)).encode())
+        write_atomic(unfinished / METRICS, json_text(dict(metrics)).encode())
+        write_atomic(unfinished / INFO, json_text(info).encode())
+    _append(config.experiments.folder / RESULTS, result_of(info))
+    log.info(f"kept as {final}")
+    return final
+
+
+def table_of(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as CSV; the columns are those of all rows, in the order they first occur."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def result_of(info: Info) -> dict[str, Any]:
+    """The line of `results.csv` that an `info.json` gives."""
+    all_of_it = {**info, "MACs": info["macs"]["count"], "bytes": info["bytes"]["fp32"]}
+    return {column: all_of_it[column] for column in COLUMNS}
+
+
+@contextmanager
+def _new_folder(parent: Path, name: str) -> Iterator[tuple[Path, Path]]:
+    """A hidden folder to fill, and the name it gets at the end; nothing is left of a failure."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        unfinished, final = _claimed(parent, name)
+    except OSError as error:
+        raise KdpError(f"cannot write {parent}: {error.strerror}") from error
+    try:
+        yield unfinished, final
+        os.rename(unfinished, final)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _claimed(parent: Path, name: str) -> tuple[Path, Path]:
+    """The first free name, with a number if need be; whoever makes the hidden folder has it."""
+    for number in count(1):
+        final = parent / (name if number == 1 else f"{name}-{number}")
+        unfinished = parent / f".{final.name}"
+        try:
+            os.mkdir(unfinished)
+        except FileExistsError:
+            continue
+        if not final.exists():
+            break
+        os.rmdir(unfinished)
+    return unfinished, final
+
+
+def _provenance(
+    checkpoint: Path, section: ExperimentsConfig, now: datetime, pruning_step: int | None
+) -> Info:
+    made = load(checkpoint).record
+    parents = [{key: parent[key] for key in ("path", "sha256")} for parent in made["parents"]]
+    kept = ("command", "seed", "versions", "git_commit")
+    return {
+        "timestamp": now.isoformat(timespec="seconds"),
+        **{key: made[key] for key in kept},
+        "sha256": sha256(checkpoint),
+        "pruning_step": pruning_step,
+        "notes": section.notes,
+        "parents": parents,
+    }
+
+
+def _costs(checkpoint: Path, task: Task, model: nn.Module) -> Info:
+    """Parameters, and MACs of the network as the file has it: masked units count."""
+    arch = load(checkpoint).arch
+    if arch is None:
+        raise KdpError(f"{checkpoint} names no architecture: its MACs cannot be counted")
+    total, nonzero = parameters(model)
+    macs = count_macs_of(arch, task.example(task.input_size))
+    return {
+        "params": total,
+        "nonzero": nonzero,
+        "macs": {"count": macs, "counter": COUNTER, "input_size": list(task.input_size)},
+        "bytes": {"fp32": 4 * total, "fp16": 2 * total},
+    }
+
+
+def _quality(task: Task, metrics: Mapping[str, Metrics]) -> Info:
+    """The headline metric of the first evaluation set."""
+    first = next(iter(metrics.values()))
+    accuracy = first.get("macro_accuracy", first.get("accuracy"))
+    primary_metric = {"headline": task.primary_metric, "value": first[task.primary_metric]}
+    return {"macro_avg_acc": accuracy, **primary_metric, "protocol": task.protocol}
+
+
+def _machine(model: nn.Module) -> Info:
+    """What predictions depend on to the last digit."""
+    device = device_of(model)
+    names = {"device": str(device), "device_name": device_name(device)}
+    return {**names, "threads": torch.get_num_threads()}
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    """Add a line once no other run is writing; the first one writes the header too."""
+    header, _, line = table_of([row]).partition("\n")
+    try:
+        with path.open("a", newline="") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(line if os.fstat(file.fileno()).st_size else f"{header}\n{line}")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise KdpError(f"cannot write {path}: {error.strerror}") from error

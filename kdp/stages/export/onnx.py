@@ -1,0 +1,118 @@
+"""Networks into ONNX, in single or half precision or with 8-bit weights."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdp.errors import KdpError
+from kdp.models.onnx_file import NEEDED
+
+AXES = {0: "batch", 2: "height", 3: "width"}
+"""What the axes of an input are, in the files too."""
+
+
+def constant_bytes(graph: Any) -> int:
+    """Bytes of all constants of a graph."""
+    from onnx.numpy_helper import to_array
+
+    return sum(to_array(constant).nbytes for constant in graph.initializer)
+
+
+def onnx_proto(model: nn.Module, probe: Tensor, dynamic_axes: Sequence[int]) -> Any:
+    """An ONNX ModelProto with weights inside.
+
+    Args:
+        model: in evaluation mode.
+        probe: an input.
+        dynamic_axes: axes of it that any length fits.
+
+    Raises:
+        KdpError: packages are missing, or the network cannot be exported.
+    """
+    shapes = dict.fromkeys(dynamic_axes, torch.export.Dim.DYNAMIC)
+    try:
+        program = torch.onnx.export(
+            copy.deepcopy(model),
+            (probe,),
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_shapes=(shapes,),
+            dynamo=True,
+            verbose=False,
+        )
+    except ImportError as error:
+        raise KdpError(NEEDED) from error
+    except Exception as error:  # the exporter's exceptions have no base but this
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise KdpError(f"this network cannot be exported to ONNX: {reason}") from error
+    assert program is not None
+    proto = program.model_proto
+    _strip(proto.graph)
+    _name_axes(proto.graph, dynamic_axes)
+    return proto
+
+
+def _strip(graph: Any) -> None:
+    """Leave out where in whose Python files a node came from, and shapes that can be inferred.
+
+    Some of those shapes are wrong, too: they are from before operations were fused.
+    """
+    del graph.value_info[:]
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        del part.metadata_props[:]
+
+
+def _name_axes(graph: Any, dynamic_axes: Sequence[int]) -> None:
+    """Call open axes by what they are, where the exporter numbers them."""
+    dims = graph.input[0].type.tensor_type.shape.dim
+    names = {dims[axis].dim_param: AXES[axis] for axis in dynamic_axes}
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = names.get(dim.dim_param, dim.dim_param)
+
+
+def _half(proto: Any) -> Any:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(proto, keep_io_types=True)
+
+
+def _dynamic_int8(proto: Any) -> Any:
+    """8-bit weights; unsigned ones, for which onnxruntime has the faster convolution."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "int8.onnx"
+        quantize_dynamic(proto, target, weight_type=QuantType.QUInt8)
+        return onnx.load(target)
+
+
+_PRECISIONS: dict[str, Callable[[Any], Any]] = {
+    "fp32": lambda proto: proto,
+    "fp16": _half,
+    "int8": _dynamic_int8,
+}
+
+
+def in_precision(proto: Any, precision: str) -> Any:
+    """A ModelProto with its weights in fp32, fp16 or int8.
+
+    Raises:
+        KdpError: packages are missing, or the network cannot be converted.
+    """
+    try:
+        return _PRECISIONS[precision](proto)
+    except ImportError as error:
+        raise KdpError(NEEDED) from error
+    except Exception as error:  # the converters' exceptions have no base but this
+        raise KdpError(f"this network cannot be converted to {precision}: {error}") from error

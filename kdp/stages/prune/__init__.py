@@ -1,0 +1,1 @@
+"""Pruning: search, rebuild, rounds."""

@@ -1,0 +1,80 @@
+"""`kdp rebuild`: the pruned network, physically smaller, proven equal to the masked one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdp.artifacts import Artifact, make_record, save
+from kdp.config import Config
+from kdp.errors import KdpError
+from kdp.files import file_lock
+from kdp.models import fuse as fuse_network
+from kdp.models.loading import load_network
+from kdp.pruning.groups import full_masks
+from kdp.pruning.masks import load_masks
+from kdp.pruning.rebuild import TOLERANCE, largest_difference
+from kdp.pruning.rebuild import rebuild as cut
+from kdp.stages.paths import chain_paths, check_made, prunes
+from kdp.tasks import task_for
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What `rebuild` wrote: the file, its parameters and those before, and the proof."""
+
+    path: Path
+    parameters: int
+    full_parameters: int
+    difference: float
+
+
+def rebuild(
+    config: Config,
+    source: Path | None = None,
+    masks_path: Path | None = None,
+    target: Path | None = None,
+    fuse: bool = True,
+) -> Rebuilt:
+    """Cut the removed units out, and fold normalisations and parallel branches into convolutions.
+
+    Args:
+        config: of the chain.
+        source: what to rebuild (default: the fine-tuned network, or the trained one where the
+            chain does not prune, or prunes while it trains).
+        masks_path: what stays (default: the chain's masks; everything where it does not prune).
+        target: where to write.
+        fuse: whether to fold, for a network that can.
+
+    Raises:
+        KdpError: files are missing or do not belong together, or the rebuilt network's output on
+            a probe is not that of the masked one.
+    """
+    started = time.time()
+    paths = chain_paths(config)
+    if source is None:
+        check_made(paths.source, "finetune" if paths.source == paths.finetuned else "train")
+    source, target = source or paths.source, target or paths.rebuilt
+    if masks_path is None and prunes(config):
+        masks_path = paths.masks
+    model, arch, artifact = load_network(source)
+    task = task_for(arch, config)
+    groups = task.groups(model)
+    masks = load_masks(masks_path, groups) if masks_path else full_masks(groups)
+    small, small_arch = cut(model, arch, groups, masks)
+    if fuse:
+        small, small_arch = fuse_network(small, small_arch)
+    if small_arch == arch:
+        raise KdpError(f"there is nothing to rebuild: {source} is as small as it will be")
+    probe = task.example(task.input_size)
+    difference = largest_difference(model, small, groups, masks, probe)
+    if not difference <= TOLERANCE:
+        raise KdpError(f"the rebuilt network differs from the masked one by {difference:.2g}")
+    with file_lock(target):
+        parents = [source, *([masks_path] if masks_path else [])]
+        metrics = {**artifact.record.get("metrics", {}), "largest_difference": difference}
+        record = make_record("rebuild", config.plain(), parents, metrics, started)
+        save(target, Artifact(small.state_dict(), small_arch, record))
+    counts = [sum(p.numel() for p in network.parameters()) for network in (small, model)]
+    return Rebuilt(target, counts[0], counts[1], difference)

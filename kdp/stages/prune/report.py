@@ -1,0 +1,63 @@
+"""What `kdp prune` tells: what stays in each block, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kdp.pruning.groups import Group
+from kdp.pruning.masks import kept_units
+from kdp.stages.prune.prune import Pruned
+
+console = Console()
+
+
+def show(found: Pruned) -> None:
+    """Print kept units by place and kind, and the MACs of what stays."""
+    kinds = list(dict.fromkeys(group.kind for group in found.groups))
+    places = list(dict.fromkeys(_place(group) for group in found.groups))
+    kept = kept_units(found.plan.masks)
+    table = Table(title="units kept")
+    table.add_column("place")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for place in places:
+        cells = {g.kind: f"{kept[g.name]}/{g.units}" for g in found.groups if _place(g) == place}
+        table.add_row(place, *(cells.get(kind, "") for kind in kinds))
+    totals = [_total(found.groups, kept, kind) for kind in kinds]
+    table.add_section()
+    table.add_row("all", *totals)
+    console.print(table)
+    plan = found.plan
+    share = plan.macs / plan.dense_macs
+    console.print(f"MACs: {plan.macs / 1e9:.4f} G, {share:.4f} of the teacher's")
+    console.print(f"importance kept: {plan.importance:.4f}; measured in {found.seconds:.0f} s")
+
+
+def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what was measured before the first and after each round; quality of every set."""
+    sets, primary_metric = list(rows[0]["metrics"]), rows[0]["headline"]
+    table = Table(title="progressive pruning")
+    table.add_column("round")
+    for title in ("ratio", "steps", *(f"{name} {primary_metric}" for name in sets)):
+        table.add_column(title, justify="right")
+    for title in ("parameters", "MACs", "bytes"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        quality = [f"{row['metrics'][name][primary_metric]:.4f}" for name in sets]
+        asked = [str(row.get(key, "")) for key in ("pruning_ratio", "steps")]
+        size = [f"{row[key]:,}" for key in ("parameters", "macs", "bytes")]
+        table.add_row(str(row["round"]), *asked, *quality, *size)
+    console.print(table)
+
+
+def _place(group: Group) -> str:
+    return group.name.rpartition(".")[0] or group.name
+
+
+def _total(groups: list[Group], kept: dict[str, int], kind: str) -> str:
+    members = [group for group in groups if group.kind == kind]
+    return f"{sum(kept[g.name] for g in members)}/{sum(g.units for g in members)}"

@@ -1,0 +1,133 @@
+"""Importance on disk: measured once, reused by every budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdp.artifacts import Artifact, load, make_record, save
+from kdp.config import Config, PruneConfig
+from kdp.errors import Interrupted, KdpError
+from kdp.files import sha256
+from kdp.log import log
+from kdp.progress import progress
+from kdp.pruning.groups import Group
+from kdp.pruning.importance import COMBINE, prepare
+from kdp.pruning.importance.base import Context, RawScores
+from kdp.pruning.knapsack import Count, unit_costs
+from kdp.tasks.base import Task
+from kdp.training.shutdown import graceful_shutdown
+
+MEASUREMENT = 2
+"""Raised when a criterion measures something else than before; older files are then not reused."""
+
+
+class Measurements:
+    """What a criterion measured of every unit, kept in a file group by group.
+
+    Args:
+        path: the file.
+        key: what the numbers depend on; a file with another key is not used.
+        resume: whether an unfinished file is.
+    """
+
+    def __init__(self, path: Path, key: dict[str, Any], resume: bool) -> None:
+        self.path, self.key = path, key
+        self.parts: RawScores = {}
+        self.costs: dict[str, dict[str, float]] = {}
+        self.seconds = 0.0
+        if not path.exists():
+            return
+        extra = load(path).extra
+        if extra.get("key") != key:
+            log.info(f"{path} was measured under other conditions: measuring anew")
+        elif extra["complete"] or resume:
+            self.parts, self.seconds = extra["parts"], extra["seconds"]
+            self.costs = extra["costs"]
+
+    def complete(self, config: Config, context: Context, groups: Sequence[Group]) -> RawScores:
+        """Measure what is missing, with a progress bar; the file is written after every group.
+
+        Raises:
+            Interrupted: on SIGINT or SIGTERM, with the file written.
+        """
+        missing = [group for group in groups if group.name not in self.parts]
+        if not missing:
+            log.info(f"importance: reused from {self.path}")
+            return self.parts
+        score = prepare(config.prune.criterion, context, config.prune.options)
+        total = sum(group.units for group in groups)
+        done = total - sum(group.units for group in missing)
+        with graceful_shutdown() as shutdown, progress("importance", total, done) as advance:
+            for group in missing:
+                started = time.perf_counter()
+                self.parts[group.name] = score(group)
+                self.seconds += time.perf_counter() - started
+                self._save(config, groups)
+                advance(group.units, note=group.name)
+                if shutdown.stop_requested:
+                    raise Interrupted(f"stopped after {group.name}; go on with --resume")
+        return self.parts
+
+    def unit_costs(
+        self, config: Config, groups: Sequence[Group], count: Count, input_size: tuple[int, int]
+    ) -> dict[str, float]:
+        """What one unit of each group costs at this input size; counted once."""
+        size = "x".join(str(side) for side in input_size)
+        if size not in self.costs:
+            self.costs[size] = unit_costs(groups, count)
+            self._save(config, groups)
+        return self.costs[size]
+
+    def _save(self, config: Config, groups: Sequence[Group]) -> None:
+        parents = [config.teacher] if config.teacher else []
+        record = make_record("prune", config.plain(), parents, device=config.device)
+        extra = {
+            "key": self.key,
+            "parts": self.parts,
+            "costs": self.costs,
+            "seconds": self.seconds,
+            "complete": all(group.name in self.parts for group in groups),
+        }
+        save(self.path, Artifact({}, record=record, extra=extra))
+
+
+def measurement_key(config: Config) -> dict[str, Any]:
+    """Everything that measurements depend on."""
+    plain = config.plain()
+    data = {k: v for k, v in plain["data"].items() if k not in {"workers", "patch_size"}}
+    return {
+        "measurement": MEASUREMENT,
+        "teacher": sha256(config.teacher) if config.teacher else None,
+        "criterion": config.prune.criterion,
+        "options": _measured_options(config.prune),
+        "calibration": plain["prune"]["calibration"],
+        "kinds": config.prune.kinds,
+        "data": data,
+        "seed": config.seed,
+    }
+
+
+def _measured_options(settings: PruneConfig) -> dict[str, Any]:
+    """Without those that only say how measurements are combined."""
+    combining = COMBINE.get(settings.criterion)
+    later = signature(combining).parameters if combining else ()
+    return {key: value for key, value in settings.options.items() if key not in later}
+
+
+def prunable(config: Config, task: Task, model: nn.Module) -> list[Group]:
+    """The groups the configuration wants searched; the others keep everything.
+
+    Raises:
+        KdpError: there are none.
+    """
+    kinds = config.prune.kinds
+    chosen = [g for g in task.groups(model) if g.units and (kinds is None or g.kind in kinds)]
+    if not chosen:
+        raise KdpError("there is nothing to prune: see prune.kinds")
+    return chosen

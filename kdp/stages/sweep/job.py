@@ -1,0 +1,159 @@
+"""A point of a grid: a job of Hydra's, which starts kdp for each of its stages.
+
+This module is the Hydra application that `kdp sweep` starts; see `kdp.stages.sweep.sweep`. A point
+starts kdp in a process of its own, because accelerate allows one setting of devices and precision
+for each, and because a point that dies then takes no other with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from kdp.config import Config
+from kdp.files import write_atomic
+
+OWN = "kdp_sweep"
+"""The key of kdp's settings in `sweep.yaml`, beside those of the grid."""
+OUTCOME, LOG, STOP = "outcome.json", "log.txt", "stop"
+POLL = 0.2
+"""Seconds between two looks."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What became of a point of the grid.
+
+    Attributes:
+        number: its place in the grid, from 0.
+        overrides: those that vary.
+        status: "done", "failed" or "stopped".
+        error: what its last line said, where it failed.
+        primary_metric, value: how good the network is, where the stages measured it.
+    """
+
+    number: int
+    overrides: list[str]
+    status: str
+    error: str = ""
+    primary_metric: str = ""
+    value: float | None = None
+
+    @property
+    def result(self) -> str:
+        """In a few words."""
+        return f"{self.primary_metric} {self.value:.4f}" if self.value is not None else self.error
+
+
+def is_hydra(override: str) -> bool:
+    """Whether an override is for Hydra itself."""
+    return override.lstrip("+").startswith(("hydra.", "hydra/"))
+
+
+def start(command: list[str], log: IO[str], output: IO[str] | None = None) -> subprocess.Popen[str]:
+    """Start a program without a keyboard; in a session of its own unless `output` is given."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output or log,
+        stderr=log,
+        text=True,
+        start_new_session=output is None,
+    )
+
+
+def one_line(error: Exception) -> str:
+    """What an error says first."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+@hydra.main(version_base="1.3", config_path=None)
+def _point(settings: DictConfig) -> None:
+    """A job of Hydra's: run the stages, and write what became of them."""
+    own: Any = OmegaConf.to_container(settings[OWN])
+    job = HydraConfig.get()
+    folder, number = Path(job.runtime.output_dir), int(job.job.num)
+    varied = [override.lstrip("+") for override in job.overrides.task]
+    varied = [override for override in varied if not is_hydra(override)]
+    named = [f"output.name={own['name']}_{_suffix(varied, number)}"] if own["name"] else []
+    arguments = ["--config", own["file"], *own["fixed"], *varied, *named]
+    try:
+        outcome = _run(own["stages"], arguments, folder)
+    except Exception as error:  # whatever it is, the other points go on
+        outcome = {"status": "failed", "error": one_line(error)}
+    point = Point(number, varied, **outcome)
+    write_atomic(folder / OUTCOME, json.dumps(asdict(point)).encode())
+
+
+def _suffix(varied: Sequence[str], number: int) -> str:
+    """The values, fit for a file; with the number where another point could get the same."""
+    values = [override.partition("=")[2] for override in varied]
+    clean = [re.sub(r"[^\w.+-]|_", "-", value).strip("-") for value in values]
+    return "_".join(clean if clean == values and clean else [*clean, str(number)])
+
+
+def _run(stages: Sequence[str], arguments: list[str], folder: Path) -> dict[str, Any]:
+    """Status, error, headline and value."""
+    for stage in stages:
+        if (folder.parent / STOP).exists():
+            return {"status": "stopped"}
+        output = folder / f"{stage}.txt"
+        with (folder / LOG).open("a") as log, output.open("w") as paths:
+            process = start([sys.executable, "-m", "kdp", stage, *arguments], log, paths)
+            code = _wait(process, folder.parent / STOP)
+        if code == 130 or (code and (folder.parent / STOP).exists()):
+            return {"status": "stopped"}
+        if code:
+            return {"status": "failed", "error": _complaint(folder / LOG, code)}
+    return {"status": "done", **_quality(output)}
+
+
+def _wait(process: subprocess.Popen[str], stop: Path) -> int:
+    """The exit code; a file asks to stop, because a signal does not reach another machine."""
+    asked = False
+    while True:
+        try:
+            return process.wait(POLL)
+        except subprocess.TimeoutExpired:
+            if stop.exists() and not asked:
+                process.send_signal(signal.SIGINT)
+                asked = True
+
+
+def _quality(output: Path) -> dict[str, Any]:
+    """The headline metric of the file a stage named first, where it has one."""
+    from kdp.artifacts import load
+    from kdp.tasks import task_for
+
+    written = [Path(line) for line in output.read_text().splitlines() if line.endswith(".pth")]
+    artifact = load(written[0])
+    config = Config.model_validate(artifact.record["config"])
+    primary_metric = task_for(artifact.arch or {}, config).primary_metric
+    metrics = artifact.record["metrics"].get(next(iter(config.evaluation), ""), {})
+    return (
+        {"primary_metric": primary_metric, "value": metrics[primary_metric]}
+        if primary_metric in metrics
+        else {}
+    )
+
+
+def _complaint(log: Path, code: int) -> str:
+    """What kdp said last."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line.removeprefix("kdp: ") for line in lines if line.startswith("kdp: ")]
+    return (said or lines or [f"exit code {code}"])[-1]
+
+
+if __name__ == "__main__":
+    _point()

@@ -1,0 +1,67 @@
+"""Hydra's multirun in a process of its own: started, watched and stopped in good order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from kdp.errors import Interrupted, KdpError
+from kdp.log import log
+from kdp.stages.sweep.job import LOG, OUTCOME, POLL, STOP, Point, start
+from kdp.training.shutdown import graceful_shutdown
+
+
+def launch(folder: Path, arguments: list[str], total: int) -> list[Point]:
+    """Run the Hydra application in a session of its own, so that Ctrl-C does not hit its points.
+
+    Args:
+        folder: where `sweep.yaml` is, and where points are written.
+        arguments: of Hydra: the grid, and what is set for Hydra itself.
+        total: points of the grid.
+
+    Raises:
+        KdpError: Hydra ended before all points had run.
+        Interrupted: on SIGINT or SIGTERM, once the points that ran have stopped.
+    """
+    command = [sys.executable, "-m", "kdp.stages.sweep.job", "--multirun"]
+    command += [f"--config-path={folder}", "--config-name=sweep", *arguments]
+    with (folder / LOG).open("w") as log_file, graceful_shutdown() as shutdown:
+        engine = start(command, log_file)
+        try:
+            points: list[Point] = []
+            while engine.poll() is None:
+                if shutdown.stop_requested and not (folder / STOP).exists():
+                    (folder / STOP).touch()
+                    log.info("stopping every point after its checkpoint; Ctrl-C again ends at once")
+                time.sleep(POLL)
+                points = _news(folder, points, total)
+        finally:  # a second Ctrl-C
+            if engine.poll() is None:
+                os.killpg(engine.pid, signal.SIGKILL)
+    points = _news(folder, points, total)
+    if shutdown.stop_requested:
+        done = sum(point.status == "done" for point in points)
+        raise Interrupted(f"stopped; {done} of {total} points are done")
+    if len(points) < total:
+        raise KdpError(f"{total - len(points)} points did not run: {_first_line(folder / LOG)}")
+    return points
+
+
+def _news(folder: Path, known: list[Point], total: int) -> list[Point]:
+    """All points that ended, in order; of those not known yet a line is shown."""
+    found = [json.loads(path.read_text()) for path in folder.glob(f"*/{OUTCOME}")]
+    points = sorted((Point(**one) for one in found), key=lambda point: point.number)
+    for point in points:
+        if point not in known:
+            where = f"point {point.number + 1} of {total}, {' '.join(point.overrides)}"
+            log.info(f"{where}: {point.status}, {point.result}".rstrip(", "))
+    return points
+
+
+def _first_line(log: Path) -> str:
+    lines = (line.strip() for line in log.read_text(errors="replace").splitlines())
+    return f"{next(filter(None, lines), 'Hydra ended early')} (see {log})"

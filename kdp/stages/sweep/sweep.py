@@ -1,0 +1,149 @@
+"""`kdp sweep`: a grid of configurations by Hydra's multirun; every point is a run of kdp itself.
+
+`kdp.stages.sweep.launcher` starts `kdp.stages.sweep.job` as a program, a Hydra application: it
+expands the grid and hands the points to a launcher of Hydra's (one after another, joblib or SLURM).
+
+    runs/<name>_sweep/<time>/sweep.yaml         what is swept, for Hydra
+                             log.txt            what Hydra said
+                             <number>/log.txt, outcome.json
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kdp.config import Config
+from kdp.config.compose import load_config
+from kdp.errors import KdpError, suggest
+from kdp.files import write_atomic
+from kdp.log import log
+from kdp.stages.sweep.job import OWN, Point, is_hydra, one_line
+from kdp.stages.sweep.launcher import launch
+
+STAGES = ("train", "prune", "finetune", "rebuild")
+LAUNCHERS = {"local": "basic", "joblib": "joblib", "slurm": "submitit_slurm"}
+_PLUGINS = {"joblib": "hydra-joblib-launcher", "slurm": "hydra-submitit-launcher"}
+_JOBS = {"joblib": "n_jobs", "slurm": "array_parallelism"}
+
+
+def sweep(
+    file: Path,
+    overrides: Sequence[str],
+    stages: Sequence[str] = ("train",),
+    launcher: str = "local",
+    jobs: int | None = None,
+) -> list[Point]:
+    """Run stages for every point of a grid; a point that fails does not stop the others.
+
+    Every point has an `output.name` of its own, unless `overrides` gives one.
+
+    Args:
+        file: the configuration.
+        overrides: KEY=VALUE, where the value may be several (`a,b`, `range(1,4)`); those of Hydra
+            (`hydra.launcher.partition=gpu`) go to Hydra.
+        stages: run one after another at every point.
+        launcher: a key of `LAUNCHERS`.
+        jobs: points at a time; None: as many as the launcher likes.
+
+    Raises:
+        KdpError: there is no such stage, launcher or key, or Hydra cannot start.
+        Interrupted: on SIGINT or SIGTERM, once the points that ran have stopped.
+    """
+    _check(stages, launcher, jobs)
+    fixed, grid, total = _split(overrides)
+    base = load_config(file, [o for o in fixed if not is_hydra(o)])
+    named = any(o.lstrip("+").startswith("output.name=") for o in overrides)
+    folder = _folder(base)
+    own = {
+        "file": str(file),
+        "stages": list(stages),
+        "fixed": [o for o in fixed if not is_hydra(o)],
+        "name": None if named else base.output.name,
+    }
+    write_atomic(folder / "sweep.yaml", _application(folder, own, launcher, jobs).encode())
+    log.info(f"{total} points; logs are in {folder}")
+    return launch(folder, [*(o for o in fixed if is_hydra(o)), *grid], total)
+
+
+def show(points: Sequence[Point], console: Console | None = None) -> None:
+    """Print what became of every point."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in ("point", "status", "result"):
+        table.add_column(title, overflow="fold")
+    for point in points:
+        cells = (" ".join(point.overrides), point.status, point.result)
+        table.add_row(*(escape(cell) for cell in cells))
+    (console or Console()).print(table)
+
+
+def _check(stages: Sequence[str], launcher: str, jobs: int | None) -> None:
+    for stage in stages:
+        if stage not in STAGES:
+            raise KdpError(f"kdp sweep cannot run {stage!r}; {suggest(stage, STAGES)}")
+    if launcher == "local" and (jobs or 1) > 1:
+        raise KdpError("the launcher local runs one point at a time; give --launcher joblib")
+    try:
+        metadata.version(_PLUGINS.get(launcher, "hydra-core"))
+    except metadata.PackageNotFoundError as error:
+        package = _PLUGINS[launcher]
+        raise KdpError(f"the launcher {launcher!r} is missing: pip install {package}") from error
+    if launcher == "slurm" and not which("sbatch"):
+        raise KdpError("there is no SLURM here: the program sbatch is not found")
+
+
+def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Overrides with one value, those with several (forced for Hydra), and how many points."""
+    fixed, grid, counts = [], [], []
+    for override in overrides:
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+            if not parsed.is_sweep_override():
+                fixed.append(override)
+                continue
+            counts.append(sum(1 for _ in parsed.sweep_string_iterator()))
+        except (HydraException, AttributeError) as error:
+            raise KdpError(
+                f"the override {override!r} cannot be swept: {one_line(error)}"
+            ) from error
+        grid.append(f"++{override.lstrip('+')}")
+    return fixed, grid, math.prod(counts)
+
+
+def _folder(config: Config) -> Path:
+    parent = config.output.runs / f"{config.output.name}_sweep"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%d-%H%M%S-", time.gmtime())
+        return Path(tempfile.mkdtemp(prefix=stamp, dir=parent)).resolve()
+    except OSError as error:
+        raise KdpError(f"cannot write {parent}: {error.strerror}") from error
+
+
+def _application(folder: Path, own: dict[str, Any], launcher: str, jobs: int | None) -> str:
+    """The configuration of the Hydra application."""
+    groups = {"launcher": LAUNCHERS[launcher], "job_logging": "disabled"}
+    groups["hydra_logging"] = "disabled"
+    settings: dict[str, Any] = {
+        "output_subdir": None,
+        "sweep": {"dir": str(folder), "subdir": "${hydra.job.num}"},
+    }
+    if jobs and launcher in _JOBS:
+        settings["launcher"] = {_JOBS[launcher]: jobs}
+    defaults = [{f"override hydra/{group}": name} for group, name in groups.items()]
+    content = {"defaults": [*defaults, "_self_"], "hydra": settings, OWN: own}
+    return yaml.safe_dump(content, sort_keys=False)

@@ -1,0 +1,96 @@
+"""`kdp finetune`: a pruned network recovers, and what was removed stays removed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdp.artifacts import Artifact, save
+from kdp.config import Config
+from kdp.distillation.objective import compares_widths
+from kdp.errors import KdpError
+from kdp.models.loading import Arch, load_network
+from kdp.pruning.groups import Group, Masks
+from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
+from kdp.pruning.rebuild import full_params
+from kdp.pruning.rebuild import rebuild as cut
+from kdp.stages.experiments.store import record as keep
+from kdp.stages.paths import chain_paths, check_made, loss_label
+from kdp.stages.train.objective import build_objective
+from kdp.stages.train.train import make_job, stage_record
+from kdp.tasks import task_for
+from kdp.training.loop import fit
+from kdp.training.processes import is_main, main_process_lock
+
+
+def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
+    """Train the pruned network as `finetune` and `distill` say (no `distill`: ground truth only).
+
+    Reads the pruned network, its masks and the teacher; writes the weights of the best validation
+    to `{dir}/{name}_finetuned_{loss}.pth`, and in `{runs}/{name}_finetune_{loss}/` the checkpoint
+    and the curves.
+
+    Raises:
+        KdpError: a section or a file is missing, the masks are those of another network, removed
+            units are not zero, or whatever the loop raises.
+    """
+    if config.finetune is None:
+        raise KdpError("kdp finetune needs the section `finetune`")
+    started, paths = time.time(), chain_paths(config)
+    check_made(paths.pruned, "prune")
+    model, arch, _ = load_network(paths.pruned)
+    task = task_for(arch, config)
+    groups = task.groups(model)
+    masks = load_masks(paths.masks, groups)
+    check_removed(model, groups, masks, str(paths.pruned))
+    student = _student(config, model, arch, groups, masks)
+    torch.manual_seed(config.seed)
+    learnt = build_objective(task, student, config, config.finetune.steps)
+    parents = [paths.pruned, paths.masks, *learnt.parents]
+    stage = f"finetune_{loss_label(config)}"
+    job = make_job(task, student, config, config.finetune, stage, learnt, parents)
+    if student is model:
+        job.after_step = lambda network, step: zero_removed(network, groups, masks)
+    with main_process_lock(paths.finetuned):
+        result = fit(job, resume)
+        if is_main():
+            if student is not model:
+                best = full_params(result.best, model.state_dict(), groups, masks)
+                result = replace(result, best=best)
+            model.load_state_dict(result.best)
+            check_removed(model, groups, masks, "the fine-tuned network")
+            record = stage_record("finetune", config, result, result.best_metrics, started, parents)
+            save(paths.finetuned, Artifact(result.best, arch, record))
+            network = load_network(paths.finetuned)[0].to(result.device)
+            keep(config, "finetune", paths.finetuned, task, network, result.best_metrics)
+    return {"finetuned": paths.finetuned}
+
+
+def _student(
+    config: Config, model: nn.Module, arch: Arch, groups: list[Group], masks: Masks
+) -> nn.Module:
+    """What trains: the network without the removed units, which is faster and the same.
+
+    Where features are compared that must have the teacher's widths it is the full network with
+    zeros.
+    """
+    if config.distill and compares_widths(config.distill):
+        return model
+    return cut(model, arch, groups, masks)[0]
+
+
+def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str) -> None:
+    """Make sure that every removed unit is exactly zero.
+
+    Raises:
+        KdpError: one is not.
+    """
+    if not removed_are_zero(model, groups, masks):
+        raise KdpError(
+            f"{what} has weights other than zero where the masks remove units: network and masks "
+            "are not of one `kdp prune`"
+        )

@@ -1,0 +1,229 @@
+"""Configuration files: composed, checked, and explained in one line where they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdp.config import Config
+from kdp.config.compose import composed_files, load_config
+from kdp.errors import KdpError
+from kdp.models import build
+from tests.conftest import ROOT
+
+SHIPPED = sorted((ROOT / "configs").glob("*.yml"))
+Writer = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Writer:
+    """Writes a configuration into a folder of its own."""
+
+    def writer(text: str, name: str = "run.yml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return writer
+
+
+def _fault(path: Path, *overrides: str) -> str:
+    with pytest.raises(KdpError) as caught:
+        load_config(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_there_are_shipped_files() -> None:
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shipped_files_fit_the_schema(path: Path) -> None:
+    config = load_config(path)
+    assert isinstance(config, Config)
+    if config.model:
+        build(config.model.name, **config.model.args)
+
+
+@pytest.mark.parametrize("name", [p.stem for p in (ROOT / "configs" / "faces").glob("*.yml")])
+def test_a_choice_for_the_whole_file_reaches_its_sections(name: str) -> None:
+    config = load_config(ROOT / "configs" / "face_mask_kd_small.yml", [f"faces={name}"])
+    assert (config.data.kind == "folders") is (name == "real")
+    assert list(config.evaluation) == (["val"] if name == "real" else ["toy"])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("output: {name: a}\nsede: 1\n", "sede", "seed"),
+        ("output: {name: a, dri: w}\n", "output.dri", "dir"),
+        ("output: {name: a}\ntrain: {steps: 3, btch_size: 2}\n", "train.btch_size", "batch_size"),
+        (
+            "output: {name: a}\nevaluation: {set5: {kid: paired}}\n",
+            "evaluation.set5.kid",
+            "kind",
+        ),
+        (
+            "output: {name: a}\ndistill: {losses: {l1: {weigth: 2}}}\n",
+            "distill.losses.l1.weigth",
+            "weight",
+        ),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest(
+    write: Writer, text: str, key: str, near: str
+) -> None:
+    assert f"unknown key '{key}'; did you mean '{near}'?" in _fault(write(text))
+
+
+def test_a_key_like_no_other_is_answered_with_those_there_are(write: Writer) -> None:
+    message = _fault(write("output: {name: a, zzz: 1}\n"))
+    assert "unknown key 'output.zzz'; there are: dir, name, runs" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "got"),
+    [
+        ("output: {name: a}\nseed: many\n", "seed", "'many'"),
+        ("output: {name: a}\ntrain: {steps: -1}\n", "train.steps", "-1"),
+        ("output: {name: a}\nmac_constraint: 1.5\n", "mac_constraint", "1.5"),
+        ("output: {name: a}\ndata: {kind: pictures}\n", "data.kind", "'pictures'"),
+        ("output: [a]\n", "output", "['a']"),
+        ("output: {name: a}\ntiles: {size: 8, overlap: 9}\n", "overlap (9)", "size (8)"),
+        ("seed: 1\n", "'output'", "needed and missing"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(write: Writer, text: str, where: str, got: str) -> None:
+    message = _fault(write(text))
+    assert where in message
+    assert got in message
+
+
+def test_further_faults_are_counted(write: Writer) -> None:
+    assert "(and 1 more)" in _fault(write("output: {name: a}\nseed: x\nsede: 1\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mac_constraint: 0.5\npruning_ratio: 0.5\n", ".yml: give mac_constraint or pruning_ratio"),
+        ("train: {steps: 3, schedule: multistep}\n", ".yml: train: the schedule multistep needs"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_one_sentence(write: Writer, text: str, said: str) -> None:
+    with pytest.raises(KdpError) as caught:
+        load_config(write(f"output: {{name: a}}\n{text}"))
+    assert said in str(caught.value)
+    assert "{" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "does not exist" in _fault(tmp_path / "gone.yml")
+
+
+@pytest.mark.parametrize("text", ["output: {name: a\n", "a: b: c\n", "\t- x\n", "a: 1\na: 2\n"])
+def test_bad_yaml_is_named(write: Writer, text: str) -> None:
+    assert "is not valid YAML" in _fault(write(text))
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "just words\n", ""])
+def test_a_file_without_keys_is_named(write: Writer, text: str) -> None:
+    _fault(write(text))
+
+
+def test_a_reference_to_nothing_is_named(write: Writer) -> None:
+    assert "nowhere" in _fault(write("output: {name: '${nowhere}'}\n"))
+
+
+def test_overrides_reach_any_depth(write: Writer) -> None:
+    path = write("seed: 1\noutput: {name: a}\ntrain: {steps: 3, betas: [0.9, 0.99]}\n")
+    overrides = ["seed=7", "train.steps=5", "train.betas=[0.5,0.6]", "output.dir=/tmp/out"]
+    config = load_config(path, overrides)
+    assert config.train is not None
+    assert (config.seed, config.train.steps, config.train.betas) == (7, 5, (0.5, 0.6))
+    assert config.output.dir == Path("/tmp/out")
+
+
+def test_an_override_may_set_what_the_file_does_not(write: Writer) -> None:
+    path = write("output: {name: a}\n")
+    overrides = ["mac_constraint=0.5", "train.steps=9", "evaluation.set5={kind: hr_only, hr: x}"]
+    config = load_config(path, overrides)
+    assert config.train is not None
+    assert (config.mac_constraint, config.train.steps) == (0.5, 9)
+    assert config.evaluation["set5"].hr == Path("x")
+
+
+def test_overrides_are_checked_as_the_file_is(write: Writer) -> None:
+    path = write("output: {name: a}\n")
+    assert "did you mean 'seed'" in _fault(path, "sed=1")
+    assert "seed" in _fault(path, "seed=x")
+
+
+@pytest.mark.parametrize("override", ["seed", "", "seed=[1", "=3", "~"])
+def test_an_override_that_is_none_is_named(write: Writer, override: str) -> None:
+    assert f"override {override!r}" in _fault(write("output: {name: a}\n"), override)
+
+
+def test_a_key_can_be_removed(write: Writer) -> None:
+    assert load_config(write("output: {name: a}\nseed: 3\n"), ["~seed"]).seed == 0
+
+
+def test_one_file_does_not_leak_into_the_next(write: Writer) -> None:
+    first = write("output: {name: a}\nmac_constraint: 0.5\n", "one/run.yml")
+    second = write("output: {name: b}\n", "two/run.yml")
+    assert load_config(first).mac_constraint == 0.5
+    assert load_config(second).mac_constraint is None
+
+
+def _composed(write: Writer) -> Path:
+    write("seed: 1\noutput: {name: base}\ntrain: {steps: 3}\n", "base.yml")
+    write("kind: embedded\npatch_size: 20\n", "data/small.yml")
+    write("kind: embedded\npatch_size: 60\n", "data/large.yml")
+    return write("defaults: [base, {data: small}, _self_]\nseed: 2\n")
+
+
+def test_defaults_are_composed_in_their_order(write: Writer) -> None:
+    config = load_config(_composed(write))
+    assert (config.seed, config.output.name, config.data.patch_size) == (2, "base", 20)
+
+
+def test_a_choice_can_be_overridden(write: Writer) -> None:
+    config = load_config(_composed(write), ["data=large", "data.workers=3"])
+    assert (config.data.patch_size, config.data.workers) == (60, 3)
+
+
+def test_the_files_that_are_composed_are_known(write: Writer) -> None:
+    path = _composed(write)
+    names = [found.relative_to(path.parent).as_posix() for found in composed_files(path)]
+    assert names == ["run.yml", "base.yml", "data/small.yml"]
+    assert path.parent / "data" / "large.yml" in composed_files(path, ["data=large"])
+
+
+def test_defaults_may_end_in_yaml(write: Writer) -> None:
+    write("seed: 7\noutput: {name: base}\n", "base.yaml")
+    assert load_config(write("defaults: [base, _self_]\n")).seed == 7
+
+
+def test_a_choice_that_is_not_there_is_named(write: Writer) -> None:
+    with pytest.raises(KdpError, match=r"data/huge\.yml does not exist"):
+        load_config(_composed(write), ["data=huge"])
+
+
+def test_a_default_that_is_not_there_is_named(write: Writer) -> None:
+    with pytest.raises(KdpError, match=r"gone\.yml does not exist"):
+        load_config(write("defaults: [gone]\noutput: {name: a}\n"))
+
+
+def test_records_keep_plain_values(write: Writer) -> None:
+    import json
+
+    path = write("output: {name: a}\nmodel: {name: catanet, args: {upscale: 2}}\n")
+    plain = load_config(path).plain()
+    assert json.loads(json.dumps(plain)) == plain
+    assert Config.model_validate(plain) == load_config(path)

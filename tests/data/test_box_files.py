@@ -1,0 +1,365 @@
+"""Pictures with boxes in VOC folders and in Ultralytics' data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from kdp import progress
+from kdp.data import boxes as boxes_module
+from kdp.data.boxes import AnnotatedImage, DatasetIssues, checked, picture_size
+from kdp.data.images import read_rgb
+from kdp.data.voc import voc_folder
+from kdp.data.yolo_yaml import yolo_yaml
+from kdp.errors import KdpError
+
+CLASSES = ("cat", "dog")
+WIDTH, HEIGHT = 60, 40
+Thing = tuple[str, tuple[int, int, int, int]] | tuple[str, tuple[int, int, int, int], int]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The lines that readers said."""
+    lines: list[str] = []
+    progress.say_once.cache_clear()
+    monkeypatch.setattr(progress, "say", lines.append)
+    yield lines
+    progress.say_once.cache_clear()
+
+
+def write_picture(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((*size, 3), 90, np.uint8))
+    return path
+
+
+# VOC folders
+
+
+def annotation(things: Sequence[Thing], size: tuple[int, int] | None = (HEIGHT, WIDTH)) -> str:
+    said = "" if size is None else f"<height>{size[0]}</height><width>{size[1]}</width>"
+    objects = []
+    for kind, corners, *difficult in things:
+        sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        box = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+        hard = f"<difficult>{difficult[0]}</difficult>" if difficult else ""
+        objects.append(f"<object><name>{kind}</name>{hard}<bndbox>{box}</bndbox></object>")
+    return f"<annotation><size>{said}</size>{''.join(objects)}</annotation>"
+
+
+def voc(root: Path, annotations: dict[str, str | None], split: str = "train") -> Path:
+    """A VOC folder; a picture whose annotation is None has none."""
+    for part in ("Annotations", "ImageSets/Main"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    for name, text in annotations.items():
+        write_picture(root / "JPEGImages" / f"{name}.jpg")
+        if text is not None:
+            (root / "Annotations" / f"{name}.xml").write_text(text)
+    (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(annotations) + "\n")
+    return root
+
+
+GOOD = annotation([("dog", (11, 6, 30, 25)), ("cat", (1, 1, WIDTH, HEIGHT))])
+
+
+def test_voc_coordinates_count_from_one_and_include_both_ends(tmp_path: Path) -> None:
+    (one,) = voc_folder(voc(tmp_path, {"a": GOOD}), "train", CLASSES)
+    assert one.name == "a"
+    assert one.boxes.tolist() == [[10, 5, 30, 25], [0, 0, WIDTH, HEIGHT]]
+    assert one.labels.tolist() == [1, 0]
+    assert (one.boxes.dtype, one.labels.dtype) == (np.float32, np.int64)
+    assert one.read().shape == (HEIGHT, WIDTH, 3)
+
+
+def test_voc_leaves_difficult_objects_out(tmp_path: Path, said: list[str]) -> None:
+    text = annotation([("dog", (1, 1, 9, 9), 1), ("cat", (1, 1, 9, 9), 0)])
+    (one,) = voc_folder(voc(tmp_path, {"a": text}), "train", CLASSES)
+    assert one.labels.tolist() == [0]
+    assert not said
+
+
+def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, said: list[str]) -> None:
+    folder = voc(
+        tmp_path,
+        {
+            "good": GOOD,
+            "flat": annotation([("dog", (5, 5, 5, 9)), ("dog", (2, 2, 8, 8))]),
+            "inverted": annotation([("dog", (20, 5, 10, 9))]),
+            "outside": annotation([("cat", (WIDTH + 5, 5, WIDTH + 9, 9))]),
+            "cut": annotation([("cat", (50, 30, WIDTH + 9, HEIGHT + 9))]),
+            "odd": annotation([("bird", (2, 2, 8, 8))]),
+            "twice": annotation([("cat", (2, 2, 8, 8)), ("cat", (2, 2, 8, 8))]),
+            "wordy": annotation([("cat", (2, 2, 8, 8))]).replace(">8<", ">eight<"),
+            "broken": "<annotation>",
+            "none": None,
+        },
+    )
+    found = {one.name: one for one in voc_folder(folder, "train", CLASSES)}
+    assert {name: len(one.labels) for name, one in found.items()} == {
+        "good": 2, "flat": 1, "inverted": 0, "outside": 0,
+        "cut": 1, "odd": 0, "twice": 1, "wordy": 0,
+    }  # fmt: skip
+    assert found["cut"].boxes.tolist() == [[49, 29, WIDTH, HEIGHT]]
+    (line,) = said
+    assert line == (
+        f"{folder}, train: boxes without area or inverted, left out: 2 (flat, inverted); "
+        "boxes outside the picture, left out: 1 (outside); "
+        "boxes cut to the picture: 1 (cut); "
+        "boxes of an unknown class, left out: 1 (odd 'bird'); "
+        "boxes given twice, left out once: 1 (twice); "
+        "boxes without numbers, left out: 1 (wordy); "
+        "pictures with an annotation that is not XML, left out: 1 (broken); "
+        "pictures without annotation, left out: 1 (none)"
+    )
+
+
+def test_many_faults_are_a_few_names_and_a_count(said: list[str]) -> None:
+    faults = DatasetIssues("data")
+    for name in "abcde":
+        faults.add("boxes outside", name, 2)
+    faults.tell()
+    faults.tell()
+    assert said == ["data: boxes outside: 10 (a, b, c and 2 more)"]
+
+
+def test_voc_without_a_size_looks_at_the_picture(tmp_path: Path) -> None:
+    things: list[Thing] = [("cat", (51, 31, WIDTH, HEIGHT))]
+    folder = voc(tmp_path, {"a": annotation(things, None), "b": annotation(things, (0, 0))})
+    for one in voc_folder(folder, "train", CLASSES):
+        assert one.boxes.tolist() == [[50, 30, WIDTH, HEIGHT]]
+
+
+def test_a_devkit_is_entered_where_it_has_one_data_set(tmp_path: Path) -> None:
+    voc(tmp_path / "VOCdevkit/VOC2012", {"a": GOOD})
+    for folder in (tmp_path, tmp_path / "VOCdevkit"):
+        assert len(voc_folder(folder, "train", CLASSES)) == 1
+    voc(tmp_path / "VOCdevkit/VOC2007", {"a": GOOD})
+    with pytest.raises(KdpError, match=r"several data sets; choose .*VOC2007 or .*VOC2012"):
+        voc_folder(tmp_path, "train", CLASSES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_an_annotation_with_a_document_type_is_refused(tmp_path: Path, encoding: str) -> None:
+    folder = voc(tmp_path, {"a": GOOD})
+    bomb = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [<!ENTITY b "ha">]>{GOOD}'
+    (folder / "Annotations/a.xml").write_bytes(bomb.encode(encoding))
+    with pytest.raises(KdpError, match=r"a\.xml declares a document type"):
+        voc_folder(folder, "train", CLASSES)
+
+
+def lack_picture(folder: Path) -> None:
+    (folder / "JPEGImages/b.jpg").unlink()
+
+
+def lack_part(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).rename(folder / "elsewhere")  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lack_picture, r"JPEGImages lacks 1 of the 2 pictures of train\.txt, such as b"),
+        (lack_part("JPEGImages"), "not in VOC's layout: it has no folder JPEGImages"),
+        (lack_part("Annotations"), "not in VOC's layout: it has no folder Annotations"),
+        (lack_part("ImageSets"), "not in VOC's layout: it has no folder ImageSets/Main"),
+        (lack_part("ImageSets/Main/train.txt"), "no split 'train' in ImageSets/Main; did you mean"),
+    ],
+)
+def test_what_a_voc_folder_lacks_is_said(
+    tmp_path: Path, spoil: Callable[[Path], None], complaint: str
+) -> None:
+    folder = voc(tmp_path, {"a": GOOD, "b": GOOD})
+    (folder / "ImageSets/Main/trainval.txt").write_text("a\n")
+    spoil(folder)
+    with pytest.raises(KdpError, match=complaint):
+        voc_folder(folder, "train", CLASSES)
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(KdpError, match="nowhere does not exist"):
+        voc_folder(tmp_path / "nowhere", "train", CLASSES)
+
+
+def test_a_data_set_without_any_object_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KdpError, match="train, has no object that can be used; classes are bird"):
+        voc_folder(voc(tmp_path, {"a": GOOD}), "train", ("bird",))
+
+
+def test_a_corrupt_picture_is_named_when_it_is_read(tmp_path: Path) -> None:
+    folder = voc(tmp_path, {"a": GOOD})
+    (folder / "JPEGImages/a.jpg").write_bytes(b"no picture")
+    (one,) = voc_folder(folder, "train", CLASSES)
+    with pytest.raises(KdpError, match=r"cannot read the picture .*a\.jpg"):
+        one.read()
+
+
+def test_bccd_as_it_is(shared: Path, said: list[str]) -> None:
+    folder = shared / "data/bccd"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    classes = ("RBC", "WBC", "Platelets")
+    train, val = (voc_folder(folder, split, classes) for split in ("train", "val"))
+    assert (len(train), len(val)) == (205, 87)
+    assert np.bincount(np.concatenate([one.labels for one in train])).tolist() == [2381, 214, 209]
+    assert np.bincount(np.concatenate([one.labels for one in val])).tolist() == [967, 87, 83]
+    assert train[0].read().shape == (480, 640, 3)
+    assert said == [
+        f"{folder}, train: boxes without area or inverted, left out: 1 (BloodImage_00343)",
+        f"{folder}, val: boxes without area or inverted, left out: 1 (BloodImage_00338)",
+    ]
+
+
+# Ultralytics' data sets
+
+
+def yolo(root: Path, **told: Any) -> Path:
+    """A data set of three pictures: two boxes, a polygon, background."""
+    for name in ("a", "b", "c"):
+        write_picture(root / f"images/train/{name}.jpg")
+    labels = root / "labels/train"
+    labels.mkdir(parents=True)
+    (labels / "a.txt").write_text("1 0.5 0.5 0.5 0.25\n\n0 0.25 0.5 0.5 1\n")
+    (labels / "b.txt").write_text("0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.6\n")
+    file = root / "data.yaml"
+    file.write_text(yaml.safe_dump({"train": "images/train", "names": list(CLASSES), **told}))
+    return file
+
+
+def summary(found: Sequence[AnnotatedImage]) -> dict[str, list[list[float]]]:
+    return {
+        Path(one.name).stem: np.column_stack([one.labels, one.boxes]).round(3).tolist()
+        for one in found
+    }
+
+
+EXPECTED = {
+    "a": [[1, 15, 15, 45, 25], [0, 0, 0, 30, 40]],
+    "b": [[0, 6, 8, 30, 32]],
+    "c": [],
+}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"path": "."},
+        {"path": None, "names": {0: "cat", 1: "dog"}},
+        {"names": {"1": "dog", "0": "cat"}, "nc": 2, "download": "https://127.0.0.1/x.zip"},
+        {"train": "images"},
+        {"train": ["images/train"]},
+        {"train": "../images/train"},
+        {"train": "list.txt"},
+    ],
+)
+def test_a_yolo_data_set_in_its_variants(tmp_path: Path, told: dict[str, Any]) -> None:
+    file = yolo(tmp_path / "set", **told)
+    listed = ("./images/train/a.jpg", "images/train/b.jpg", tmp_path / "set/images/train/c.jpg")
+    (tmp_path / "set/list.txt").write_text("\n".join(map(str, listed)))
+    assert summary(yolo_yaml(file, "train", CLASSES)) == EXPECTED
+
+
+def test_a_path_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    yolo(tmp_path / "set")
+    elsewhere = tmp_path / "other.yaml"
+    told = {"train": "images/train", "validation": "images/train", "names": list(CLASSES)}
+    elsewhere.write_text(yaml.safe_dump({**told, "path": str(tmp_path / "set")}))
+    assert summary(yolo_yaml(elsewhere, "val", CLASSES)) == EXPECTED
+    elsewhere.write_text(yaml.safe_dump({**told, "path": "set"}))
+    monkeypatch.chdir(tmp_path)
+    assert summary(yolo_yaml(Path("other.yaml"), "train", CLASSES)) == EXPECTED
+
+
+def test_labels_beside_pictures_that_are_not_under_images(tmp_path: Path) -> None:
+    write_picture(tmp_path / "train/x.png")
+    (tmp_path / "train/x.txt").write_text("0 0.5 0.5 1 1")
+    (tmp_path / "data.yaml").write_text("{train: train, names: [cat]}")
+    (one,) = yolo_yaml(tmp_path / "data.yaml", "train", ("cat",))
+    assert (one.name, one.boxes.tolist()) == ("train/x.png", [[0, 0, WIDTH, HEIGHT]])
+
+
+def test_yolo_faults_are_told_in_one_line(tmp_path: Path, said: list[str]) -> None:
+    file = yolo(tmp_path)
+    lines = ["7 .5 .5 .1 .1", "0 .5 .5 0 .1", "0 2 2 .1 .1", "0 .9 .5 .4 .1", "0 .5 .5", "x y"]
+    (tmp_path / "labels/train/c.txt").write_text("\n".join([*lines, "0.5 .5 .5 .1 .1"]))
+    write_picture(tmp_path / "images/train/d.jpg").write_bytes(b"no picture")
+    (tmp_path / "labels/train/d.txt").write_text("0 .5 .5 .1 .1")
+    found = yolo_yaml(file, "train", CLASSES)
+    assert summary(found) == {**EXPECTED, "c": [[0, 42, 18, 60, 22]]}
+    assert said == [
+        f"{file}, train: boxes of an unknown class, left out: 1 (images/train/c.jpg 7); "
+        "lines that are no box, left out: 3 (images/train/c.jpg); "
+        "boxes without area or inverted, left out: 1 (images/train/c.jpg); "
+        "boxes outside the picture, left out: 1 (images/train/c.jpg); "
+        "boxes cut to the picture: 1 (images/train/c.jpg); "
+        "corrupt pictures, left out: 1 (images/train/d.jpg)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "complaint"),
+    [
+        ({"names": ["dog", "cat"]}, "has the classes dog, cat, not cat, dog"),
+        ({"names": None}, "names must list the classes"),
+        ({"names": {0: "cat", 2: "dog"}}, "names must list the classes"),
+        ({"train": None, "val": "x"}, "no folder or list for the split 'train'; there are: val"),
+        ({"train": "nowhere"}, "the pictures .*nowhere do not exist"),
+        ({"train": "labels"}, "no images in .*labels"),
+        ({"train": "data.yaml"}, "neither a folder nor a .txt list"),
+        ({"path": "nowhere"}, r"there is no folder nowhere \(path\)"),
+        ({"kpt_shape": [17, 3]}, "a data set of poses"),
+    ],
+)
+def test_what_a_yolo_data_set_lacks_is_said(
+    tmp_path: Path, told: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(KdpError, match=complaint):
+        yolo_yaml(yolo(tmp_path, **told), "train", CLASSES)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", "", None])
+def test_a_file_that_describes_no_data_set_is_named(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "data.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(KdpError, match=r"data\.yaml"):
+        yolo_yaml(file, "train", CLASSES)
+
+
+def test_a_listed_picture_that_is_missing_is_named(tmp_path: Path) -> None:
+    file = yolo(tmp_path, train="list.txt")
+    (tmp_path / "list.txt").write_text("images/train/a.jpg\nimages/train/z.jpg\n")
+    with pytest.raises(KdpError, match=r"list\.txt lists images/train/z\.jpg, which is not in"):
+        yolo_yaml(file, "train", CLASSES)
+
+
+def test_nothing_is_written_beside_the_data(tmp_path: Path) -> None:
+    file = yolo(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    yolo_yaml(file, "train", CLASSES)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp"])
+def test_the_size_is_that_of_the_picture_as_it_is_read(
+    tmp_path: Path, suffix: str, turned: int
+) -> None:
+    path, exif = tmp_path / f"a{suffix}", Image.Exif()
+    exif[boxes_module.ORIENTATION] = turned
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path, **({} if suffix == ".bmp" else {"exif": exif}))
+    assert picture_size(path) == read_rgb(path).shape[:2]
+
+
+def test_boxes_with_endless_corners_are_left_out(said: list[str]) -> None:
+    rows = np.array([[0, 1, 1, np.inf, 5], [0, np.nan, 1, 4, 5], [0, 1, 1, 4, 5]])
+    boxes, labels = checked(rows, (HEIGHT, WIDTH), "a", DatasetIssues("data"))
+    assert (boxes.tolist(), labels.tolist()) == ([[1, 1, 4, 5]], [0])

@@ -1,0 +1,352 @@
+"""Samples for detectors: the letterbox, what training changes at random, and the toy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kdp.data import detection, mosaic, toy_shapes
+from kdp.data.boxes import AnnotatedImage
+from kdp.data.detection import BoxDataset, letterbox, unletterbox
+from kdp.data.images import ImageArray
+from kdp.data.mosaic import BoxedImage
+
+RED = (220, 30, 30)
+Box = tuple[float, float, float, float]
+
+
+# Letterbox
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset"),
+    [((480, 640), (0, 40)), ((640, 480), (40, 0)), ((100, 101), (0, 1)), ((33, 20), (63, 0))],
+)
+def test_a_letterbox_keeps_the_aspect_and_centres(
+    shape: tuple[int, int], offset: tuple[int, int]
+) -> None:
+    square, scale, place = letterbox(np.full((*shape, 3), 200, np.uint8), 320)
+    assert (square.shape, scale, place) == ((320, 320, 3), 320 / max(shape), offset)
+    seen = (square == 200).all(2)
+    assert (square[~seen] == 114).all()
+    assert abs(seen.sum() - (scale**2) * shape[0] * shape[1]) <= 320
+
+
+def test_boxes_come_back_from_a_letterbox() -> None:
+    boxes = np.array([[0, 0, 50, 30], [10.5, 20, 333, 77]], np.float32)
+    _, scale, (left, top) = letterbox(np.zeros((77, 333, 3), np.uint8), 160)
+    there = boxes * np.float32(scale) + np.array((left, top, left, top), np.float32)
+    back = unletterbox(there, scale, (left, top), 77, 333)
+    np.testing.assert_allclose(back, boxes, atol=1e-3)
+    assert back.dtype == np.float32
+
+
+def test_boxes_in_the_margin_are_cut_to_the_picture() -> None:
+    back = unletterbox(np.array([[-5, 0, 170, 160]], np.float32), 0.5, (0, 40), 160, 320)
+    assert back.tolist() == [[0, 0, 320, 160]]
+    assert unletterbox(np.empty((0, 4), np.float32), 0.5, (0, 40), 160, 320).shape == (0, 4)
+
+
+THEIRS = """
+import sys
+import numpy as np
+from ultralytics.data.augment import LetterBox
+pictures = np.load(sys.argv[1])
+boxed = {k: LetterBox((160, 160), auto=False, scaleup=True, center=True)(image=pictures[k])
+         for k in pictures}
+np.savez(sys.argv[2], **boxed)
+"""
+
+
+def test_letterbox_is_that_of_ultralytics(tmp_path: Path) -> None:
+    if find_spec("ultralytics") is None:
+        pytest.skip("ultralytics is not installed")
+    random = np.random.default_rng(0)
+    shapes = [(480, 640), (37, 211), (211, 38), (160, 160), (161, 159), (1, 3000), (99, 100)]
+    pictures = {f"{h}x{w}": random.integers(0, 256, (h, w, 3), np.uint8) for h, w in shapes}
+    ours, theirs = tmp_path / "pictures.npz", tmp_path / "boxed.npz"
+    np.savez(ours, **pictures)
+    quiet = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": str(tmp_path)}
+    # In a process of its own: its import changes OpenCV and torch for all others.
+    command = [sys.executable, "-c", THEIRS, str(ours), str(theirs)]
+    subprocess.run(command, check=True, env={**os.environ, **quiet})
+    with np.load(theirs) as boxed:
+        for name, picture in pictures.items():
+            assert (letterbox(picture, 160)[0] == boxed[name]).all(), name
+
+
+# Samples
+
+
+def squares(
+    count: int = 6, objects: int = 2, shape: tuple[int, int] = (120, 160)
+) -> list[AnnotatedImage]:
+    """Dark pictures with red squares of 30 pixels that do not touch; the last has none."""
+
+    def drawn(boxes: np.ndarray) -> ImageArray:
+        picture = np.full((*shape, 3), 20, np.uint8)
+        for x0, y0, x1, y1 in boxes.astype(int):
+            picture[y0:y1, x0:x1] = RED
+        return picture
+
+    def one(number: int) -> AnnotatedImage:
+        there = objects if number < count - 1 else 0
+        lefts = 10 + 50 * np.arange(there) + number
+        boxes = np.array([[x, 12 * number, x + 30, 12 * number + 30] for x in lefts], np.float32)
+        boxes = boxes.reshape(-1, 4)
+        labels = np.full(there, number % 3, np.int64)
+        return AnnotatedImage(f"squares-{number}", lambda: drawn(boxes), boxes, labels)
+
+    return [one(number) for number in range(count)]
+
+
+def corners(sample: dict[str, torch.Tensor]) -> np.ndarray:
+    """(N, 4) pixels of the boxes of a sample."""
+    rows = sample["boxes"][sample["boxes"][:, 0] >= 0, 1:].numpy() * sample["image"].shape[-1]
+    return np.concatenate([rows[:, :2] - rows[:, 2:] / 2, rows[:, :2] + rows[:, 2:] / 2], axis=1)
+
+
+def reddish(picture: np.ndarray) -> np.ndarray:
+    """(H, W): where the squares are, whatever happened to their colour; (H, W, 3) uint8."""
+    return picture.astype(int)[..., 0] - picture.astype(int)[..., 1] > 15
+
+
+def assert_boxes_fit(picture: np.ndarray, boxes: np.ndarray, slack: int = 2) -> None:
+    """Every box is full of red, and around it, where there is picture, is none."""
+    red = reddish(picture)
+    for box in boxes:
+        x0, y0, x1, y1 = np.rint(box).astype(int)
+        assert red[y0 + slack : y1 - slack, x0 + slack : x1 - slack].all()
+        around = red[max(0, y0 - 4) : y1 + 4, max(0, x0 - 4) : x1 + 4].copy()
+        top, left = min(4, y0) - slack, min(4, x0) - slack
+        around[
+            max(0, top) : top + y1 - y0 + 2 * slack, max(0, left) : left + x1 - x0 + 2 * slack
+        ] = 0
+        assert not around.any()
+
+
+def pixels(sample: dict[str, torch.Tensor]) -> np.ndarray:
+    return (sample["image"].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+
+
+def test_a_plain_sample_is_the_letterboxed_picture() -> None:
+    pictures = squares()
+    data = BoxDataset(pictures, 80, seed=1, augment=False, length=6)
+    seen = set()
+    for number in range(6):
+        sample = data[number]
+        index = data._order(number)
+        seen.add(index)
+        assert sample["image"].dtype == sample["boxes"].dtype == torch.float32
+        square, scale, (left, top) = letterbox(pictures[index].read(), 80)
+        assert (pixels(sample) == square).all()
+        back = unletterbox(corners(sample), scale, (left, top), 120, 160)
+        np.testing.assert_allclose(back, pictures[index].boxes, atol=1e-3)
+        kept = sample["boxes"][:, 0] >= 0
+        assert sample["boxes"][kept, 0].tolist() == pictures[index].labels.tolist()
+        assert (sample["boxes"][~kept] == torch.tensor([-1.0, 0, 0, 0, 0])).all()
+    assert seen == set(range(6))
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_all_samples_have_rows_for_four_full_pictures(augment: bool) -> None:
+    data = BoxDataset(squares(objects=3), 64, 0, augment, 12)
+    assert {tuple(data[number]["boxes"].shape) for number in range(12)} == {(12, 5)}
+    assert torch.stack([data[number]["image"] for number in range(12)]).shape == (12, 3, 64, 64)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_pictures_of_background_alone_have_one_row_and_more(augment: bool) -> None:
+    sample = BoxDataset(squares(1), 64, 0, augment, 1)[0]
+    assert sample["boxes"].shape == (4, 5)
+    assert (sample["boxes"][:, 0] == -1).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_boxes_follow_what_is_done_to_the_picture(share: float) -> None:
+    data = BoxDataset(squares(), 160, 3, True, 40, mosaic=share)
+    count = 0
+    for number in range(40):
+        sample = data[number]
+        boxes = corners(sample)
+        assert (boxes > -1e-3).all()
+        assert (boxes < 160 + 1e-3).all()
+        assert_boxes_fit(pixels(sample), boxes)
+        count += len(boxes)
+    assert count > 40
+
+
+def test_the_last_epochs_have_no_mosaics() -> None:
+    def data(**how: float) -> BoxDataset:
+        return BoxDataset(squares(), 64, 0, True, 18, **how)  # type: ignore[arg-type]
+
+    always, never, closed = data(), data(mosaic=0.0), data(close_mosaic=2)
+    assert all(same(closed[number], always[number]) for number in range(6))
+    assert all(same(closed[number], never[number]) for number in range(6, 18))
+    assert not any(same(always[number], never[number]) for number in range(18))
+
+
+def test_every_square_that_is_seen_has_its_box() -> None:
+    data = BoxDataset(squares(), 160, 4, True, 30)
+    for number in range(30):
+        sample = data[number]
+        red = reddish(pixels(sample))
+        for x0, y0, x1, y1 in corners(sample).round().astype(int):
+            red[max(0, y0 - 2) : y1 + 2, max(0, x0 - 2) : x1 + 2] = False
+        # What is dropped: less than two pixels or a tenth of a square.
+        assert red.sum() < 400
+
+
+def test_a_flip_mirrors_boxes() -> None:
+    one = squares()[1]
+    scene = BoxedImage(one.read(), one.boxes, one.labels)
+    flipped = mosaic.flipped(scene)
+    assert flipped.boxes.tolist() == [[160 - x1, y0, 160 - x0, y1] for x0, y0, x1, y1 in one.boxes]
+    assert_boxes_fit(flipped.picture, flipped.boxes, slack=0)
+    assert (mosaic.flipped(flipped).picture == scene.picture).all()
+
+
+def test_a_mosaic_shows_four_pictures_around_its_middle() -> None:
+    tiles = [
+        BoxedImage(
+            np.full((30, 40, 3), 50 + number, np.uint8),
+            np.array([[0, 0, 40, 30]], np.float32),
+            np.array([number]),
+        )
+        for number in range(4)
+    ]
+    made = mosaic.mosaic(tiles, 40, np.random.default_rng(0))
+    assert made.picture.shape == (80, 80, 3)
+    assert made.labels.tolist() == [0, 1, 2, 3]
+    for number, box in enumerate(np.clip(made.boxes, 0, 80).astype(int)):
+        x0, y0, x1, y1 = box
+        assert (made.picture[y0:y1, x0:x1] == 50 + number).all()
+        assert (made.picture == 50 + number).sum() == 3 * (x1 - x0) * (y1 - y0)
+
+
+class Even:
+    """In place of a random generator: the middle of every range."""
+
+    def uniform(self, low: float, high: float, size: int | None = None) -> np.ndarray:
+        return np.full(() if size is None else size, (low + high) / 2)
+
+
+def test_pictures_move_around_their_middle() -> None:
+    one = squares(shape=(160, 160))[1]
+    scene = BoxedImage(one.read(), one.boxes, one.labels)
+    still = mosaic.moved(scene, 160, Even())  # type: ignore[arg-type]
+    assert (still.picture == scene.picture).all()
+    assert still.boxes.tolist() == scene.boxes.tolist()
+    middle = mosaic.moved(scene, 80, Even())  # type: ignore[arg-type]
+    assert (middle.picture == scene.picture[40:120, 40:120]).all()
+
+
+def test_boxes_end_where_a_mosaic_does() -> None:
+    scene = BoxedImage(
+        np.zeros((80, 80, 3), np.uint8), np.array([[-20, 30, 40, 90]], np.float32), np.array([0])
+    )
+    moved = mosaic.moved(scene, 160, Even())  # type: ignore[arg-type]
+    assert moved.boxes.tolist() == [[40, 70, 80, 120]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ((0, 0, 20, 20), (0, 0, 20, 20), True),
+        ((0, 0, 20, 20), (0, 0, 20, 3), True),
+        ((0, 0, 20, 20), (0, 0, 20, 1.9), False),
+        ((0, 0, 100, 100), (0, 0, 30, 30), False),
+        ((0, 0, 100, 100), (0, 0, 35, 35), True),
+        ((0, 0, 400, 3), (0, 0, 400, 3), False),
+        ((0, 0, 20, 20), (0, 5, 0, 5), False),
+    ],
+)
+def test_boxes_of_which_little_is_left_are_dropped(before: Box, after: Box, kept: bool) -> None:
+    assert mosaic._worth_it(np.array([before], float), np.array([after], float)).tolist() == [kept]
+
+
+def test_colours_change_and_boxes_stay() -> None:
+    one = squares()[0]
+    scene = BoxedImage(one.read(), one.boxes, one.labels)
+    changed = mosaic.recoloured(scene, np.random.default_rng(0))
+    assert changed.boxes is scene.boxes
+    assert (changed.picture != scene.picture).any()
+    assert_boxes_fit(changed.picture, changed.boxes, slack=0)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in ("image", "boxes"))
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_sample_depends_on_its_number_and_the_seed_alone(augment: bool) -> None:
+    def data(seed: int = 5) -> BoxDataset:
+        return BoxDataset(squares(), 64, seed, augment, 20, mosaic=0.5)
+
+    forwards, backwards = data(), data()
+    one = {number: forwards[number] for number in range(20)}
+    other = {number: backwards[number] for number in reversed(range(20))}
+    assert all(same(one[number], other[number]) for number in range(20))
+    assert same(data()[13], one[13])
+    assert not all(same(data(6)[number], one[number]) for number in range(20))
+
+
+def test_a_full_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = BoxDataset(squares(), 64, 0, True, 12)
+    samples = [cached[number] for number in range(12)]
+    monkeypatch.setattr(detection, "CACHE_BYTES", 0)
+    uncached = BoxDataset(squares(), 64, 0, True, 12)
+    assert all(same(samples[number], uncached[number]) for number in range(12))
+    assert len(cached._cache) == 6
+    assert not uncached._cache
+
+
+# Toy shapes
+
+
+def test_toy_shapes_are_as_described() -> None:
+    train, val = toy_shapes.toy_shapes(False), toy_shapes.toy_shapes(True)
+    assert (len(train), len(val)) == (240, 60)
+    assert len({one.name for one in (*train, *val)}) == 300
+    counts = np.array([len(one.labels) for one in train])
+    assert (counts.min(), counts.max()) == (1, 5)
+    boxes = np.concatenate([one.boxes for one in train])
+    assert boxes.min() >= 0
+    assert boxes.max() <= toy_shapes.SIDE
+    longest = (boxes[:, 2:] - boxes[:, :2]).max(1)
+    assert longest.min() >= 19
+    assert longest.max() <= 91
+    assert np.bincount(np.concatenate([one.labels for one in val]), minlength=3).min() > 20
+
+
+def test_toy_shapes_are_the_same_at_every_call() -> None:
+    for one, other in zip(toy_shapes.toy_shapes(True), toy_shapes.toy_shapes(True), strict=True):
+        assert (one.boxes == other.boxes).all()
+    assert (one.read() == other.read()).all()
+    assert one.read().shape == (160, 160, 3)
+
+
+def test_boxes_of_toy_shapes_are_tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    def black(random: np.random.Generator) -> ImageArray:
+        return np.zeros((160, 160, 3), np.uint8)
+
+    monkeypatch.setattr(toy_shapes, "_background", black)
+    alone = [one for one in toy_shapes.toy_shapes(False) if len(one.labels) == 1]
+    assert len(alone) > 20
+    for one in alone:
+        rows, columns = np.nonzero(one.read().any(2))
+        drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert one.boxes[0].tolist() == drawn
+
+
+def test_toy_shapes_overlap_little() -> None:
+    for one in toy_shapes.toy_shapes(False):
+        for number, box in enumerate(one.boxes):
+            assert all(toy_shapes._common(box, other) <= 0.1 for other in one.boxes[:number])

@@ -1,0 +1,74 @@
+"""The audio transformer as a teacher: small from scratch, or out of a folder of another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdp.artifacts import load
+from kdp.errors import KdpError
+from kdp.models import build
+from kdp.models.audio_transformer import pretrained
+from kdp.models.loading import load_network
+from kdp.models.torchvision_shim import install
+from kdp.stages.train.train import train
+from tests.tasks.test_scenes import settings
+
+transformers = pytest.importorskip("transformers")
+
+SIZES = {
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 16,
+    "num_mel_bins": 32,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What `transformers` writes of a network for ten seconds and 527 classes."""
+    torch.manual_seed(0)
+    install()
+    config = transformers.ASTConfig(**SIZES, max_length=1024, num_labels=527)
+    transformers.ASTForAudioClassification(config).save_pretrained(tmp_path / "ast")
+    return tmp_path / "ast"
+
+
+def test_it_reads_what_the_students_read() -> None:
+    assert build("audio_transformer", **SIZES)(torch.randn(2, 1, 256, 65)).shape == (2, 10)
+
+
+def test_positions_are_those_of_the_middle(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(folder / "model.safetensors")
+    name = "embeddings.position_embeddings"
+    whole = before[f"audio_spectrogram_transformer.{name}"][0, 2:].unflatten(0, (2, 101))
+    model, args = pretrained(folder, {"frames": 46})
+    own = model.body.state_dict()[name][0, 2:].unflatten(0, (2, 4))
+    assert torch.equal(own, whole[:, 48:52])
+    assert args["hidden_size"] == 12
+
+
+def test_a_folder_is_where_a_training_starts(folder: Path, tmp_path: Path) -> None:
+    model = {"name": "audio_transformer", "weights": str(folder), "args": {"frames": 26}}
+    best = train(settings(tmp_path, model=model))["best"]
+    network, arch, _ = load_network(best)
+    assert arch["args"]["num_mel_bins"] == 32
+    assert network(torch.randn(1, 1, 256, 65)).shape == (1, 10)
+    (parent,) = load(best).record["parents"]
+    assert parent["path"] == str(folder / "model.safetensors")
+
+
+def test_a_pickle_is_not_read(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(KdpError, match="no audio transformer in safetensors"):
+        pretrained(folder, {})
+
+
+def test_another_family_starts_from_a_file(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KdpError, match="starts from a file"):
+        train(settings(tmp_path, model={"name": "cp_mobile", "weights": str(folder)}))

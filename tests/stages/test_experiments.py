@@ -1,0 +1,285 @@
+"""Results that are kept: what is in their folders, the table of them, and predicting again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner, Result
+
+from kdp.artifacts import load
+from kdp.cli import app
+from kdp.config import Config
+from kdp.config.compose import load_config
+from kdp.errors import KdpError
+from kdp.files import sha256
+from kdp.models import build
+from kdp.models.loading import load_network
+from kdp.stages.experiments import store as experiments
+from kdp.stages.experiments.list import runs
+from kdp.stages.experiments.store import COLUMNS, FILES, record
+from kdp.stages.prune.prune import prune
+from kdp.stages.train.finetune import finetune
+from kdp.stages.train.train import train
+from kdp.tasks import task_for
+from kdp.training.curves import Curves
+from tests import runs as catanet
+from tests.models.test_face_mask import settings
+from tests.runs import run_kdp
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pictures() -> Iterator[None]:
+    """Drawing curves takes longer than these trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Curves, "_png", lambda self, columns: b"")
+        yield
+
+
+def face(folder: Path, **changes: Any) -> Config:
+    kept = {"experiments": {"folder": str(folder / "experiments"), "notes": "small, but whole"}}
+    return settings(folder, **{"distill": None, "finetune": None, **kept, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two trainings with different seeds, and their experiments."""
+    folder = tmp_path_factory.mktemp("trained")
+    for seed in (1, 2):
+        train(face(folder, seed=seed))
+    return folder
+
+
+@pytest.fixture
+def kept(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the experiments, to be spoilt."""
+    return Path(shutil.copytree(trained / "experiments", tmp_path / "experiments"))
+
+
+def ids(folder: Path) -> list[str]:
+    return [row["exp_id"] for row in runs(folder).rows]
+
+
+def kdp(*arguments: object) -> Result:
+    runner = CliRunner(env={"COLUMNS": "100"})
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+def fault(result: Result) -> str:
+    assert isinstance(result.exception, KdpError), result.exception
+    (line,) = str(result.exception).splitlines()
+    return line
+
+
+def keep_again(folder: Path) -> Path | None:
+    """Record what was trained once more, with one evaluation set of three pictures."""
+    config, path = face(folder), folder / "w" / "tiny.pth"
+    model, arch, _ = load_network(path)
+    return record(config, "train", path, task_for(arch, config), model, {"toy": {"accuracy": 0.5}})
+
+
+def test_a_training_leaves_all_that_made_it(trained: Path) -> None:
+    path = trained / "experiments" / ids(trained / "experiments")[0]
+    assert sorted(file.name for file in path.iterdir()) == sorted(FILES)
+    assert load_config(path / "config.yml") == face(trained, seed=1)
+    info = json.loads((path / "info.json").read_text())
+    assert info["sha256"] == sha256(path / "checkpoint.pth")
+    assert (info["params"], info["bytes"]) == (828, {"fp32": 3312, "fp16": 1656})
+    assert info["macs"]["count"] == 193552
+    assert info["seed"] == 1
+    metrics = json.loads((path / "metrics.json").read_text())
+    assert metrics == load(path / "checkpoint.pth").record["metrics"]
+    assert info["value"] == info["macro_avg_acc"] == metrics["toy"]["accuracy"]
+
+
+def test_the_table_has_a_line_each(trained: Path) -> None:
+    with (trained / "experiments" / "results.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert tuple(header) == COLUMNS
+    assert [line[0] for line in lines] == ids(trained / "experiments")
+    assert [line[8] for line in lines] == ["small, but whole"] * 2
+
+
+def test_fine_tuning_is_kept_and_names_its_parents(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "w", tmp_path / "w")
+    tuning = settings(tmp_path).finetune
+    config = face(tmp_path, pruning_ratio=0.5, finetune=tuning, train=None)
+    prune(config)
+    finetune(config)
+    (name,) = ids(tmp_path / "experiments")
+    info = json.loads((tmp_path / "experiments" / name / "info.json").read_text())
+    assert info["stage"] == "finetune"
+    assert info["nonzero"] < info["params"]
+    assert [Path(p["path"]).name for p in info["parents"]] == [
+        "tiny_pruned.pth",
+        "tiny_pruning_masks.pth",
+    ]
+    assert kdp("evaluate", name, "--folder", tmp_path / "experiments").exit_code == 0
+
+
+def test_predictions_are_those_of_the_file_after_mixed_precision(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Accelerate wraps the network that it trains, and the wrapper stays."""
+    shutil.copytree(trained / "w", tmp_path / "w")
+    learning = {"finetune": settings(tmp_path).finetune, "distill": {"losses": {"feature": {}}}}
+    config = face(tmp_path, pruning_ratio=0.5, train=None, **learning)
+    prune(config)
+    file = tmp_path / "c.yml"
+    file.write_text(yaml.safe_dump(config.plain()))
+    done = run_kdp("finetune", "-c", str(file), "finetune.mixed_precision=bf16")
+    assert done.returncode == 0, done.stderr
+    (name,) = ids(tmp_path / "experiments")
+    assert kdp("evaluate", name, "--folder", tmp_path / "experiments").exit_code == 0
+
+
+def test_nothing_is_kept_where_it_is_not_asked_for(tmp_path: Path) -> None:
+    assert face(tmp_path, experiments=None).experiments is None
+    model, arch = build("mask_classifier"), {"name": "mask_classifier", "args": {}}
+    config = face(tmp_path, experiments=None)
+    task = task_for(arch, config)
+    assert record(config, "train", tmp_path / "none.pth", task, model, {}) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_recordings_in_the_same_second_do_not_collide(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        @staticmethod
+        def now(zone: timezone) -> datetime:
+            return datetime(2030, 1, 2, 3, 4, 5, tzinfo=zone)
+
+    monkeypatch.setattr(experiments, "datetime", Clock)
+    shutil.copytree(trained / "w", tmp_path / "w")
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(keep_again, [tmp_path] * 3))
+    name = "tiny-train-20300102-030405"
+    assert sorted(p.name for p in paths if p) == [name, f"{name}-2", f"{name}-3"]
+    lines = (tmp_path / "experiments" / "results.csv").read_text().splitlines()
+    assert sorted(line.split(",")[0] for line in lines) == [
+        "exp_id",
+        name,
+        f"{name}-2",
+        f"{name}-3",
+    ]
+
+
+def test_a_failed_recording_leaves_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(rows: object) -> str:
+        raise KdpError("no space left")
+
+    shutil.copytree(trained / "w", tmp_path / "w")
+    monkeypatch.setattr(experiments, "table_of", fail)
+    with pytest.raises(KdpError, match="no space"):
+        keep_again(tmp_path)
+    assert not list((tmp_path / "experiments").iterdir())
+
+
+def test_a_killed_recording_is_no_experiment(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained / "w", tmp_path / "w")
+    monkeypatch.setattr(experiments, "table_of", lambda rows: os.kill(os.getpid(), signal.SIGKILL))
+    child = os.fork()
+    if not child:
+        keep_again(tmp_path)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert "no experiments" in kdp("runs", "--folder", tmp_path / "experiments").output
+
+
+def test_runs_are_sorted_and_ids_are_whole(kept: Path) -> None:
+    first, second = ids(kept)
+    change(kept / second, value=0.9)
+    change(kept / first, value=0.1)
+    table = kdp("runs", "--folder", kept, "--sort", "value", "--reverse").output
+    assert [word for word in table.split() if word in (first, second)] == [second, first]
+    assert max(len(line) for line in table.splitlines()) <= 100
+    wrong = fault(kdp("runs", "--folder", kept, "--sort", "valeu"))
+    assert "'valeu'; did you mean 'value'?" in wrong
+
+
+def change(path: Path, **values: Any) -> None:
+    info = json.loads((path / "info.json").read_text())
+    (path / "info.json").write_text(json.dumps({**info, **values}))
+
+
+def test_the_difference_of_two_runs(kept: Path, tmp_path: Path) -> None:
+    file = tmp_path / "difference.json"
+    shown = kdp("runs", "--folder", kept, "--diff", *ids(kept), "--json", file).output
+    assert "seed" in shown
+    assert "toy.accuracy" in shown
+    found = json.loads(file.read_text())
+    assert found["config"] == {"seed": [1, 2]}
+    assert found["metrics"]["params"] == [828, 828]
+    one = ids(kept)[0]
+    wrong = fault(kdp("runs", "--folder", kept, "--diff", one, f"{one}0"))
+    assert f"did you mean '{one}'?" in wrong
+
+
+def test_half_and_lost_experiments_are_named(kept: Path) -> None:
+    first, second = ids(kept)
+    (kept / first / "predictions.csv").unlink()
+    shutil.rmtree(kept / second)
+    shown = kdp("runs", "--folder", kept).output
+    assert f"{first} is no whole experiment: it lacks predictions.csv" in shown
+    assert f"{second} is gone" in shown
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_predictions_are_reproduced_byte_for_byte(kept: Path, tmp_path: Path, threads: int) -> None:
+    (name, _), target, before = ids(kept), tmp_path / "again.csv", torch.get_num_threads()
+    torch.set_num_threads(threads)
+    done = kdp("evaluate", name, "--folder", kept, "--to", target)
+    torch.set_num_threads(before)
+    assert done.exit_code == 0, done.exception
+    assert "40 predictions, byte for byte" in done.output
+    assert target.read_bytes() == (kept / name / "predictions.csv").read_bytes()
+
+
+def test_other_predictions_are_counted(kept: Path) -> None:
+    path = kept / ids(kept)[0]
+    lines = (path / "predictions.csv").read_text().splitlines(keepends=True)
+    lines[3] = lines[3].replace("0.", "1.")
+    (path / "predictions.csv").write_text("".join(lines))
+    assert "1 of 40 rows differ" in fault(kdp("evaluate", path))
+
+
+def test_a_changed_checkpoint_is_refused(kept: Path) -> None:
+    path = kept / ids(kept)[0]
+    shutil.copy(kept / ids(kept)[1] / "checkpoint.pth", path / "checkpoint.pth")
+    assert "is not the file that was kept" in fault(kdp("evaluate", path))
+
+
+def test_predictions_of_pictures(tmp_path: Path) -> None:
+    config = catanet.config(tmp_path)
+    assert config.model is not None
+    model = build("catanet", **config.model.args)
+    rows = task_for(config.model.arch, config).predictions(model)
+    assert [(row["set"], row["name"]) for row in rows] == [("small", str(n)) for n in range(3)]
+    assert [len(str(rows[0][key]).partition(".")[2]) for key in ("psnr", "ssim")] == [4, 6]
+
+
+def test_predictions_of_sounds(tmp_path: Path) -> None:
+    config = face(tmp_path, evaluation={"toy": {}})
+    task: Any = task_for({"name": "cp_mobile", "args": {}}, config)
+    task.evaluation_sets = {"toy": task.evaluation_sets["toy"][:3]}
+    rows = task.predictions(build("cp_mobile"))
+    assert list(rows[0])[:6] == ["set", "clip", "start", "device", "label", "found"]
+    assert len(rows) == 3
+    assert sum(float(p) for key, p in rows[0].items() if key[:2] == "p_") == pytest.approx(
+        1, abs=1e-5
+    )

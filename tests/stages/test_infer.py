@@ -1,0 +1,314 @@
+"""`kdp infer`: from pictures to larger ones, through the command line; and the self-ensemble."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from kdp.artifacts import Artifact, make_record, save
+from kdp.cli import app, main
+from kdp.data.images import png_bytes, read_rgb
+from kdp.data.patches import to_tensor
+from kdp.errors import KdpError
+from kdp.models import build
+from kdp.models.loading import load_network
+from kdp.stages.compare.compare import settings
+from kdp.stages.infer import super_resolve as stage
+from kdp.tasks import TASKS, task_for
+from kdp.tasks.ensemble import self_ensemble
+from kdp.tasks.super_resolution import SuperResolution
+from kdp.tasks.tiles import upscale_image
+from tests.conftest import TINY
+from tests.runs import complaints, run_kdp
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _artifact(tmp_path_factory.mktemp("networks"), 2)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two pictures, a note, and a folder within."""
+    folder = tmp_path / "photos"
+    for number, name in enumerate(("a.png", "b.png", "deeper/c.png")):
+        _picture(folder / name, (18 + number, 24))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], photos: Path
+) -> Callable[..., str]:
+    """Run `kdp infer` as the program does; it must end with code 2 and the line returned."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.chdir(photos.parent)
+        monkeypatch.setattr(sys, "argv", ["kdp", "infer", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capfd.readouterr()
+        assert (end.value.code, printed.out) == (2, "")
+        (line,) = complaints(printed.err)
+        return line
+
+    return run
+
+
+def _artifact(folder: Path, scale: int) -> Path:
+    torch.manual_seed(1)
+    args = {**TINY, "upscale": scale}
+    path = folder / f"x{scale}.pth"
+    params = build("catanet", **args).state_dict()
+    save(path, Artifact(params, {"name": "catanet", "args": args}, make_record("train", {})))
+    return path
+
+
+def _picture(path: Path, size: tuple[int, int]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(size).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path.write_bytes(png_bytes(pixels))
+    return path
+
+
+def _kdp(*arguments: str | Path) -> Any:
+    """`kdp infer` within this process, on a CPU."""
+    return CliRunner().invoke(app, ["infer", *map(str, arguments), "--device", "cpu"])
+
+
+def _plain(network: Path, picture: Path, *, ensemble: bool = False) -> np.ndarray:
+    """What the network makes of a picture, by the slow and simple way."""
+    model = load_network(network)[0]
+    lr = to_tensor(read_rgb(picture))[None]
+    with torch.no_grad():
+        output = _by_hand(model, lr) if ensemble else model(lr).clamp(0, 1)
+    return (output[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _by_hand(model: nn.Module, lr: Tensor) -> Tensor:
+    """The mean over the eight, in the words of the literature: transpose, flip, flip."""
+    outputs = []
+    for number in range(8):
+        swap, dims = number % 2, [d for d, bit in ((2, 2), (3, 4)) if number & bit]
+        seen = (lr.transpose(2, 3) if swap else lr).flip(dims)
+        output = model(seen).clamp(0, 1).flip(dims)
+        outputs.append(output.transpose(2, 3) if swap else output)
+    return torch.stack(outputs).mean(dim=0)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("size", [(5, 9), (9, 5), (6, 6)])
+def test_x8_changes_nothing_where_the_network_is_equivariant(
+    mode: str, size: tuple[int, int]
+) -> None:
+    def upscale(x: Tensor) -> Tensor:
+        return F.interpolate(x[None], scale_factor=3, mode=mode)[0]
+
+    picture = torch.rand(3, *size)
+    torch.testing.assert_close(self_ensemble(upscale, picture), upscale(picture))
+
+
+def test_x8_sees_eight_different_pictures() -> None:
+    seen: list[Tensor] = []
+
+    def upscale(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    self_ensemble(upscale, torch.rand(3, 4, 4))
+    assert len({tuple(x.flatten().tolist()) for x in seen}) == 8
+
+
+def test_x8_is_the_mean_over_the_eight(network: Path) -> None:
+    model, picture = load_network(network)[0], torch.rand(3, 12, 17)
+    with torch.no_grad():
+        expected = _by_hand(model, picture[None])[0]
+        output = self_ensemble(lambda x: model(x[None])[0].clamp(0, 1), picture)
+        assert (output - model(picture[None])[0].clamp(0, 1)).abs().max() > 1e-4
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
+
+
+def test_a_folder_goes_beside_itself(network: Path, photos: Path) -> None:
+    done = run_kdp("infer", str(network), str(photos), "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    written = [photos.parent / "photos_x2" / name for name in ("a.png", "b.png")]
+    assert done.stdout.splitlines() == [str(path) for path in written]
+    assert sorted(written[0].parent.iterdir()) == written
+    for path in written:
+        assert np.array_equal(read_rgb(path), _plain(network, photos / path.name))
+    assert "2/2" in done.stderr
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+def test_other_scales(tmp_path: Path, photos: Path, scale: int) -> None:
+    result = _kdp(_artifact(tmp_path, scale), photos / "a.png")
+    assert result.exit_code == 0, result.output
+    output = read_rgb(photos.parent / f"photos_x{scale}" / "a.png")
+    assert output.shape == (18 * scale, 24 * scale, 3)
+
+
+def test_a_pattern_is_expanded_and_keeps_to_pictures(network: Path, photos: Path) -> None:
+    target = photos.parent / "elsewhere" / "large"
+    result = _kdp(network, photos / "**" / "*", "--to", target)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in target.iterdir()) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_name_may_look_like_a_pattern(network: Path, photos: Path) -> None:
+    odd = _picture(photos / "a[1]*.png", (10, 12))
+    assert _kdp(network, odd).exit_code == 0
+    assert read_rgb(photos.parent / "photos_x2" / odd.name).shape == (20, 24, 3)
+
+
+def test_a_picture_given_twice_is_computed_once(network: Path, photos: Path) -> None:
+    result = _kdp(network, photos, photos / "a.png", photos / "*.png")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (photos.parent / "photos_x2").iterdir()].count("a.png") == 1
+    assert result.stdout.count("a.png") == 1
+
+
+@pytest.mark.parametrize("given", ["a.png", ".", "../photos/a.png", "./deeper/../a.png"])
+def test_the_default_folder_has_the_name_of_the_one_that_is_meant(
+    network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.chdir(photos)
+    result = _kdp(network, given)
+    assert result.exit_code == 0, result.output
+    assert (photos.parent / "photos_x2" / "a.png").is_file()
+
+
+def test_x8_reaches_the_file(network: Path, photos: Path) -> None:
+    assert _kdp(network, photos / "a.png", "--x8").exit_code == 0
+    output = read_rgb(photos.parent / "photos_x2" / "a.png").astype(int)
+    expected = _plain(network, photos / "a.png", ensemble=True).astype(int)
+    # Sums in another order may round the other way.
+    assert abs(output - expected).max() <= 1
+    assert (output != expected).mean() < 0.001
+    assert not np.array_equal(output, _plain(network, photos / "a.png"))
+
+
+def test_tiles_follow_the_settings(network: Path, photos: Path) -> None:
+    picture = _picture(photos / "wide.png", (30, 90))
+    chosen = ["tiles.size=32", "tiles.overlap=8"]
+    more = [part for pair in chosen for part in ("--set", pair)]
+    assert _kdp(network, picture, *more).exit_code == 0
+    model, arch, _ = load_network(network)
+    task = task_for(arch, settings(None, chosen, "cpu"))
+    output = read_rgb(photos.parent / "photos_x2" / "wide.png")
+    assert np.array_equal(output, task.upscale(model, read_rgb(picture)))  # type: ignore[attr-defined]
+    assert not np.array_equal(output, _plain(network, picture))
+
+
+@pytest.mark.parametrize(("ensemble", "passes"), [(False, 3), (True, 24)])
+def test_the_bar_moves_with_every_pass_and_ends_at_its_end(
+    network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, ensemble: bool, passes: int
+) -> None:
+    steps: list[Any] = []
+
+    class Bar:
+        def __enter__(self) -> Callable[..., None]:
+            return lambda count=1, note=None: steps.append(count)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(stage, "progress", lambda *_: Bar())
+    config = settings(None, ["tiles.size=32", "tiles.overlap=8"], "cpu")
+    picture = _picture(photos / "wide.png", (30, 80))
+    model, arch, _ = load_network(network)
+    task = SuperResolution(arch, config)
+    stage.super_resolve(model, task, [str(picture)], ensemble=ensemble)
+    assert [step for step in steps if step] == [Fraction(1, passes)] * passes
+
+
+def test_a_corrupt_picture_costs_only_itself(network: Path, photos: Path) -> None:
+    whole = (photos / "a.png").read_bytes()
+    (photos / "aa.png").write_bytes(whole[: len(whole) // 2])
+    _picture(photos / "ab.png", (1, 20))
+    done = run_kdp("infer", str(network), str(photos), "--device", "cpu")
+    assert done.returncode == 2
+    (line,) = complaints(done.stderr)
+    assert f"the picture {photos / 'aa.png'}: it is missing or corrupt" in line
+    assert f"the picture {photos / 'ab.png'} is 20x1" in line
+    written = sorted((photos.parent / "photos_x2").iterdir())
+    assert [path.name for path in written] == ["a.png", "b.png"]
+    assert done.stdout.splitlines() == [str(path) for path in written]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "more", "said"),
+    [
+        (["gone.png"], (), "there is no picture and no folder {}/gone.png"),
+        (["empty"], (), "no images in {}/empty"),
+        (["*.txt"], (), "no picture matches {}/*.txt"),
+        (["a.png", "a.jpg"], (), "{0}/a.png and {0}/a.jpg would both become"),
+        (["a.png", "deeper/a.png"], ("--to", "large"), "{0}/a.png and {0}/deeper/a.png would both"),
+        (["a.jpg"], ("--to", "{}"), "{}/a.png would lie among the pictures"),
+        (["a.png"], ("--set", "tiles.sise=3"), "did you mean"),
+        (["a.png"], ("--device", "abacus"), "device 'abacus'"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    refused: Callable[..., str],
+    network: Path,
+    photos: Path,
+    pictures: list[str],
+    more: tuple[str, ...],
+    said: str,
+) -> None:
+    (photos / "empty").mkdir()
+    for name in ("a.jpg", "deeper/a.png"):
+        (photos / name).write_bytes((photos / "a.png").read_bytes())
+    before = {path: path.stat().st_mtime_ns for path in photos.parent.rglob("*")}
+    given = [str(photos / name) for name in pictures]
+    line = refused(str(network), *given, *(part.format(photos) for part in more))
+    assert said.format(photos) in line
+    assert {path: path.stat().st_mtime_ns for path in photos.parent.rglob("*")} == before
+
+
+def test_a_file_without_a_network_is_one_line(refused: Callable[..., str], photos: Path) -> None:
+    masks = photos.parent / "masks.pth"
+    save(masks, Artifact({}, None, make_record("prune", {}), {"masks": {}}))
+    assert "holds no network" in refused(str(masks), str(photos))
+    assert "gone.pth does not exist" in refused(str(photos / "gone.pth"), str(photos))
+
+
+def test_a_network_of_another_task_is_refused(
+    network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other:
+        def __init__(self, arch: dict[str, Any], config: Any) -> None: ...
+
+    monkeypatch.setitem(TASKS, "catanet", Other)  # type: ignore[arg-type]
+    error = _kdp(network, photos).exception
+    assert isinstance(error, KdpError)
+    assert "'catanet': there is nothing to do with its output" in str(error)
+
+
+def test_a_link_to_a_picture_cannot_lose_it(network: Path, photos: Path) -> None:
+    link = photos.parent / "links" / "a.png"
+    link.parent.mkdir()
+    link.symlink_to(photos / "a.png")
+    error = _kdp(network, link, "--to", photos).exception
+    assert "would lie among the pictures" in str(error)
+
+
+def test_passes_are_counted_as_tiles_are_made(network: Path) -> None:
+    config = settings(None, ["tiles.size=16", "tiles.overlap=4"], "cpu")
+    for size in ((16, 16), (17, 16), (40, 61)):
+        calls: list[int] = []
+        model = nn.Upsample(scale_factor=2)
+        model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        upscale_image(model, torch.rand(3, *size), 2, config.tiles)
+        picture = np.zeros((*size, 3), np.uint8)
+        assert stage._passes(picture, 2, config.tiles, ensemble=False) == len(calls)

@@ -1,0 +1,281 @@
+"""`kdp prune` and `kdp rebuild` as a user runs them."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdp.artifacts import load
+from kdp.errors import Interrupted, KdpError
+from kdp.models.loading import load_network
+from kdp.pruning.masks import masks_applied
+from kdp.stages.prune import score_cache as scores_module
+from kdp.stages.prune.prune import prune
+from kdp.stages.prune.rebuild import rebuild
+from kdp.tasks.catanet_groups import catanet_groups
+from tests import runs
+from tests.runs import complaints, config, config_file, run_kdp, start_kdp, wait_until
+
+SMALL = {"calibration": {"patches": 2, "patch_size": 10}}
+PRUNE: dict[str, Any] = {
+    "prune": SMALL,
+    "mac_constraint": 0.8,
+    "measure": {"input_size": [16, 16]},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a teacher and nothing else."""
+    runs.prune(tmp_path)
+    for path in (tmp_path / "weights").iterdir():
+        path.unlink()
+    return tmp_path
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    return load(folder / "weights" / "tiny_scores_optin.pth").extra
+
+
+def test_prune_meets_its_budget_and_says_what_it_kept(folder: Path) -> None:
+    done = run_kdp("prune", "--config", str(config_file(folder, **PRUNE)))
+    assert done.returncode == 0, done.stderr
+    assert "blocks.1" in done.stdout
+    extra = load(folder / "weights" / "tiny_pruning_masks.pth").extra
+    budget, masks = extra["budget"], extra["masks"]
+    assert budget["macs"] == budget["planned_macs"] <= 0.8 * budget["dense_macs"]
+    assert all(mask.any() for mask in masks.values())
+    assert any(not mask.all() for mask in masks.values())
+    kept = {group: int(mask.sum()) for group, mask in masks.items()}
+    assert budget["kept_units"] == kept
+
+
+def test_the_pruned_network_is_the_teacher_without_what_goes(folder: Path) -> None:
+    found = prune(config(folder, **PRUNE))
+    teacher, _, _ = load_network(folder / "teacher.pth")
+    pruned, _, artifact = load_network(found.pruned)
+    x = torch.rand(1, 3, 12, 12)
+    with masks_applied(teacher, catanet_groups(teacher), found.plan.masks), torch.no_grad():
+        torch.testing.assert_close(pruned(x), teacher(x))
+    assert artifact.record["parents"][0]["path"] == str(folder / "teacher.pth")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mac_constraint": 0.7}, {"prune": {**SMALL, "options": {"output_share": 0.5}}}],
+    ids=["another budget", "options that only combine"],
+)
+def test_what_was_measured_is_not_measured_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    prune(config(folder, **PRUNE))
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("importance was measured again")
+
+    monkeypatch.setattr(scores_module, "prepare", refuse)
+    asked = config(folder, **{**PRUNE, **change})
+    found = prune(asked)
+    assert found.plan.macs <= (asked.mac_constraint or 0) * found.plan.dense_macs
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"prune": {"calibration": {"patches": 3, "patch_size": 10}}},
+        {"prune": {**SMALL, "kinds": ["tab_heads", "tab_neurons", "lrsa_heads"]}},
+    ],
+)
+def test_scores_of_other_conditions_are_not_reused(folder: Path, change: dict[str, Any]) -> None:
+    prune(config(folder, **PRUNE))
+    before = measured(folder)["key"]
+    prune(config(folder, **{**PRUNE, **change}))
+    assert measured(folder)["key"] != before
+
+
+def test_the_same_command_twice_gives_the_same_masks(folder: Path) -> None:
+    first = prune(config(folder, **PRUNE)).plan
+    (folder / "weights" / "tiny_scores_optin.pth").unlink()
+    second = prune(config(folder, **PRUNE)).plan
+    assert all(torch.equal(first.masks[name], second.masks[name]) for name in first.masks)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "taylor", "random"])
+def test_every_criterion_meets_the_same_budget(folder: Path, criterion: str) -> None:
+    plan = prune(config(folder, **{**PRUNE, "prune": {**SMALL, "criterion": criterion}})).plan
+    assert 0.75 * plan.dense_macs < plan.macs <= 0.8 * plan.dense_macs
+
+
+def test_limits_and_kinds_hold(folder: Path) -> None:
+    limits = {
+        **SMALL,
+        "kinds": ["tab_neurons", "lrsa_neurons"],
+        "min_units": {"tab_neurons": 4},
+        "round_to": {"lrsa_neurons": 2},
+    }
+    settings = {**PRUNE, "prune": limits, "mac_constraint": 0.97}
+    plan = prune(config(folder, **settings)).plan
+    kept = {name: int(mask.sum()) for name, mask in plan.masks.items()}
+    assert all(n == 2 for name, n in kept.items() if name.endswith("heads"))
+    assert all(n >= 4 for name, n in kept.items() if name.endswith("tab_neurons"))
+    assert all(n % 2 == 0 for name, n in kept.items() if name.endswith("lrsa_neurons"))
+
+
+def test_a_killed_search_resumes_to_the_same_masks(folder: Path) -> None:
+    path = config_file(folder, **PRUNE)
+    scores = folder / "weights" / "tiny_scores_optin.pth"
+    process = start_kdp("prune", "--config", str(path))
+    wait_until(scores.exists, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert run_kdp("prune", "--config", str(path), "--resume").returncode == 0
+    resumed = load(folder / "weights" / "tiny_pruning_masks.pth").extra["masks"]
+    scores.unlink()
+    whole = prune(config(folder, **PRUNE)).plan.masks
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_stopped_search_measures_only_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visited: list[str] = []
+    real = scores_module.prepare
+
+    def watched(*args: Any) -> Any:
+        score = real(*args)
+
+        def visit(group: Any) -> torch.Tensor:
+            visited.append(group.name)
+            if len(visited) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return score(group)
+
+        return visit
+
+    monkeypatch.setattr(scores_module, "prepare", watched)
+    with pytest.raises(Interrupted, match="--resume"):
+        prune(config(folder, **PRUNE))
+    prune(config(folder, **PRUNE), resume=True)
+    assert len(visited) == len(set(visited)) == 8
+
+
+def test_ctrl_c_ends_the_search_in_one_line(folder: Path) -> None:
+    process = start_kdp("prune", "--config", str(config_file(folder, **PRUNE)))
+    wait_until((folder / "weights" / "tiny_scores_optin.pth").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    if process.returncode != 0:  # a fast machine may have finished
+        assert process.returncode == 130
+        assert len(complaints(stderr)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mac_constraint": 0.05}, "cannot be reached"),
+        ({"prune": {**SMALL, "kinds": []}}, "nothing to prune"),
+        ({"mac_constraint": None}, "needs `teacher`, and `mac_constraint` or"),
+        ({"teacher": "missing.pth"}, "missing.pth does not exist"),
+        ({"prune": {**SMALL, "criterion": "hessian"}}, "there are: optin"),
+        ({"prune": {**SMALL, "min_units": {"heads": 1}}}, "no kind of group is called 'heads'"),
+    ],
+)
+def test_a_wrong_request_is_answered(folder: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(KdpError, match=message):
+        prune(config(folder, **{**PRUNE, **change}))
+    assert not list((folder / "weights").glob("*pruned*"))
+
+
+def test_a_second_search_of_the_same_file_is_refused(folder: Path) -> None:
+    from kdp.files import file_lock
+
+    settings = config(folder, **PRUNE)
+    with (
+        file_lock(folder / "weights" / "tiny_pruning_masks.pth"),
+        pytest.raises(KdpError, match="another run is writing"),
+    ):
+        prune(settings)
+
+
+def test_rebuild_writes_a_smaller_equal_network(folder: Path) -> None:
+    settings = config(folder, **PRUNE)
+    found = prune(settings)
+    done = rebuild(settings, source=found.pruned)
+    pruned, _, _ = load_network(found.pruned)
+    small, arch, artifact = load_network(done.path)
+    x = torch.rand(2, 3, 14, 11)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), pruned(x), rtol=1e-4, atol=1e-5)
+    assert done.parameters < done.full_parameters
+    kept = {name: int(mask.sum()) for name, mask in found.plan.masks.items()}
+    for kind in ("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons"):
+        assert arch["args"][kind] == [kept[f"blocks.{i}.{kind}"] for i in range(2)]
+    origin = artifact.record["parents"][0]["record"]["parents"][0]["path"]
+    assert origin == str(folder / "teacher.pth")
+
+
+def test_rebuild_refuses_what_it_cannot_prove(folder: Path) -> None:
+    """The teacher with the masks of its pruning is rebuilt; but not if the cut is wrong."""
+    settings = config(folder, **PRUNE)
+    found = prune(settings)
+    rebuild(settings, source=folder / "teacher.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        from kdp.pruning import rebuild as module
+
+        wrong = module.smaller_params
+        patch.setattr(
+            module,
+            "smaller_params",
+            lambda params, groups, masks: wrong(
+                params, groups, {name: mask.flip(0) for name, mask in masks.items()}
+            ),
+        )
+        target = folder / "wrong.pth"
+        with pytest.raises(KdpError, match="differs from the masked one"):
+            rebuild(settings, source=folder / "teacher.pth", target=target)
+        assert not target.exists()
+    assert found.masks.exists()
+
+
+def test_rebuild_refuses_masks_of_another_network(folder: Path) -> None:
+    from kdp.artifacts import Artifact, save
+
+    settings = config(folder, **PRUNE)
+    found = prune(settings)
+    other = folder / "other_masks.pth"
+    save(other, Artifact({}, extra={"masks": {"blocks.0.tab_heads": torch.ones(7).bool()}}))
+    done = run_kdp(
+        "rebuild",
+        "--config",
+        str(config_file(folder, **PRUNE)),
+        "--from",
+        str(found.pruned),
+        "--masks",
+        str(other),
+    )
+    assert done.returncode == 2
+    assert "masks of another network" in complaints(done.stderr)[0]
+    assert settings.output.dir.joinpath("tiny_rebuilt.pth").exists() is False
+
+
+def test_validate_passes_what_would_run_and_names_what_would_not(folder: Path) -> None:
+    good = run_kdp("validate", "--config", str(config_file(folder, **PRUNE)))
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "finetune: 6 steps" in good.stdout
+    (folder / "pictures" / "1.png").write_bytes(b"no picture")
+    bad = run_kdp("validate", "--config", str(config_file(folder, **PRUNE)))
+    assert bad.returncode == 2
+    assert "FAIL data: cannot read the picture" in bad.stdout
+    assert "1.png" in bad.stdout
+
+
+def test_paths_are_make_assignments(folder: Path) -> None:
+    done = run_kdp("paths", "--config", str(config_file(folder, **PRUNE)))
+    assert f"REBUILT := {folder}/weights/tiny_rebuilt.pth\n" in done.stdout
+    assert f"TEACHER := {folder}/teacher.pth\n" in done.stdout
+    assert f"CONFIGS := {folder}/config.yml\n" in done.stdout

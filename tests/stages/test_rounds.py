@@ -1,0 +1,165 @@
+"""Progressive pruning: `kdp prune` with `rounds`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from kdp.artifacts import Artifact, load, make_record, save
+from kdp.config import Config
+from kdp.errors import Interrupted, KdpError
+from kdp.models import build
+from kdp.models.loading import load_network
+from kdp.stages.prune import progressive
+from kdp.stages.prune.progressive import prune_in_rounds
+from kdp.stages.validate import validate
+from kdp.training import loop
+from tests.runs import SHORT, run_kdp
+
+FACES = {"channels": [8, 10, 12], "dropout": 0.0, "image_size": 32}
+ROUNDS = [{"pruning_ratio": 0.3, "steps": 4}, {"pruning_ratio": 0.3, "steps": 3}]
+
+
+def settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Two rounds on toy faces, with a teacher that has seen some."""
+    torch.manual_seed(0)
+    model = build("mask_classifier", **FACES)
+    for _ in range(3):
+        model(torch.rand(4, 3, 32, 32))
+    arch = {"name": "mask_classifier", "args": FACES}
+    if not (folder / "base.pth").exists():
+        save(folder / "base.pth", Artifact(model.state_dict(), arch, make_record("train", {})))
+    plain = {
+        "device": "cpu",
+        "output": {"name": "tiny", "dir": str(folder / "w"), "runs": str(folder / "runs")},
+        "teacher": str(folder / "base.pth"),
+        "evaluation": {"toy": {}},
+        "prune": {"criterion": "magnitude", "calibration": {"patches": 8}},
+        "distill": {"losses": {"logits": {}}},
+        "finetune": {**SHORT, "batch_size": 8, "checkpoint_every": 1},
+        "rounds": ROUNDS,
+    }
+    return {**plain, **changes}
+
+
+def config(folder: Path, **changes: Any) -> Config:
+    return Config.model_validate(settings(folder, **changes))
+
+
+def test_every_round_is_measured_and_the_last_is_what_remains(tmp_path: Path) -> None:
+    done = prune_in_rounds(config(tmp_path))
+    assert [row["round"] for row in done.rows] == [0, 1, 2]
+    small, arch, _ = load_network(done.path)
+    assert arch["args"]["channels"] == [3, 4, 5]  # floor of 0.7 of 5, 7 and 8
+    counts = [row["parameters"] for row in done.rows]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == sum(p.numel() for p in small.parameters())
+    assert all({"macs", "bytes", "sparsity", "metrics"} <= row.keys() for row in done.rows)
+    gone = [row["sparsity"] for row in done.rows]
+    assert 0 == gone[0] < gone[1] < gone[2] < 1
+    assert all("before" in row for row in done.rows[1:])
+    assert json.loads(done.table.read_text()) == done.rows
+
+
+def test_validate_looks_at_the_network_that_is_pruned(tmp_path: Path) -> None:
+    inherited = {"model": {"name": "mask_classifier", "args": FACES}, "train": SHORT}
+    checks = list(validate(config(tmp_path, **inherited)))
+    assert [check.what for check in checks if check.passed][-2:] == ["prune", "finetune"]
+    gone = validate(config(tmp_path, **inherited, teacher=str(tmp_path / "gone.pth")))
+    assert [check.what for check in gone if not check.passed] == ["network"]
+
+
+def test_each_round_learns_from_the_first_teacher(tmp_path: Path) -> None:
+    prune_in_rounds(config(tmp_path))
+    record = load(tmp_path / "w" / "tiny_round2_finetuned_logits.pth").record
+    assert str(tmp_path / "base.pth") in [parent["path"] for parent in record["parents"]]
+
+
+def test_a_killed_schedule_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    prune_in_rounds(config(whole))
+
+    class Stop(Exception): ...
+
+    update, calls = loop._Run._update, []
+
+    def until_the_second_step_of_round_two(run: Any, batch: Any) -> None:
+        if len(calls) == 6:
+            raise Stop
+        calls.append(1)
+        update(run, batch)
+
+    monkeypatch.setattr(loop._Run, "_update", until_the_second_step_of_round_two)
+    with pytest.raises(Stop):
+        prune_in_rounds(config(cut))
+    with pytest.raises(Stop):  # and again, before there was another step
+        prune_in_rounds(config(cut), resume=True)
+    steps: list[int] = []
+    monkeypatch.setattr(
+        loop._Run, "_update", lambda run, batch: (steps.append(run.step), update(run, batch))[1]
+    )
+    monkeypatch.setattr(progressive, "prune", lambda *_, **__: pytest.fail("pruned again"))
+    prune_in_rounds(config(cut), resume=True)
+    assert steps == [2]
+    params = [load(folder / "w" / "tiny_rebuilt.pth").params for folder in (whole, cut)]
+    for name, tensor in params[0].items():
+        assert torch.equal(params[1][name], tensor), name
+
+
+def test_another_ratio_starts_its_round_anew(tmp_path: Path) -> None:
+    prune_in_rounds(config(tmp_path))
+    first = (tmp_path / "w" / "tiny_round1_rebuilt.pth").read_bytes()
+    changed = [ROUNDS[0], {"pruning_ratio": 0.5, "steps": 3}]
+    done = prune_in_rounds(config(tmp_path, rounds=changed), resume=True)
+    assert (tmp_path / "w" / "tiny_round1_rebuilt.pth").read_bytes() == first
+    assert load_network(done.path)[1]["args"]["channels"] == [2, 3, 4]
+
+
+def test_without_resume_everything_is_done_again(tmp_path: Path) -> None:
+    prune_in_rounds(config(tmp_path))
+    first = (tmp_path / "w" / "tiny_round1_rebuilt.pth").stat().st_mtime_ns
+    prune_in_rounds(config(tmp_path))
+    assert (tmp_path / "w" / "tiny_round1_rebuilt.pth").stat().st_mtime_ns > first
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update = loop._Run._update
+
+    def interrupted(run: Any, batch: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        update(run, batch)
+
+    monkeypatch.setattr(loop._Run, "_update", interrupted)
+    with pytest.raises(Interrupted, match="--resume"):
+        prune_in_rounds(config(tmp_path))
+    assert not (tmp_path / "w" / "tiny_rebuilt.pth").exists()
+
+
+def test_the_command_prints_the_rounds(tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(settings(tmp_path)))
+    done = run_kdp("prune", "--config", str(tmp_path / "c.yml"))
+    assert done.returncode == 0, done.stderr
+    assert "progressive pruning" in done.stdout
+    assert done.stdout.splitlines()[-2] == str(tmp_path / "w" / "tiny_rebuilt.pth")
+
+
+@pytest.mark.parametrize("missing", ["teacher", "finetune"])
+def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(KdpError, match=f"`{missing}`"):
+        prune_in_rounds(config(tmp_path, **{missing: None}))
+
+
+def test_every_round_is_kept_as_an_experiment(tmp_path: Path) -> None:
+    prune_in_rounds(config(tmp_path, experiments={"folder": str(tmp_path / "e")}))
+    with (tmp_path / "e" / "results.csv").open() as file:
+        kept = list(csv.DictReader(file))
+    assert [line["pruning_step"] for line in kept] == ["1", "2"]

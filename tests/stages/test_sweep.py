@@ -1,0 +1,106 @@
+"""`kdp sweep`: a grid of real trainings by Hydra's multirun."""
+
+from __future__ import annotations
+
+import signal
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kdp.errors import KdpError
+from kdp.stages.experiments.list import runs
+from kdp.stages.sweep import sweep as stage
+from kdp.stages.sweep.sweep import sweep
+from tests.models.test_face_mask import settings
+from tests.runs import complaints, run_kdp, start_kdp, wait_until
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration of two steps, whose results are kept."""
+    plain = settings(tmp_path, distill=None).model_dump(mode="json")
+    plain["train"].update(steps=2, validate_every=2)
+    plain["experiments"] = {"folder": str(tmp_path / "experiments")}
+    path = tmp_path / "face.yml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def test_a_grid_makes_an_experiment_of_every_point(file: Path, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    command = ("sweep", "--config", str(file), "seed=0,1", "model.args.channels=[4,6,8],[2,4,6]")
+    done = run_kdp(*command, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done") == 4
+    rows = runs(tmp_path / "experiments").rows
+    assert sorted((row["config"], row["params"]) for row in rows) == [
+        ("tiny_0_2-4-6_1", 392),
+        ("tiny_0_4-6-8_0", 828),
+        ("tiny_1_2-4-6_3", 392),
+        ("tiny_1_4-6-8_2", 828),
+    ]
+    assert not list(here.iterdir())
+
+
+def test_a_point_that_fails_does_not_stop_the_others(file: Path) -> None:
+    done = run_kdp("sweep", "-c", str(file), "train.steps=0,2", "output.name=mine")
+    assert done.returncode == 2
+    assert complaints(done.stderr) == ["kdp: 1 of 2 points failed"]
+    (failed,) = (line for line in done.stderr.splitlines() if "failed, " in line)
+    assert "train.steps: Input should be greater than 0" in failed
+    assert "accuracy" in done.stdout
+
+
+def test_points_run_side_by_side(file: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    points = sweep(file, ["train.steps=0,-1", "seed=3"], launcher="joblib", jobs=2)
+    assert [(p.number, p.status) for p in points] == [(0, "failed"), (1, "failed")]
+
+
+def test_ctrl_c_stops_every_point_after_a_checkpoint(file: Path, tmp_path: Path) -> None:
+    process = start_kdp("sweep", "-c", str(file), "train.steps=9000", "seed=0,1")
+    checkpoint = tmp_path / "runs" / "tiny_0_train" / "checkpoint.pth"
+    wait_until(checkpoint.exists, process)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert complaints(stderr) == ["kdp: stopped; 0 of 2 points are done"]
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(stage.metadata, "version", absent)
+    with pytest.raises(KdpError, match=r"'slurm' is missing: pip install hydra-submitit-launcher"):
+        sweep(file, ["seed=0,1"], launcher="slurm")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stages": ["trian"]}, "'trian'; did you mean 'train'?"),
+        ({"jobs": 2}, "give --launcher joblib"),
+        ({"overrides": ["sede=0", "seed=1,2"]}, "'sede'; did you mean 'seed'?"),
+        ({"overrides": ["seed=interval(0,1)"]}, "cannot be swept"),
+        ({"overrides": ["seed=0,1", "hydra.launcher.partition=gpu"]}, "2 points did not run"),
+    ],
+)
+def test_what_cannot_be_swept_is_one_line(file: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(KdpError) as caught:
+        sweep(file, **{"overrides": ["seed=0,1"], **given})
+    (line,) = str(caught.value).splitlines()
+    assert message in line
+
+
+def test_a_machine_without_slurm_says_so(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage.metadata, "version", lambda name: "1")
+    monkeypatch.setattr(stage, "which", lambda name: None)
+    with pytest.raises(KdpError, match="sbatch"):
+        sweep(file, ["seed=0,1"], launcher="slurm")

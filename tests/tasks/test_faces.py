@@ -1,0 +1,482 @@
+"""`kdp infer` for a classifier: faces in pictures, videos and cameras, without either a camera or a
+display."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from kdp.artifacts import Artifact, make_record, save
+from kdp.cli import app, main
+from kdp.data import display, video
+from kdp.data.images import ImageArray, png_bytes, read_rgb
+from kdp.errors import KdpError
+from kdp.models import build
+from kdp.stages.infer import stream as stage
+from kdp.tasks import face_boxes, labelled_boxes
+from tests.conftest import TINY
+from tests.runs import complaints
+
+ASTRONAUT = (86, 31, 53, 53)
+"""The box of her face, where the picture is 256 pixels wide."""
+SHOWN = [True, True, False, True, False]
+"""In which frames of the video there is a face."""
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny classifier that says `without_mask` with a probability of 0.982 of everything."""
+    args = {"channels": [4, 4], "dropout": 0.0}
+    params = build("mask_classifier", **args).state_dict()
+    params["head.weight"].zero_()
+    params["head.bias"].copy_(torch.tensor([0.0, 4.0]))
+    path = tmp_path_factory.mktemp("networks") / "faces.pth"
+    arch = {"name": "mask_classifier", "args": args}
+    save(path, Artifact(params, arch, make_record("train", {})))
+    return path
+
+
+def face(size: tuple[int, int] = (256, 256)) -> ImageArray:
+    from skimage.data import astronaut
+
+    picture: ImageArray = cv2.resize(astronaut(), (256, 256), interpolation=cv2.INTER_AREA)
+    return picture[: size[0], : size[1]]
+
+
+def blank(size: tuple[int, int] = (256, 256)) -> ImageArray:
+    return np.full((*size, 3), 90, np.uint8)
+
+
+def clip(path: Path, size: tuple[int, int] = (256, 256), rate: float = 10) -> Path:
+    """A video of five frames, (height, width)."""
+    codec = cv2.VideoWriter.fourcc(*"MJPG")
+    writer = cv2.VideoWriter(str(path), codec, rate, size[::-1])
+    for there in SHOWN:
+        writer.write(np.ascontiguousarray((face if there else blank)(size)[..., ::-1]))
+    writer.release()
+    return path
+
+
+def frames_of(path: Path) -> tuple[list[Any], float]:
+    """What a video holds, and its frames per second."""
+    capture, found = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        found.append(read[1])
+    return found, capture.get(cv2.CAP_PROP_FPS)
+
+
+def kdp(*arguments: str | Path) -> Any:
+    """`kdp infer` within this process, on a CPU."""
+    return CliRunner().invoke(app, ["infer", *map(str, arguments), "--device", "cpu"])
+
+
+def lines(result: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def overlap(one: Any, other: Any) -> float:
+    """Intersection over union of two boxes."""
+    sides = [
+        min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i]) for i in (0, 1)
+    ]
+    common = max(0, sides[0]) * max(0, sides[1])
+    return common / (one[2] * one[3] + other[2] * other[3] - common)
+
+
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run `kdp infer` as the program does; it must end with this code and the line returned."""
+
+    def run(*arguments: str | Path, code: int = 2) -> str:
+        monkeypatch.setattr(sys, "argv", ["kdp", "infer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capfd.readouterr()
+        assert end.value.code == code, printed.err
+        (line,) = complaints(printed.err)
+        assert printed.err.splitlines()[-1] == line
+        return line
+
+    return run
+
+
+class Capture:
+    """A camera that gives its frames and then nothing."""
+
+    def __init__(self, frames: list[ImageArray], hang: threading.Event | None = None) -> None:
+        self.frames, self.hang = list(frames), hang
+
+    def get(self, _: int) -> float:
+        return 5.0
+
+    def read(self) -> tuple[bool, Any]:
+        if self.frames:
+            return True, self.frames.pop(0)
+        if self.hang:
+            self.hang.wait(20)
+        return False, None
+
+    def release(self) -> None: ...
+
+
+def test_every_frame_of_a_video_is_one_line_of_json(network: Path, tmp_path: Path) -> None:
+    result = kdp(network, clip(tmp_path / "clip.avi"), "--headless")
+    assert result.exit_code == 0, result.output
+    found = lines(result)
+    assert [line["frame"] for line in found] == list(range(5))
+    assert all(line["ms"] > 0 for line in found)
+    assert [len(line["faces"]) for line in found] == [int(there) for there in SHOWN]
+    (one,) = found[0]["faces"]
+    assert (one["class"], one["probability"]) == ("without_mask", 0.982)
+    assert overlap(one["box"], ASTRONAUT) > 0.7
+
+
+def test_the_video_that_is_written_has_every_frame_with_its_box(
+    network: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "new" / "out.mp4"
+    result = kdp(network, clip(tmp_path / "clip.avi"), "--headless", "--save", target)
+    assert result.exit_code == 0, result.output
+    assert len(lines(result)) == 5
+    assert str(target) in result.stderr
+    written, rate = frames_of(target)
+    assert (len(written), rate) == (5, 10)
+    assert [path.name for path in target.parent.iterdir()] == ["out.mp4"]
+    left, top, width, _ = lines(result)[0]["faces"][0]["box"]
+    b, g, r = written[0][top, left + width // 2 : left + width].mean(0)
+    plain = face()[top, left + width // 2 : left + width].mean(0)
+    assert r - (g + b) / 2 > plain[0] - plain[1:].mean() + 40
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_odd_sides_are_made_even(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / "clip.avi"
+    with display.VideoFile(source.with_suffix(suffix)) as file:
+        for _ in range(3):
+            file.write(blank((51, 65)), 10)
+        file.write(blank((80, 40)), 10)
+    written, _ = frames_of(source.with_suffix(suffix))
+    assert [frame.shape for frame in written] == [(52, 66, 3)] * 4
+
+
+def test_a_slow_camera_plays_as_fast_as_it_was(tmp_path: Path) -> None:
+    with display.VideoFile(tmp_path / "out.avi") as file:
+        for seconds, level in ((0.0, 0), (1.0, 100), (1.1, 200)):
+            file.write(np.full((32, 32, 3), level, np.uint8), 10, seconds)
+    levels = [round(float(frame.mean()), -2) for frame in frames_of(tmp_path / "out.avi")[0]]
+    assert levels == [0] * 10 + [100, 200]
+
+
+def test_a_camera_faster_than_it_says_plays_as_fast_as_it_was(tmp_path: Path) -> None:
+    with display.VideoFile(tmp_path / "out.avi") as file:
+        for number in range(31):
+            file.write(blank((32, 32)), 10, number / 30)
+        file.write(blank((32, 32)), 10, 1.099)  # a little early, for its place
+    assert len(frames_of(tmp_path / "out.avi")[0]) == 12
+
+
+@pytest.mark.parametrize("suffix", list(display.CODECS))
+def test_any_rate_of_frames_can_be_written(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"out{suffix}"
+    with display.VideoFile(target) as file:
+        for _ in range(9):
+            file.write(blank((32, 32)), 88.1234)
+    written, rate = frames_of(target)
+    assert len(written) == 9
+    assert rate == pytest.approx(88.12)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file becomes larger than this many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_video_that_was_there(tmp_path: Path) -> None:
+    target, noise = tmp_path / "out.avi", np.random.default_rng(0)
+    target.write_bytes(b"before")
+
+    def cramped() -> None:
+        with full_disk(200_000), display.VideoFile(target) as file:
+            for _ in range(20):
+                file.write(noise.integers(0, 256, (128, 128, 3), dtype=np.uint8), 10)
+
+    with pytest.raises(KdpError, match=r"out\.avi: it is cut short; is the disk full\?"):
+        cramped()
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_video_that_cannot_be_put_in_its_place_is_one_line(tmp_path: Path) -> None:
+    target = tmp_path / "out.avi"
+
+    def late() -> None:
+        with display.VideoFile(target) as file:
+            file.write(blank((32, 32)), 10)
+            target.mkdir()
+
+    with pytest.raises(KdpError, match=r"cannot write .*out\.avi: Is a directory"):
+        late()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_picture_without_a_probability_is_still_json() -> None:
+    face = labelled_boxes.LabelledBox((0, 0, 2, 2), 0, "with_mask", float("nan"))
+    assert json.loads(json.dumps(face.plain(), allow_nan=False))["probability"] is None
+
+
+def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"before")
+
+    def failing() -> None:
+        with display.VideoFile(target) as file:
+            file.write(blank(), 10)
+            raise KdpError("enough")
+
+    with pytest.raises(KdpError, match="enough"):
+        failing()
+    assert target.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_pictures_go_beside_their_folder(network: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, picture in (("a", face()), ("b", blank()), ("c", blank((3, 2)))):
+        (photos / f"{name}.png").write_bytes(png_bytes(picture))
+    (photos / "d.png").write_bytes(b"no picture")
+    result = kdp(network, photos)
+    assert "d.png: it is missing or corrupt" in str(result.exception)
+    written = [tmp_path / "photos_faces" / f"{name}.png" for name in "abc"]
+    assert result.stdout.splitlines() == [str(path) for path in written]
+    assert (read_rgb(written[0]) != face()).any(2)[ASTRONAUT[1] : 85, 70:150].any()
+    assert np.array_equal(read_rgb(written[1])[:200], blank()[:200])
+
+
+def test_pictures_as_json(network: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(png_bytes(face()))
+    result = kdp(network, str(tmp_path / "*.png"), "--headless", "--to", tmp_path / "to")
+    (line,) = lines(result)
+    assert (line["file"], line["written"]) == (str(picture), str(tmp_path / "to" / "a.png"))
+    assert Path(line["written"]).is_file()
+    assert overlap(line["faces"][0]["box"], ASTRONAUT) > 0.7
+
+
+def test_a_folder_may_be_called_like_a_video(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "holiday.mov").mkdir()
+    (tmp_path / "holiday.mov" / "a.png").write_bytes(png_bytes(blank()))
+    result = kdp(network, tmp_path / "holiday.mov")
+    assert result.stdout.splitlines() == [str(tmp_path / "holiday.mov_faces" / "a.png")]
+
+
+def test_whole_looks_for_no_face(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png_bytes(blank((20, 30))))
+    (line,) = lines(kdp(network, tmp_path / "in", "--headless", "--whole"))
+    (one,) = line["faces"]
+    assert (one["box"], one["class"]) == ([0, 0, 30, 20], "without_mask")
+
+
+def test_a_large_picture_is_searched_smaller_and_boxed_in_its_own_pixels() -> None:
+    picture = cv2.resize(face(), (2048, 2048), interpolation=cv2.INTER_CUBIC)
+    boxes = face_boxes.FaceFinder()(picture)
+    assert max(overlap(box, [8 * side for side in ASTRONAUT]) for box in boxes) > 0.7
+
+
+def test_a_crop_has_a_margin_and_stays_within() -> None:
+    picture = np.zeros((50, 60, 3), np.uint8)
+    assert face_boxes.cropped(picture, (20, 20, 10, 10)).shape == (12, 12, 3)
+    assert face_boxes.cropped(picture, (0, 30, 20, 20)).shape == (22, 22, 3)
+
+
+def fake_camera(monkeypatch: pytest.MonkeyPatch, capture: Capture) -> None:
+    monkeypatch.setattr(video, "_open", lambda *_: capture)
+    monkeypatch.setattr(stage, "PATIENCE", 0.3)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_stream_that_stalls_ends_with_a_line_and_its_video(
+    network: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[..., str],
+    hangs: bool,
+) -> None:
+    hang = threading.Event() if hangs else None
+    fake_camera(monkeypatch, Capture([blank((48, 64))], hang))
+    target = tmp_path / "out.mp4"
+    line = refused(network, "--camera", "0", "--headless", "--whole", "--save", target)
+    assert line == "kdp: camera 0 gave no frame for 0.3 s; 1 frames were read before"
+    assert len(frames_of(target)[0]) == 1
+    if hang:
+        hang.set()
+
+
+def test_a_video_cut_short_is_done_as_far_as_it_goes(
+    network: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    source, target = tmp_path / "cut.avi", tmp_path / "out.mp4"
+    with display.VideoFile(source) as file:
+        for _ in range(60):
+            file.write(blank((64, 64)), 10)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    line = refused(network, source, "--headless", "--whole", "--save", target)
+    count = len(frames_of(target)[0])
+    assert 10 < count < 50
+    assert line == f"kdp: the video {source} ended after {count} of 60 frames; is it cut short?"
+
+
+def test_a_display_is_served_where_something_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = f"127.0.0.1:{server.getsockname()[1] - 6000}.0"
+        assert display._served(name)
+    assert not display._served(name)
+
+
+def test_ctrl_c_ends_with_the_video_finished(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    def pressed(picture: ImageArray, *more: Any) -> ImageArray:
+        seen.append(picture)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return picture
+
+    seen: list[ImageArray] = []
+    monkeypatch.setattr(stage, "drawn", pressed)
+    target = tmp_path / "out.mp4"
+    source = clip(tmp_path / "clip.avi")
+    line = refused(network, source, "--headless", "--save", target, code=130)
+    assert line == f"kdp: stopped after 2 frames; {target} is complete"
+    assert len(frames_of(target)[0]) == 2
+
+
+def test_a_window_ends_it_with_q(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    keys = iter([255, ord("q")])
+    monkeypatch.setattr(display, "_served", lambda _: True)
+    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append("closed"))
+    result = kdp(network, clip(tmp_path / "clip.avi"), "--save", tmp_path / "out.avi")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [str(tmp_path / "out.avi")]
+    assert (len(shown), shown[-1]) == (3, "closed")
+    assert len(frames_of(tmp_path / "out.avi")[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--camera", "63", "--headless"], "there is no camera 63"),
+        (["clip.avi"], "no display here; --headless"),
+        (["gone.mp4", "--headless"], "there is no video"),
+        (["cl*.avi", "--headless"], "cl*.avi is a pattern of videos; give the name of one"),
+        (["clip.avi", "--headless", "--save", "folder.mp4"], "folder.mp4: it is a folder"),
+        (["corrupt.mp4", "--headless"], "corrupt.mp4: it is missing, corrupt"),
+        (["clip.avi", "--headless", "--save", "out.txt"], "a video ends in .mp4"),
+        (["clip.avi", "--headless", "--save", "clip.avi"], "is the video itself"),
+        (["clip.avi", "--headless", "--save", "a.png/out.mp4"], "cannot write"),
+        (["clip.avi", "a.png"], "is a video; give one video alone"),
+        (["clip.avi", "--camera", "0"], "give one of: pictures"),
+        ([], "give one of: pictures"),
+        (["a.png", "--save", "out.mp4"], "--save does not apply: pictures go"),
+        (["clip.avi", "--to", "out"], "--to does not apply: a stream"),
+        (["a.png", "--x8"], "--x8 does not apply"),
+    ],
+)
+def test_bad_input_is_one_line(
+    network: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: Callable[..., str],
+    given: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    clip(tmp_path / "clip.avi")
+    (tmp_path / "corrupt.mp4").write_bytes(b"no video" * 100)
+    (tmp_path / "a.png").write_bytes(png_bytes(blank()))
+    (tmp_path / "folder.mp4").mkdir()
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
+    assert said in refused(network, *given)
+    now = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
+    assert now == before
+
+
+def test_a_display_that_nobody_serves_is_no_display(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":98765")
+    source = clip(tmp_path / "clip.avi")
+    said = refused(network, source, "--save", tmp_path / "out.mp4")
+    assert said == "kdp: there is no display here; --headless prints JSON lines instead"
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_csi_without_gstreamer_says_how_to_fix_it(
+    network: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda _: False)
+    line = refused(network, "--csi", "--headless")
+    assert "built without it" in line
+    assert "WITH_GSTREAMER=ON" in line
+
+
+def test_csi_opens_the_jetson_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    def capture(*source: Any) -> Any:
+        opened.extend(source)
+        raise KdpError("enough")
+
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda _: True)
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    with pytest.raises(KdpError, match="enough"):
+        list(video.csi_stream().frames(5, lambda: False))
+    elements = [part.split()[0] for part in opened[0].split(" ! ")]
+    assert [e for e in elements if not e.startswith("video/")] == [
+        "nvarguscamerasrc",
+        "nvvidconv",
+        "videoconvert",
+        "appsink",
+    ]
+    assert opened[1] == cv2.CAP_GSTREAMER
+
+
+@pytest.mark.parametrize("option", [["--whole"], ["--headless"], ["--csi"], ["--camera", "0"]])
+def test_super_resolution_has_no_use_for_them(
+    tmp_path: Path, refused: Callable[..., str], option: list[str]
+) -> None:
+    params = build("catanet", **TINY).state_dict()
+    arch = {"name": "catanet", "args": TINY}
+    save(tmp_path / "x2.pth", Artifact(params, arch, make_record("train", {})))
+    assert f"{option[0]} does not apply" in refused(tmp_path / "x2.pth", "a.png", *option)
+    assert "no picture is given" in refused(tmp_path / "x2.pth")

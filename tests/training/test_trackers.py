@@ -1,0 +1,113 @@
+"""Trackers of other programs: used where they work, one line where they do not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+import yaml
+
+from kdp.artifacts import load
+from kdp.training import trackers
+from kdp.training.trackers import Trackers
+from tests.models.test_face_mask import settings
+from tests.runs import ended, start_kdp
+
+FAKE = """
+import os
+from types import SimpleNamespace
+
+def note(what):
+    with open(os.environ["NOTES"], "a") as file:
+        print(what, file=file)
+
+class Run:
+    def log(self, values, step):
+        note(f"{step} {sorted(values)}")
+
+    def finish(self):
+        note("finished")
+
+def init(project, dir):
+    if os.environ["LOGGED_IN"] == "no":
+        raise RuntimeError("api_key not configured (no-tty).\\nA second line")
+    note(f"{project} {dir}")
+    return Run()
+
+config = SimpleNamespace(update=lambda values, allow_val_change: note(f"seed {values['seed']}"))
+"""
+
+
+ADVICE = "; WANDB_MODE=offline keeps it on this machine"
+
+
+def train_with_wandb(folder: Path, logged_in: str) -> subprocess.CompletedProcess[str]:
+    """Two steps of a real training, where a package by the name of wandb is installed."""
+    package = folder / "site" / "wandb"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(FAKE)
+    about = folder / "site" / "wandb-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: wandb\nVersion: 1\n")
+    plain = settings(folder, distill=None).model_dump(mode="json")
+    plain["train"].update(steps=2, validate_every=2, log_every=1, trackers=["wandb"])
+    (folder / "c.yml").write_text(yaml.safe_dump(plain))
+    path = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
+    own = {"PYTHONPATH": path, "LOGGED_IN": logged_in, "NOTES": str(folder / "notes")}
+    done = ended(start_kdp("train", "-c", str(folder / "c.yml"), env={**os.environ, **own}))
+    assert done.returncode == 0, done.stderr
+    assert load(Path(done.stdout.split()[0])).params
+    return done
+
+
+def test_wandb_gets_settings_numbers_and_the_end(tmp_path: Path) -> None:
+    done = train_with_wandb(tmp_path, "yes")
+    assert "tracked" not in done.stderr
+    first, seed, *numbers, end = (tmp_path / "notes").read_text().splitlines()
+    assert first == f"kdp {tmp_path / 'runs' / 'tiny_train'}"
+    assert (seed, end) == ("seed 0", "finished")
+    assert [line[0] for line in numbers] == ["1", "2", "2"]
+    assert "toy/accuracy" in numbers[-1]
+
+
+def test_a_wandb_that_nobody_logged_in_to_is_one_line_and_the_training_goes_on(
+    tmp_path: Path,
+) -> None:
+    done = train_with_wandb(tmp_path, "no")
+    lines = [line for line in done.stderr.splitlines() if "wandb" in line]
+    assert lines == [f"the run is not tracked by wandb: api_key not configured (no-tty){ADVICE}"]
+    assert "A second line" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"), [("log", "no longer tracked"), ("finish", "not tracked to its end")]
+)
+def test_a_tracker_that_breaks_later_is_left_out(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    broken: str,
+    said: str,
+) -> None:
+    tracker = MagicMock()
+    getattr(tracker, broken).side_effect = OSError("no route to host")
+    monkeypatch.setattr(trackers, "get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setitem(trackers._TRACKERS, "wandb", lambda folder: tracker)
+    running = Trackers(["wandb"], tmp_path, {})
+    running.log({"loss": 1.0}, 1)
+    running.finish()
+    running.log({"loss": 1.0}, 2)
+    line = f"the run is {said} by wandb: no route to host{ADVICE}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_missing_tracker_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trackers, "get_available_trackers", lambda: [])
+    Trackers(["wandb"], tmp_path, {}).log({"loss": 1.0}, 1)
+    said = capsys.readouterr().err
+    assert said == "not tracked by wandb, which is missing: pip install wandb\n"
