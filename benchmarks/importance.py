@@ -82,7 +82,7 @@ def main() -> None:
     )
     torch.manual_seed(0)
     arch = {"name": "catanet", "args": {"upscale": 2}}
-    model = build(arch["name"], **arch["args"]).eval()
+    model = build(arch.name, **arch.args).eval()
     if options.weights:
         model, arch, _ = load_network(options.weights)
     task = task_for(arch, config)

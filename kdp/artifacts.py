@@ -21,6 +21,7 @@ from torch import Tensor
 from kdp import __version__
 from kdp.errors import KdpError
 from kdp.files import sha256, write_atomic
+from kdp.types import Arch
 
 FORMAT, VERSION = "kdp", 1
 FOREIGN_KEYS = ("params_ema", "params", "state_dict")
@@ -32,13 +33,13 @@ class Artifact:
 
     Attributes:
         params: the state dict; empty in a file of masks or scores.
-        arch: `{"name", "args"}` of the network, None in a foreign file.
+        arch: of the network, None in a foreign file.
         record: provenance; empty in a foreign file.
         extra: what else the stage stored (masks, scores, optimizer state).
     """
 
     params: dict[str, Tensor]
-    arch: dict[str, Any] | None = None
+    arch: Arch | None = None
     record: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -52,7 +53,7 @@ def save(path: Path, artifact: Artifact) -> None:
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "arch": artifact.arch,
+        "arch": artifact.arch.plain() if artifact.arch else None,
         "params": {name: tensor.detach().cpu() for name, tensor in artifact.params.items()},
         "record": artifact.record,
         **artifact.extra,
@@ -77,7 +78,8 @@ def load(path: Path) -> Artifact:
             lost = ", ".join(sorted(known - content.keys()))
             raise KdpError(f"{path} is incomplete: it lacks {lost}")
         extra = {key: value for key, value in content.items() if key not in known}
-        return Artifact(content["params"], content["arch"], content["record"], extra)
+        arch = Arch.from_plain(content["arch"]) if content["arch"] else None
+        return Artifact(content["params"], arch, content["record"], extra)
     return Artifact(_foreign_params(path, content))
 
 

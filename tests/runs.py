@@ -24,6 +24,7 @@ from kdp.models import build
 from kdp.pruning.groups import Masks, full_masks
 from kdp.pruning.masks import zero_removed
 from kdp.tasks.catanet_groups import catanet_groups
+from kdp.types import Arch
 from tests.conftest import ROOT, TINY
 
 SHORT: dict[str, Any] = {
@@ -75,7 +76,7 @@ def config_file(folder: Path, **changes: Any) -> Path:
 def prune(folder: Path) -> Masks:
     """Write a teacher, a pruned network and its masks, as `kdp prune` would."""
     torch.manual_seed(5)
-    model, arch = build("catanet", **TINY), {"name": "catanet", "args": TINY}
+    model, arch = build("catanet", **TINY), Arch("catanet", TINY)
     with torch.no_grad():  # larger than at the start of a training, so that units matter
         for parameter in model.parameters():
             parameter.mul_(2).add_(0.02 * torch.randn_like(parameter))

@@ -18,9 +18,10 @@ from kdp.errors import KdpError
 from kdp.files import file_lock, sha256, write_atomic
 from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.types import Arch
 from tests.conftest import ROOT, TINY
 
-ARCH = {"name": "catanet", "args": TINY}
+ARCH = Arch("catanet", TINY)
 SMALL: dict[str, Any] = {
     "dim": 6,
     "tab_heads": [4, 3, 2, 1, 0, 1, 2, 4],
@@ -47,7 +48,7 @@ def test_checkpoints_of_others_load_by_key(tmp_path: Path, key: str | None, scal
     path = tmp_path / "foreign.pth"
     torch.save({key: weights, "iter": 7} if key else weights, path)
     loaded, arch, _ = load_network(path)
-    assert arch == {"name": "catanet", "args": {"upscale": scale, **SMALL}}
+    assert arch == Arch("catanet", {"upscale": scale, **SMALL})
     x = torch.rand(1, 3, 9, 9)
     with torch.no_grad():
         assert torch.equal(loaded(x), model(x))
@@ -64,15 +65,15 @@ def test_averaged_weights_go_before_plain_ones(tmp_path: Path) -> None:
 def test_names_of_data_parallel_training_are_understood(tmp_path: Path) -> None:
     weights = {f"module.{k}": v for k, v in _network(upscale=2, **SMALL).state_dict().items()}
     torch.save(weights, tmp_path / "parallel.pth")
-    assert load_network(tmp_path / "parallel.pth")[1]["args"]["upscale"] == 2
+    assert load_network(tmp_path / "parallel.pth")[1].args["upscale"] == 2
 
 
 def test_official_weights_load(shared: Path, tmp_path: Path) -> None:
     golden = torch.load(shared / "golden" / "catanet_x3.pt", weights_only=True)
     torch.save({"params": golden["state_dict"]}, tmp_path / "x3.pth")
-    expected = {"name": "catanet", "args": {"upscale": 3, "tab_heads": 4, "lrsa_neurons": 96}}
+    expected = Arch("catanet", {"upscale": 3, "tab_heads": 4, "lrsa_neurons": 96})
     model, arch, _ = load_network(tmp_path / "x3.pth", expected)
-    assert arch["args"]["dim"] == 40
+    assert arch.args["dim"] == 40
     assert sum(p.numel() for p in model.parameters()) == 549_635
 
 
@@ -83,16 +84,16 @@ def test_another_scale_than_expected_is_refused(tmp_path: Path, foreign: bool) -
     if foreign:
         torch.save({"params": params}, path)
     else:  # the scale is the default of the network here, and not spelt out
-        save(path, Artifact(params, {"name": "catanet", "args": SMALL}))
+        save(path, Artifact(params, Arch("catanet", SMALL)))
     with pytest.raises(KdpError, match=r"x2\.pth.*upscale=2.*upscale=3"):
-        load_network(path, {"name": "catanet", "args": {"upscale": 3}})
+        load_network(path, Arch("catanet", {"upscale": 3}))
 
 
 def test_arguments_without_trace_in_the_weights_are_the_expected_ones(tmp_path: Path) -> None:
     torch.save(_network(upscale=2, **SMALL).state_dict(), tmp_path / "plain.pth")
-    expected = {"name": "catanet", "args": {"upscale": 2, "group_sizes": [16] * 8}}
+    expected = Arch("catanet", {"upscale": 2, "group_sizes": [16] * 8})
     _, arch, _ = load_network(tmp_path / "plain.pth", expected)
-    assert arch["args"]["group_sizes"] == [16] * 8
+    assert arch.args["group_sizes"] == [16] * 8
 
 
 @pytest.mark.parametrize("lost", ["upconv.weight", "last_conv.weight", "blocks.3.0.norm.weight"])

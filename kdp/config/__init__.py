@@ -15,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from kdp.types import Arch
+
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Of an average: the share of the old value that stays."""
 
@@ -33,9 +35,9 @@ class ModelConfig(Section):
     weights: Path | None = None
 
     @property
-    def arch(self) -> dict[str, Any]:
+    def arch(self) -> Arch:
         """Name and arguments, as artifacts keep them."""
-        return {"name": self.name, "args": self.args}
+        return Arch(self.name, self.args)
 
 
 class OutputConfig(Section):

@@ -10,7 +10,6 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.attention import true_widths
+from kdp.types import Arch
 
 COUNTER = "torch FlopCounterMode / 2, math attention, true head widths"
 """How `count_macs` counts, in words."""
@@ -46,7 +46,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def count_macs_of(arch: dict[str, Any], example: Tensor) -> int:
+def count_macs_of(arch: Arch, example: Tensor) -> int:
     """`count_macs` of an architecture, without weights and without computing anything.
 
     Raises:
@@ -87,14 +87,14 @@ def thop_version() -> str:
     return f"thop {thop.__version__}"
 
 
-def build_on_meta(arch: dict[str, Any]) -> nn.Module:
+def build_on_meta(arch: Arch) -> nn.Module:
     """The network of an architecture as shapes only (device "meta").
 
     Raises:
         KdpError: no such network, or arguments it does not take.
     """
     with torch.device("meta"):
-        return build(arch["name"], **arch["args"]).to("meta")
+        return build(arch.name, **arch.args).to("meta")
 
 
 def run_checked(model: nn.Module, example: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from kdp.models.mobile import cp_mobile, rep_mobile
 from kdp.models.reparam import fused_params
 from kdp.models.ultralytics_names import arch_of_plan
 from kdp.models.yolo11 import YOLO11
+from kdp.types import Arch
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "audio_transformer": AudioTransformer,
@@ -26,7 +27,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "rep_mobile": rep_mobile,
     "yolo11": YOLO11,
 }
-PLANS: dict[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {"yolo11": arch_of_plan}
+PLANS: dict[str, Callable[[str, Mapping[str, Any]], Arch]] = {"yolo11": arch_of_plan}
 """(name of another program's plan, arguments it leaves open) -> an architecture."""
 INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"catanet": infer_args}
 """Arguments of a network read off foreign weights; None where they are of another network."""
@@ -53,14 +54,14 @@ def build(name: str, **args: Any) -> nn.Module:
         raise KdpError(f"cannot build {name!r}: {error}") from error
 
 
-def fused_arch(arch: dict[str, Any]) -> dict[str, Any]:
+def fused_arch(arch: Arch) -> Arch:
     """The architecture that `fuse` leads to; the same one for a network that cannot be fused."""
-    if "fused" not in signature(MODELS[arch["name"]]).parameters:
+    if "fused" not in signature(MODELS[arch.name]).parameters:
         return arch
-    return {"name": arch["name"], "args": {**arch["args"], "fused": True}}
+    return arch.with_args(fused=True)
 
 
-def fuse(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def fuse(model: nn.Module, arch: Arch) -> tuple[nn.Module, Arch]:
     """The same network with normalisations and parallel branches folded into convolutions.
 
     It is returned as it is where it cannot be or is already fused. The result is in evaluation
@@ -69,16 +70,16 @@ def fuse(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, A
     smaller = fused_arch(arch)
     if smaller == arch:
         return model, arch
-    network = build(smaller["name"], **smaller["args"])
+    network = build(smaller.name, **smaller.args)
     network.load_state_dict(fused_params(model))
     return network.eval(), smaller
 
 
-def with_decoding(model: nn.Module, arch: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def with_decoding(model: nn.Module, arch: Arch) -> tuple[nn.Module, Arch]:
     """The same network with outputs that a program without kdp can use, where it has others."""
-    if "decoded" not in signature(MODELS[arch["name"]]).parameters:
+    if "decoded" not in signature(MODELS[arch.name]).parameters:
         return model, arch
-    args = {**arch["args"], "decoded": True}
-    network = build(arch["name"], **args)
+    arch = arch.with_args(decoded=True)
+    network = build(arch.name, **arch.args)
     network.load_state_dict(model.state_dict())
-    return network.eval(), {"name": arch["name"], "args": args}
+    return network.eval(), arch

@@ -15,8 +15,7 @@ from kdp.models import INFER, MODELS, build
 from kdp.models.onnx_file import load_onnx
 from kdp.models.ultralytics_file import read_ultralytics
 from kdp.models.ultralytics_names import from_ultralytics
-
-Arch = dict[str, Any]
+from kdp.types import Arch
 
 
 def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, Arch, Artifact]:
@@ -34,15 +33,15 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     if not artifact.params:
         raise KdpError(f"{path} holds no network (it is the output of {_stage(artifact)})")
     arch = artifact.arch or _infer(path, artifact, expected)
-    if arch["name"] not in MODELS:
-        raise KdpError(f"{path} holds {arch['name']!r}, which this version of kdp does not know")
+    if arch.name not in MODELS:
+        raise KdpError(f"{path} holds {arch.name!r}, which this version of kdp does not know")
     _compare(path, arch, expected)
-    model = build(arch["name"], **arch["args"])
+    model = build(arch.name, **arch.args)
     try:
         model.load_state_dict(artifact.params)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise KdpError(f"{path} does not fit {arch['name']}: {reason}") from error
+        raise KdpError(f"{path} does not fit {arch.name}: {reason}") from error
     return model.eval(), arch, artifact
 
 
@@ -70,8 +69,8 @@ def load_runnable(path: Path) -> tuple[nn.Module, Arch, Artifact]:
     if path.suffix.lower() != ".onnx":
         return load_network(path)
     model, arch, artifact = load_onnx(path)
-    if arch["name"] not in MODELS:
-        raise KdpError(f"{path} holds {arch['name']!r}, which this version of kdp does not know")
+    if arch.name not in MODELS:
+        raise KdpError(f"{path} holds {arch.name!r}, which this version of kdp does not know")
     return model, arch, artifact
 
 
@@ -80,7 +79,7 @@ def _stage(artifact: Artifact) -> str:
 
 
 def _infer(path: Path, artifact: Artifact, expected: Arch | None) -> Arch:
-    names = [expected["name"]] if expected else list(INFER)
+    names = [expected.name] if expected else list(INFER)
     found = inferred(artifact.params, names)
     if found is None:
         known = ", ".join(INFER)
@@ -88,7 +87,7 @@ def _infer(path: Path, artifact: Artifact, expected: Arch | None) -> Arch:
             f"{path} was not written by kdp, and its weights are not those of a network that kdp "
             f"knows by its weights ({known}; yolo11 by files of Ultralytics)"
         )
-    return {**found, "args": {**(expected["args"] if expected else {}), **found["args"]}}
+    return found.with_args(**{**(expected.args if expected else {}), **found.args})
 
 
 def inferred(params: Mapping[str, Tensor], names: Sequence[str] = tuple(INFER)) -> Arch | None:
@@ -99,18 +98,18 @@ def inferred(params: Mapping[str, Tensor], names: Sequence[str] = tuple(INFER)) 
         except (KeyError, ValueError):  # a part that tells a width is not there
             continue
         if args is not None:
-            return {"name": name, "args": args}
+            return Arch(name, args)
     return None
 
 
 def _compare(path: Path, arch: Arch, expected: Arch | None) -> None:
     if expected is None:
         return
-    if expected["name"] != arch["name"]:
-        raise KdpError(f"{path} holds {arch['name']}, the configuration says {expected['name']}")
-    defaults = signature(MODELS[arch["name"]]).parameters
-    for key, wanted in expected["args"].items():
-        found = arch["args"].get(key, defaults[key].default if key in defaults else None)
+    if expected.name != arch.name:
+        raise KdpError(f"{path} holds {arch.name}, the configuration says {expected.name}")
+    defaults = signature(MODELS[arch.name]).parameters
+    for key, wanted in expected.args.items():
+        found = arch.args.get(key, defaults[key].default if key in defaults else None)
         if not _agree(found, wanted):
             found, wanted = (_short(value) for value in (found, wanted))
             raise KdpError(f"{path} has {key}={found}, the configuration says {key}={wanted}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import Artifact
 from kdp.errors import KdpError
+from kdp.types import Arch
 
 PROPERTY = "kdp"
 """Name of the metadata that says what network a file holds, as JSON."""
@@ -81,7 +82,7 @@ class OnnxNetwork(nn.Module):
             raise KdpError(f"{self.name} cannot be run by onnxruntime: {reason}") from error
 
 
-def load_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any], Artifact]:
+def load_onnx(path: Path) -> tuple[OnnxNetwork, Arch, Artifact]:
     """The network of a file, its architecture, and where it came from; see `OnnxNetwork`.
 
     Raises:
@@ -93,7 +94,8 @@ def load_onnx(path: Path) -> tuple[OnnxNetwork, dict[str, Any], Artifact]:
         raise KdpError(f"{path} cannot be read: {error.strerror}") from error
     model = OnnxNetwork(content, str(path))
     record = {**model.about, "stage": "export"}
-    return model.eval(), model.about["arch"], Artifact({}, model.about["arch"], record)
+    arch = Arch.from_plain(model.about["arch"])
+    return model.eval(), arch, Artifact({}, arch, record)
 
 
 def _session(content: bytes, name: str) -> Any:

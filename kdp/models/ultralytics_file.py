@@ -17,6 +17,7 @@ from kdp.files import write_atomic
 from kdp.models.safe_unpickle import OpaqueObject, load_without_code
 from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import BINS, SCALES, STRIDES
+from kdp.types import Arch
 
 IMAGE_SIZE = 640
 """What Ultralytics trains on where nothing is said."""
@@ -31,7 +32,7 @@ STRIPPED = ("best_fitness", "ema", "optimizer", "scaler", "stopper", "train_resu
 """What a file of a finished training has no more."""
 
 
-def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], Arch]:
     """Weights of a YOLO11 that Ultralytics wrote, its averaged ones where there are both.
 
     Args:
@@ -39,7 +40,7 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Returns:
         Tensors by the names of `DetectionModel.state_dict()`, floats as float32, and the
-        architecture: `{"name": "yolo11", "args": {"scale", "classes", "image_size"}}`.
+        architecture, with the arguments `scale`, `classes` and `image_size`.
 
     Raises:
         KdpError: unreadable, or another network than a detecting YOLO11.
@@ -60,7 +61,7 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise KdpError(f"{path} holds no network that Ultralytics wrote") from error
     if "model.0.bn.weight" not in params:
         raise KdpError(f"{path} holds a fused network: save it before fuse()")
-    return params, {"name": "yolo11", "args": args}
+    return params, Arch("yolo11", args)
 
 
 def _network(path: Path, content: Any) -> OpaqueObject:

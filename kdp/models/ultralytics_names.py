@@ -11,12 +11,13 @@ from torch import Tensor
 
 from kdp.errors import KdpError
 from kdp.models.yolo11 import BINS, SCALES
+from kdp.types import Arch
 
 _PARTS = ("first", "second")
 _SPLIT = tuple(f"layers.{i}" for i in (2, 4, 6, 8, 10, 13, 16, 19, 22))
 
 
-def arch_of_plan(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+def arch_of_plan(name: str, args: Mapping[str, Any]) -> Arch:
     """The architecture of a plan of Ultralytics, such as `yolo11m.yaml`.
 
     Args:
@@ -30,7 +31,7 @@ def arch_of_plan(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
     if found is None:
         raise KdpError(f"{name}: kdp knows the plans yolo11n.yaml to yolo11x.yaml")
     kept = {key: args[key] for key in ("classes", "image_size") if key in args}
-    return {"name": "yolo11", "args": {"scale": found[1], **kept}}
+    return Arch("yolo11", {"scale": found[1], **kept})
 
 
 def from_ultralytics(params: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +11,14 @@ from kdp.errors import KdpError
 from kdp.models import build
 from kdp.pruning.groups import Group, Masks, unit_indices
 from kdp.pruning.masks import kept_units, masks_applied
+from kdp.types import Arch
 
-Arch = dict[str, Any]
 TOLERANCE = 1e-4
 
 
 def smaller_arch(arch: Arch, groups: Sequence[Group], kept: Mapping[str, int]) -> Arch:
     """The architecture with each group's number of units replaced by what it keeps."""
-    args = dict(arch["args"])
+    args = dict(arch.args)
     for argument in {group.argument: None for group in groups}:
         members = [group for group in groups if group.argument == argument]
         if not members[0].positions:
@@ -27,7 +26,7 @@ def smaller_arch(arch: Arch, groups: Sequence[Group], kept: Mapping[str, int]) -
             continue
         values = {place: kept[group.name] for group in members for place in group.positions}
         args[argument] = [values.get(i, 0) for i in range(members[0].length)]
-    return {"name": arch["name"], "args": args}
+    return Arch(arch.name, args)
 
 
 def rebuild(
@@ -42,14 +41,14 @@ def rebuild(
         KdpError: the cut weights do not fit the smaller network.
     """
     small_arch = smaller_arch(arch, groups, kept_units(masks))
-    small = build(small_arch["name"], **small_arch["args"]).eval()
+    small = build(small_arch.name, **small_arch.args).eval()
     params = smaller_params(model.state_dict(), groups, masks)
     wanted = small.state_dict().keys()
     try:
         # What only an emptied group needed is not part of the smaller network.
         small.load_state_dict({name: params[name] for name in wanted})
     except (KeyError, RuntimeError) as error:
-        raise KdpError(f"the masks do not fit {arch['name']}: {error}") from error
+        raise KdpError(f"the masks do not fit {arch.name}: {error}") from error
     return small, small_arch
 
 

@@ -21,6 +21,7 @@ from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS
 from kdp.models.loading import inferred, read_weights
 from kdp.stages.compare.tables import json_text
+from kdp.types import Arch
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Inspection:
 
     path: Path
     file_bytes: int
-    arch: dict[str, Any] | None
+    arch: Arch | None
     parameters: list[Sparsity]
     buffer_elements: int
     masks: list[GroupMask]
@@ -123,14 +124,14 @@ def show(
             console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _architecture(artifact: Artifact) -> dict[str, Any] | None:
+def _architecture(artifact: Artifact) -> Arch | None:
     if artifact.arch:
         return artifact.arch
     return inferred(artifact.params)
 
 
-def _parameter_names(artifact: Artifact, arch: dict[str, Any] | None) -> set[str]:
-    if arch is None or arch["name"] not in MODELS:
+def _parameter_names(artifact: Artifact, arch: Arch | None) -> set[str]:
+    if arch is None or arch.name not in MODELS:
         return {name for name, tensor in artifact.params.items() if tensor.is_floating_point()}
     return {name for name, _ in build_on_meta(arch).named_parameters()}
 

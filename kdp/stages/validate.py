@@ -14,7 +14,7 @@ from kdp.config import Config, TrainConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import check_writable, free_bytes
-from kdp.models.loading import Arch, load_network
+from kdp.models.loading import load_network
 from kdp.pruning.resource_limit import peak_memory
 from kdp.stages.prune.prune import macs_by_width
 from kdp.stages.train.dynamic import add_dynamic
@@ -22,6 +22,7 @@ from kdp.stages.train.objective import build_objective
 from kdp.stages.train.train import check_evaluation, starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
+from kdp.types import Arch
 
 LEAST_DISK = 200_000_000
 
@@ -41,7 +42,7 @@ class _Found:
 
     config: Config
     model: nn.Module = field(default_factory=nn.Module)
-    arch: Arch = field(default_factory=dict)
+    arch: Arch = field(default_factory=lambda: Arch(""))
 
     @cached_property
     def task(self) -> Task:
@@ -105,7 +106,7 @@ def _network(found: _Found) -> str:
     else:
         raise KdpError("the configuration names neither `teacher` nor `model`")
     count = sum(p.numel() for p in found.model.parameters())
-    return f"{found.arch['name']} ({source}), {count:,} parameters"
+    return f"{found.arch.name} ({source}), {count:,} parameters"
 
 
 def _data(found: _Found) -> str:

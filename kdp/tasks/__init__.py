@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.tasks.base import Task, TaskFactory
@@ -11,6 +9,7 @@ from kdp.tasks.classification import Classification
 from kdp.tasks.detection import Detection
 from kdp.tasks.scenes import AcousticScenes
 from kdp.tasks.super_resolution import SuperResolution
+from kdp.types import Arch
 
 TASKS: dict[str, TaskFactory] = {
     "audio_transformer": AcousticScenes,
@@ -22,12 +21,12 @@ TASKS: dict[str, TaskFactory] = {
 }
 
 
-def task_for(arch: dict[str, Any], config: Config) -> Task:
+def task_for(arch: Arch, config: Config) -> Task:
     """The task of a network.
 
     Raises:
         KdpError: no task is known for it.
     """
-    if arch["name"] not in TASKS:
-        raise KdpError(f"no task is known for the network {arch['name']!r}")
-    return TASKS[arch["name"]](arch, config)
+    if arch.name not in TASKS:
+        raise KdpError(f"no task is known for the network {arch.name!r}")
+    return TASKS[arch.name](arch, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from kdp.config import Config
 from kdp.pruning.groups import Group
+from kdp.types import Arch
 
 Batch = dict[str, Tensor]
 Metrics = dict[str, float]
@@ -127,4 +128,4 @@ class Task(Protocol):
 class TaskFactory(Protocol):
     """Makes the task of a family."""
 
-    def __call__(self, arch: dict[str, Any], config: Config) -> Task: ...
+    def __call__(self, arch: Arch, config: Config) -> Task: ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +24,7 @@ from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.family import Family, check_embedded
+from kdp.types import Arch
 
 BATCH = 64
 
@@ -35,9 +35,9 @@ class Classification(Family):
     primary_metric = "accuracy"
     dynamic_axes = (0, 2, 3)
 
-    def __init__(self, arch: dict[str, Any], config: Config) -> None:
-        self.classes = tuple(arch["args"].get("classes", CLASSES))
-        self.size = int(arch["args"].get("image_size", IMAGE_SIZE))
+    def __init__(self, arch: Arch, config: Config) -> None:
+        self.classes = tuple(arch.args.get("classes", CLASSES))
+        self.size = int(arch.args.get("image_size", IMAGE_SIZE))
         self.reads = f"RGB in 0..1, resized to {self.size}x{self.size}"
         self.gives = "logits of the classes"
         super().__init__(arch, config)

@@ -30,6 +30,7 @@ from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.family import Family, check_embedded
 from kdp.tasks.labelled_boxes import LabelledBox, drawn
+from kdp.types import Arch
 
 BATCH = 8
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
@@ -43,9 +44,9 @@ class Detection(Family):
 
     primary_metric = "map50_95"
 
-    def __init__(self, arch: dict[str, Any], config: Config) -> None:
-        self.classes = tuple(arch["args"]["classes"])
-        self.size = int(arch["args"].get("image_size", 640))
+    def __init__(self, arch: Arch, config: Config) -> None:
+        self.classes = tuple(arch.args["classes"])
+        self.size = int(arch.args.get("image_size", 640))
         super().__init__(arch, config)
         self.output_splits = (4, len(self.classes))
         self.reads = f"RGB in 0..1, letterboxed to {self.size}x{self.size} on grey {GREY}"

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from kdp.config import Config, SamplesConfig
 from kdp.errors import KdpError
 from kdp.tasks.base import Batch
+from kdp.types import Arch
 
 
 def check_embedded(classes: Sequence[str], own: Sequence[str], kinds: str) -> None:
@@ -42,7 +43,7 @@ class Family(ABC):
     reads: str = "as in training"
     gives: str = "as in training"
 
-    def __init__(self, arch: dict[str, Any], config: Config) -> None:
+    def __init__(self, arch: Arch, config: Config) -> None:
         self.arch, self.config = arch, config
 
     @property
@@ -81,7 +82,7 @@ class Family(ABC):
         return batch
 
     def confidence_map(self, output: Tensor) -> Tensor:
-        raise KdpError(f"{self.arch['name']} has no scores at positions to weight a loss by")
+        raise KdpError(f"{self.arch.name} has no scores at positions to weight a loss by")
 
     def inputs(self, batch: Batch) -> Tensor:
         return batch["image"]
@@ -93,7 +94,7 @@ class Family(ABC):
         }
 
     def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
-        raise KdpError(f"{self.arch['name']} has no table of predictions")
+        raise KdpError(f"{self.arch.name} has no table of predictions")
 
     def comparison_images(
         self, models: Sequence[nn.Module], labels: Sequence[str]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +31,7 @@ from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.family import Family, check_embedded
+from kdp.types import Arch
 
 BATCH = 64
 SECOND = (256, 65)
@@ -44,8 +44,8 @@ class AcousticScenes(Family):
     primary_metric = "macro_accuracy"
     native_size = SECOND
 
-    def __init__(self, arch: dict[str, Any], config: Config) -> None:
-        self.classes = tuple(arch["args"].get("classes", SCENES))
+    def __init__(self, arch: Arch, config: Config) -> None:
+        self.classes = tuple(arch.args.get("classes", SCENES))
         super().__init__(arch, config)
         self.mel = LogMel()
         self.reads = f"log-mel of 1 s at {RATE} Hz, (batch, 1, {SECOND[0]}, {SECOND[1]})"

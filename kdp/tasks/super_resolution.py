@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from kdp.tasks.catanet_groups import catanet_groups
 from kdp.tasks.crops import comparison
 from kdp.tasks.ensemble import self_ensemble
 from kdp.tasks.tiles import upscale_image
+from kdp.types import Arch
 
 
 class SuperResolution:
@@ -36,8 +36,8 @@ class SuperResolution:
     reads = gives = "RGB in 0..1, (batch, 3, height, width)"
     """Patches, groups of tokens and how they are mirrored follow from the size of the input."""
 
-    def __init__(self, arch: dict[str, Any], config: Config) -> None:
-        self.scale = int(arch["args"].get("upscale", 2))
+    def __init__(self, arch: Arch, config: Config) -> None:
+        self.scale = int(arch.args.get("upscale", 2))
         self.config = config
 
     @property

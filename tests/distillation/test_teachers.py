@@ -25,6 +25,7 @@ from kdp.stages.train.cache_targets import teach
 from kdp.stages.train.objective import build_objective, teacher_of
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
+from kdp.types import Arch
 from tests.conftest import ROOT, TINY
 from tests.runs import SHORT, complaints, config, config_file, run_kdp
 
@@ -42,7 +43,7 @@ def teachers(folder: Path, count: int = 1) -> list[str]:
         paths.append(str(path))
         if path.exists():
             continue
-        model, arch = build("catanet", **TINY), {"name": "catanet", "args": TINY}
+        model, arch = build("catanet", **TINY), Arch("catanet", TINY)
         model(torch.rand(2, 3, 12, 12))  # without token centres it would depend on its batch
         save(path, Artifact(model.state_dict(), arch, make_record("train", {"seed": seed})))
     return paths
@@ -174,7 +175,7 @@ def longer(settings: Config, **changes: Any) -> Config:
 
 def features_by_number(settings: Config, count: int) -> list[Tensor]:
     """The targets that the samples of a training carry."""
-    task = task_for({"name": "catanet", "args": NARROW}, settings)
+    task = task_for(Arch("catanet", NARROW), settings)
     torch.manual_seed(0)
     data = build_objective(task, build("catanet", **NARROW), settings, 10).data(count)
     return [data[number]["teacher.0.mid_convs.1"] for number in range(count)]
@@ -236,7 +237,7 @@ def test_a_training_that_grows_is_taught_the_rest(
 
 def live_features(settings: Config, count: int) -> list[Tensor]:
     """What the teacher gives for each sample alone."""
-    task = task_for({"name": "catanet", "args": NARROW}, settings)
+    task = task_for(Arch("catanet", NARROW), settings)
     network, _, _ = load_network(teacher_of(settings).paths[0])
     source = Ensemble([network], ["mid_convs.1"], task.inputs)
     data = task.training_data(count)
@@ -370,5 +371,5 @@ def test_the_shipped_student_is_the_size_it_says() -> None:
     network = build(config.model.name, **config.model.args)
     assert sum(p.numel() for p in network.parameters()) == 227_487
     x = torch.rand(1, 3, 64, 64)
-    large = count_macs_of({"name": "catanet", "args": {"upscale": 2}}, x)
+    large = count_macs_of(Arch("catanet", {"upscale": 2}), x)
     assert count_macs_of(config.model.arch, x) / large == pytest.approx(0.358, abs=5e-4)

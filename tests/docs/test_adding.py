@@ -21,6 +21,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks import TASKS
+from kdp.types import Arch
 from tests.conftest import ROOT
 from tests.runs import SHORT, config
 from tests.runs import prune as write_teacher
@@ -88,7 +89,7 @@ def test_an_added_family_goes_through_the_whole_chain(tmp_path: Path) -> None:
     prune(settings)
     finetune(settings)
     rebuilt = rebuild(settings)
-    assert load(rebuilt.path).arch == {"name": "stripes", "args": {"channels": [4, 4]}}
+    assert load(rebuilt.path).arch == Arch("stripes", {"channels": [4, 4]})
     assert load(tmp_path / "stripes.pth").record["metrics"]["toy"]["accuracy"] > 0.9
     assert "stripes" in str(compare([tmp_path / "stripes.pth", rebuilt.path], settings))
 

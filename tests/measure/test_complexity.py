@@ -17,6 +17,7 @@ from kdp.measure.latency import latencies
 from kdp.measure.sparsity import sparsity_of, total
 from kdp.models import build
 from kdp.models.catanet_layers import Attention
+from kdp.types import Arch
 from tests.conftest import TINY
 
 DIM, HEADS, QK, V, PATCHES, TOKENS = 40, 4, 9, 10, 3, 16
@@ -48,7 +49,7 @@ def test_modules_alone_are_counted_as_by_hand(attention: tuple[nn.Module, Tensor
 def test_catanet_costs_what_is_published(
     scale: int, side: int, everything: float, modules: float
 ) -> None:
-    arch = {"name": "catanet", "args": {"upscale": scale}}
+    arch = Arch("catanet", {"upscale": scale})
     example = torch.rand(1, 3, side, side)
     assert count_macs_of(arch, example) == pytest.approx(everything, rel=2e-3)
     if thop_version().startswith("thop 0.1.1"):
@@ -59,15 +60,15 @@ def test_catanet_costs_what_is_published(
 
 def test_shapes_alone_cost_as_much_as_weights() -> None:
     example = torch.rand(1, 3, 16, 18)
-    arch = {"name": "catanet", "args": TINY}
+    arch = Arch("catanet", TINY)
     assert count_macs_of(arch, example) == count_macs(build("catanet", **TINY), example)
 
 
 def test_blocks_without_heads_or_neurons_can_be_counted() -> None:
     empty = {**TINY, "tab_heads": [0, 2], "lrsa_heads": 0, "tab_neurons": 0, "lrsa_neurons": [6, 0]}
     example = torch.rand(1, 3, 16, 16)
-    less = count_macs_of({"name": "catanet", "args": empty}, example)
-    assert 0 < less < count_macs_of({"name": "catanet", "args": TINY}, example)
+    less = count_macs_of(Arch("catanet", empty), example)
+    assert 0 < less < count_macs_of(Arch("catanet", TINY), example)
 
 
 def test_counting_leaves_the_network_as_it_was() -> None:

@@ -57,7 +57,7 @@ def test_a_folder_is_where_a_training_starts(folder: Path, tmp_path: Path) -> No
     model = {"name": "audio_transformer", "weights": str(folder), "args": {"frames": 26}}
     best = train(settings(tmp_path, model=model))["best"]
     network, arch, _ = load_network(best)
-    assert arch["args"]["num_mel_bins"] == 32
+    assert arch.args["num_mel_bins"] == 32
     assert network(torch.randn(1, 1, 256, 65)).shape == (1, 10)
     (parent,) = load(best).record["parents"]
     assert parent["path"] == str(folder / "model.safetensors")

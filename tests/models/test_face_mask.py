@@ -37,6 +37,7 @@ from kdp.stages.train import finetune as finetuning
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks.classification import Classification
+from kdp.types import Arch
 from tests.conftest import ROOT
 from tests.runs import SHORT
 
@@ -60,7 +61,7 @@ def lively(**args: Any) -> nn.Module:
 
 
 def groups_of(model: nn.Module) -> list[Any]:
-    arch = {"name": "mask_classifier", "args": {}}
+    arch = Arch("mask_classifier", {})
     config = Config.model_validate({"output": {"name": "x"}})
     return Classification(arch, config).groups(model)
 
@@ -90,7 +91,7 @@ def test_the_networks_have_exactly_these_parameters(channels: tuple[int, ...], c
 
 @pytest.mark.parametrize("ratio", PRUNED)
 def test_pruning_leaves_exactly_these_parameters(tmp_path: Path, ratio: float) -> None:
-    arch = {"name": "mask_classifier", "args": {"image_size": 64}}
+    arch = Arch("mask_classifier", {"image_size": 64})
     record = make_record("train", {})
     save(tmp_path / "base.pth", Artifact(lively().state_dict(), arch, record))
     where = [f"output.dir={tmp_path}", f"teacher={tmp_path}/base.pth", f"pruning_ratio={ratio}"]
@@ -99,7 +100,7 @@ def test_pruning_leaves_exactly_these_parameters(tmp_path: Path, ratio: float) -
     done = rebuild(config, source=found.pruned)
     channels, count = PRUNED[ratio]
     small, arch, _ = load_network(done.path)
-    assert arch["args"]["channels"] == channels
+    assert arch.args["channels"] == channels
     assert parameters(small) == count
 
 
@@ -136,9 +137,9 @@ def test_groups_cut_exactly_what_a_gate_masks() -> None:
     assert [g.positions for g in groups] == [(0,), (1,), (2,)]
     with masks_applied(model, groups, masks), torch.no_grad():
         expected = model(x)
-    arch = {"name": "mask_classifier", "args": {"channels": [4, 6, 8]}}
+    arch = Arch("mask_classifier", {"channels": [4, 6, 8]})
     small, small_arch = cut(model, arch, groups, masks)
-    assert small_arch["args"]["channels"] == [2, 4, 5]
+    assert small_arch.args["channels"] == [2, 4, 5]
     with torch.no_grad():
         torch.testing.assert_close(small(x), expected)
         zero_removed(model, groups, masks)
@@ -299,7 +300,7 @@ def test_an_epoch_shows_every_picture_once() -> None:
 
 
 def task_of(folder: Path, **args: Any) -> Classification:
-    arch = {"name": "mask_classifier", "args": {**SMALL, **args}}
+    arch = Arch("mask_classifier", {**SMALL, **args})
     return Classification(arch, settings(folder))
 
 
@@ -396,7 +397,7 @@ def test_what_opencv_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_budget_on_chained_channels_is_met_with_costs_as_they_then_are(
     tmp_path: Path, share: float
 ) -> None:
-    arch = {"name": "mask_classifier", "args": {"image_size": 64}}
+    arch = Arch("mask_classifier", {"image_size": 64})
     save(tmp_path / "w/tiny.pth", Artifact(lively().state_dict(), arch, make_record("train", {})))
     config = settings(tmp_path, model=None, mac_constraint=share)
     plan = prune(config).plan

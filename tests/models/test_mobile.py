@@ -17,6 +17,7 @@ from kdp.models import build, fuse
 from kdp.models.loading import load_network
 from kdp.models.reparam import RepConv
 from kdp.stages.prune.rebuild import rebuild
+from kdp.types import Arch
 
 SECOND = (1, 1, 256, 65)
 """Log-mel of one second of sound."""
@@ -69,9 +70,9 @@ def test_branches_become_one_convolution(groups: int, stride: tuple[int, int]) -
 @pytest.mark.parametrize("name", ["cp_mobile", "rep_mobile"])
 def test_fusing_leaves_the_output(name: str) -> None:
     model = lively(name)
-    small, arch = fuse(model, {"name": name, "args": {}})
+    small, arch = fuse(model, Arch(name, {}))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in small.modules())
-    assert arch == {"name": name, "args": {"fused": True}}
+    assert arch == Arch(name, {"fused": True})
     x = torch.randn(SECOND)
     with torch.no_grad():
         torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-5)
@@ -79,7 +80,7 @@ def test_fusing_leaves_the_output(name: str) -> None:
 
 
 def test_fusing_twice_is_fusing_once() -> None:
-    small, arch = fuse(lively("rep_mobile"), {"name": "rep_mobile", "args": {}})
+    small, arch = fuse(lively("rep_mobile"), Arch("rep_mobile", {}))
     again, same = fuse(small, arch)
     assert again is small
     assert same is arch
@@ -88,7 +89,7 @@ def test_fusing_twice_is_fusing_once() -> None:
 def saved(folder: Path, name: str) -> Config:
     """A configuration of a chain that does not prune, and its trained network."""
     model = lively(name)
-    artifact = Artifact(model.state_dict(), {"name": name, "args": {}}, make_record("train", {}))
+    artifact = Artifact(model.state_dict(), Arch(name, {}), make_record("train", {}))
     save(folder / "w" / "mobile.pth", artifact)
     return Config.model_validate({"output": {"name": "mobile", "dir": str(folder / "w")}})
 
@@ -98,7 +99,7 @@ def test_rebuild_fuses_what_was_not_pruned(tmp_path: Path) -> None:
     assert done.difference < 1e-5
     assert done.parameters < done.full_parameters
     small, arch, _ = load_network(done.path)
-    assert arch["args"]["fused"]
+    assert arch.args["fused"]
     assert counted(small)[0] == done.parameters
     with pytest.raises(KdpError, match="as small as it will be"):
         rebuild(saved(tmp_path, "rep_mobile"), source=done.path)

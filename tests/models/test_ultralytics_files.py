@@ -27,6 +27,7 @@ from kdp.models.safe_unpickle import OpaqueObject, StoredTensor, load_without_co
 from kdp.models.torchvision_shim import install
 from kdp.models.ultralytics import NEEDED, import_ultralytics
 from kdp.models.ultralytics_file import read_ultralytics, write_ultralytics
+from kdp.types import Arch
 
 INSTALLED = importlib.util.find_spec("ultralytics") is not None
 needs_ultralytics = pytest.mark.skipif(not INSTALLED, reason="ultralytics is not installed")
@@ -135,10 +136,10 @@ def broken_torchvision() -> bool:
 
 def test_the_stand_in_is_announced_once_and_only_where_needed(tmp_path: Path) -> None:
     code = (
-        "from kdp.models.torchvision_shim import provide; provide(); provide(); import torchvision"
+        "from kdp.models.torchvision_shim import install; install(); install(); import torchvision"
     )
     if importlib.util.find_spec("torchvision") is None:
-        code = "from kdp.models.torchvision_shim import provide; provide(); provide()"
+        code = "from kdp.models.torchvision_shim import install; install(); install()"
     done = run(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("stand-in") == broken_torchvision()
@@ -151,8 +152,8 @@ def test_it_mends_an_import_that_failed_before(tmp_path: Path) -> None:
     code = """
 try: import torchvision
 except RuntimeError: pass
-from kdp.models.torchvision_shim import provide
-provide()
+from kdp.models.torchvision_shim import install
+install()
 import torchvision.ops
 """
     assert run(code, tmp_path).returncode == 0
@@ -447,7 +448,7 @@ def test_a_finished_training(half: bool, tmp_path: Path) -> None:
     params, arch = read_ultralytics(tmp_path / "best.pt")
     assert equal(params, model)
     args = {"scale": "s", "classes": CLASSES, "image_size": 352}
-    assert arch == {"name": "yolo11", "args": args}
+    assert arch == Arch("yolo11", args)
 
 
 @needs_ultralytics
@@ -457,7 +458,7 @@ def test_averaged_weights_go_first(tmp_path: Path) -> None:
         torch.save({**content, "train_args": {}}, tmp_path / "last.pt")
         params, arch = read_ultralytics(tmp_path / "last.pt")
         assert equal(params, averaged)
-        assert arch["args"]["image_size"] == 640
+        assert arch.args["image_size"] == 640
 
 
 @needs_ultralytics
@@ -467,7 +468,7 @@ def test_what_ultralytics_saves_itself(tmp_path: Path) -> None:
     model.save(tmp_path / "own.pt")
     params, arch = read_ultralytics(tmp_path / "own.pt")
     assert equal(params, model.model)
-    assert arch["args"] == {"scale": "n", "classes": ["0", "1", "2"], "image_size": 640}
+    assert arch.args == {"scale": "n", "classes": ["0", "1", "2"], "image_size": 640}
 
 
 @needs_ultralytics
@@ -500,7 +501,7 @@ def test_the_scale_may_be_in_the_name_of_the_file(tmp_path: Path) -> None:
     model.yaml = {key: value for key, value in model.yaml.items() if key != "scale"}
     model.yaml["yaml_file"] = "cells.yaml"
     torch.save({"model": model}, tmp_path / "yolo11s_cells.pt")
-    assert read_ultralytics(tmp_path / "yolo11s_cells.pt")[1]["args"]["scale"] == "s"
+    assert read_ultralytics(tmp_path / "yolo11s_cells.pt")[1].args["scale"] == "s"
     os.rename(tmp_path / "yolo11s_cells.pt", tmp_path / "cells.pt")
     with pytest.raises(KdpError, match="does not say its scale"):
         read_ultralytics(tmp_path / "cells.pt")
@@ -517,7 +518,7 @@ def test_what_was_written_reads_the_same(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     params, arch = read_ultralytics(path)
     assert equal(params, model)
-    assert arch["args"] == {"scale": "n", "classes": CLASSES, "image_size": 320}
+    assert arch.args == {"scale": "n", "classes": CLASSES, "image_size": 320}
     assert load_without_code(path)["train_metrics"] == {"mAP50": 0.5}
 
 

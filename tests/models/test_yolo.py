@@ -47,6 +47,7 @@ from kdp.stages.train import objective as distil
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
+from kdp.types import Arch
 from tests.conftest import ROOT
 from tests.runs import run_kdp, start_kdp, wait_until
 
@@ -217,7 +218,7 @@ def test_the_rival_distils_as_ultralytics_does(folder: Path) -> None:
         pair.append(plain)
     rival = module.DistillationModel(*pair).train()
     settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS})
-    arch = {"name": "yolo11", "args": {**ARCH["args"], "scale": "s"}}
+    arch = Arch("yolo11", {**ARCH["args"], "scale": "s"})
     learnt = distil.build_objective(task_for(arch, settings), student, settings, 4)
     (_, own) = learnt.extra
     own.load_state_dict(
@@ -337,7 +338,7 @@ def test_masked_and_rebuilt_are_equal_and_the_widths_are_all_it_takes(folder: Pa
     x = torch.rand(1, 3, SIZE, SIZE)
     with masks_applied(model, groups, masks), torch.no_grad():
         torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-4)
-    again = build(arch["name"], **arch["args"])
+    again = build(arch.name, **arch.args)
     assert {n: p.shape for n, p in again.state_dict().items()} == {
         n: p.shape for n, p in small.state_dict().items()
     }

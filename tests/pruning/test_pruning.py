@@ -26,9 +26,10 @@ from kdp.pruning.replay import Replay
 from kdp.pruning.search import search, uniform
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
+from kdp.types import Arch
 from tests.conftest import TINY
 
-ARCH = {"name": "catanet", "args": TINY}
+ARCH = Arch("catanet", TINY)
 NO_LIMITS = Limits({}, {})
 
 
@@ -380,7 +381,7 @@ def test_unit_costs_differ_between_blocks_as_attention_does(task: Task) -> None:
     with torch.device("meta"):
         groups = task.groups(build("catanet"))
     heads = [g for g in groups if g.kind == "tab_heads"]
-    arch = {"name": "catanet", "args": {"upscale": 2}}
+    arch = Arch("catanet", {"upscale": 2})
     costs = unit_costs(heads[:4], macs_by_width(task, arch, groups))
     # q, k, v, projection; products with 2 x group tokens and with the centres; centre keys, values
     tokens = 64 * 64

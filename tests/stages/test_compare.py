@@ -24,6 +24,7 @@ from kdp.errors import KdpError
 from kdp.measure.complexity import count_macs_of
 from kdp.models import build
 from kdp.stages.compare.compare import compare, settings
+from kdp.types import Arch
 from tests.conftest import TINY
 
 SMALLER = {**TINY, "tab_heads": [1, 2], "lrsa_neurons": [6, 0]}
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, args in (("teacher", TINY), ("rebuilt", SMALLER), ("x4", {**TINY, "upscale": 4})):
         torch.manual_seed(0)
         params = build("catanet", **args).state_dict()
-        arch = {"name": "catanet", "args": args}
+        arch = Arch("catanet", args)
         save(root / f"net_{name}.pth", Artifact(params, arch, make_record("train", {})))
     rng = np.random.default_rng(0)
     for name in ("one", "two"):
@@ -75,7 +76,7 @@ def test_numbers_are_those_of_the_files(measured: Any, folder: Path) -> None:
     first, second = table["columns"]
     example = torch.rand(1, 3, 16, 18)
     assert first["label"] == "teacher"
-    assert second["macs"] == count_macs_of({"name": "catanet", "args": SMALLER}, example)
+    assert second["macs"] == count_macs_of(Arch("catanet", SMALLER), example)
     assert first["macs"] > second["macs"]
     assert first["module_macs"] < first["macs"]
     assert second["file_bytes"] == (folder / "net_rebuilt.pth").stat().st_size
@@ -187,7 +188,7 @@ def test_networks_of_other_classes_are_not_judged_by_the_first_one_s(tmp_path: P
     for classes in (["bus", "park"], ["park", "bus"]):
         args = {"stem": 4, "channels": [8], "hidden": [8], "strides": [[2, 2]], "classes": classes}
         paths.append(tmp_path / f"{classes[0]}.pth")
-        arch, params = {"name": "cp_mobile", "args": args}, build("cp_mobile", **args).state_dict()
+        arch, params = Arch("cp_mobile", args), build("cp_mobile", **args).state_dict()
         save(paths[-1], Artifact(params, arch, make_record("train", {})))
     with pytest.raises(KdpError, match=r"cannot compare .*park\.pth \(classes park, bus\)"):
         compare(paths, settings(None, [], "cpu"))
@@ -195,8 +196,8 @@ def test_networks_of_other_classes_are_not_judged_by_the_first_one_s(tmp_path: P
 
 @pytest.mark.parametrize("what", ["input_size", "latency_size"])
 def test_a_size_that_a_network_cannot_read_is_one_line(tmp_path: Path, what: str) -> None:
-    arch = {"name": "mask_classifier", "args": {"channels": [4, 4, 4], "image_size": 32}}
-    params = build("mask_classifier", **arch["args"]).state_dict()
+    arch = Arch("mask_classifier", {"channels": [4, 4, 4], "image_size": 32})
+    params = build("mask_classifier", **arch.args).state_dict()
     save(tmp_path / "net.pth", Artifact(params, arch, make_record("train", {})))
     with pytest.raises(KdpError, match="cannot read an input of 4x4"):
         compare([tmp_path / "net.pth"], settings(None, [f"measure.{what}=[4,4]"], "cpu"))

@@ -34,6 +34,7 @@ from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
 from kdp.training.curves import Curves
+from kdp.types import Arch
 from tests import runs as catanet
 from tests.models.test_face_mask import settings
 from tests.runs import run_kdp
@@ -146,7 +147,7 @@ def test_predictions_are_those_of_the_file_after_mixed_precision(
 
 def test_nothing_is_kept_where_it_is_not_asked_for(tmp_path: Path) -> None:
     assert face(tmp_path, experiments=None).experiments is None
-    model, arch = build("mask_classifier"), {"name": "mask_classifier", "args": {}}
+    model, arch = build("mask_classifier"), Arch("mask_classifier", {})
     config = face(tmp_path, experiments=None)
     task = task_for(arch, config)
     assert record(config, "train", tmp_path / "none.pth", task, model, {}) is None
@@ -275,7 +276,7 @@ def test_predictions_of_pictures(tmp_path: Path) -> None:
 
 def test_predictions_of_sounds(tmp_path: Path) -> None:
     config = face(tmp_path, evaluation={"toy": {}})
-    task: Any = task_for({"name": "cp_mobile", "args": {}}, config)
+    task: Any = task_for(Arch("cp_mobile", {}), config)
     task.evaluation_sets = {"toy": task.evaluation_sets["toy"][:3]}
     rows = task.predictions(build("cp_mobile"))
     assert list(rows[0])[:6] == ["set", "clip", "start", "device", "label", "found"]

@@ -21,6 +21,7 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.onnx_file import load_onnx
 from kdp.stages.export import export as stage
+from kdp.types import Arch
 from tests.conftest import TINY
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -43,7 +44,7 @@ def network(folder: Path, name: str, args: dict[str, Any]) -> Path:
     if name == "mask_classifier":  # outputs that differ clearly from input to input
         model.get_submodule("head").weight.data.mul_(60)
     record = make_record("train", {})
-    save(folder / f"{name}.pth", Artifact(model.state_dict(), {"name": name, "args": args}, record))
+    save(folder / f"{name}.pth", Artifact(model.state_dict(), Arch(name, args), record))
     return folder / f"{name}.pth"
 
 

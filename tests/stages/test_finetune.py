@@ -23,6 +23,7 @@ from kdp.stages.train.finetune import finetune
 from kdp.tasks.catanet_groups import catanet_groups
 from kdp.tasks.super_resolution import SuperResolution
 from kdp.training.curves import Curves
+from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import (
     SHORT,
@@ -277,7 +278,7 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
     prune(tmp_path)
     args = {**TINY, "upscale": 3}
     params = build("catanet", **args).state_dict()
-    save(tmp_path / "teacher.pth", Artifact(params, {"name": "catanet", "args": args}))
+    save(tmp_path / "teacher.pth", Artifact(params, Arch("catanet", args)))
     with pytest.raises(KdpError, match=r"\(2, 3, 24, 24\) in the student and \(2, 3, 36, 36\)"):
         finetune(config(tmp_path, distill={"losses": {"output": {}}}))
 

@@ -28,6 +28,7 @@ from kdp.tasks import TASKS, task_for
 from kdp.tasks.ensemble import self_ensemble
 from kdp.tasks.super_resolution import SuperResolution
 from kdp.tasks.tiles import upscale_image
+from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import complaints, run_kdp
 
@@ -71,7 +72,7 @@ def _artifact(folder: Path, scale: int) -> Path:
     args = {**TINY, "upscale": scale}
     path = folder / f"x{scale}.pth"
     params = build("catanet", **args).state_dict()
-    save(path, Artifact(params, {"name": "catanet", "args": args}, make_record("train", {})))
+    save(path, Artifact(params, Arch("catanet", args), make_record("train", {})))
     return path
 
 

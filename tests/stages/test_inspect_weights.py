@@ -14,9 +14,10 @@ from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app
 from kdp.errors import KdpError
 from kdp.models import build
+from kdp.types import Arch
 from tests.conftest import TINY
 
-ARCH = {"name": "catanet", "args": TINY}
+ARCH = Arch("catanet", TINY)
 
 
 @pytest.fixture

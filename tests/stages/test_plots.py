@@ -18,6 +18,7 @@ from kdp.measure.latency import Latency
 from kdp.models import build
 from kdp.stages.compare.compare import Column, Comparison
 from kdp.stages.compare.plots import figure
+from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import complaints, run_kdp
 
@@ -30,7 +31,7 @@ def _comparison(files: dict[str, tuple[float, float]], sets: dict[str, int]) -> 
         Column(
             label=label,
             path=Path(f"{label}.pth"),
-            arch={"name": "catanet", "args": TINY},
+            arch=Arch("catanet", TINY),
             stage=None,
             quality={s: {"psnr": psnr + i, "ssim": 0.9} for i, s in enumerate(sets)},
             parameters=1,
@@ -120,7 +121,7 @@ def test_without_an_evaluation_set_there_is_nothing_to_plot() -> None:
 
 def test_compare_writes_it(tmp_path: Path) -> None:
     network, target = tmp_path / "tiny.pth", tmp_path / "plots" / "quality.png"
-    arch = {"name": "catanet", "args": TINY}
+    arch = Arch("catanet", TINY)
     params = build("catanet", **TINY).state_dict()
     save(network, Artifact(params, arch, make_record("train", {})))
     for name, side in (("hr", 24), ("lr", 12)):

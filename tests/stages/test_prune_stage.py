@@ -214,7 +214,7 @@ def test_rebuild_writes_a_smaller_equal_network(folder: Path) -> None:
     assert done.parameters < done.full_parameters
     kept = {name: int(mask.sum()) for name, mask in found.plan.masks.items()}
     for kind in ("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons"):
-        assert arch["args"][kind] == [kept[f"blocks.{i}.{kind}"] for i in range(2)]
+        assert arch.args[kind] == [kept[f"blocks.{i}.{kind}"] for i in range(2)]
     origin = artifact.record["parents"][0]["record"]["parents"][0]["path"]
     assert origin == str(folder / "teacher.pth")
 

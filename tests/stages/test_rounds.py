@@ -21,6 +21,7 @@ from kdp.stages.prune import progressive
 from kdp.stages.prune.progressive import prune_in_rounds
 from kdp.stages.validate import validate
 from kdp.training import loop
+from kdp.types import Arch
 from tests.runs import SHORT, run_kdp
 
 FACES = {"channels": [8, 10, 12], "dropout": 0.0, "image_size": 32}
@@ -33,7 +34,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     model = build("mask_classifier", **FACES)
     for _ in range(3):
         model(torch.rand(4, 3, 32, 32))
-    arch = {"name": "mask_classifier", "args": FACES}
+    arch = Arch("mask_classifier", FACES)
     if not (folder / "base.pth").exists():
         save(folder / "base.pth", Artifact(model.state_dict(), arch, make_record("train", {})))
     plain = {
@@ -57,7 +58,7 @@ def test_every_round_is_measured_and_the_last_is_what_remains(tmp_path: Path) ->
     done = prune_in_rounds(config(tmp_path))
     assert [row["round"] for row in done.rows] == [0, 1, 2]
     small, arch, _ = load_network(done.path)
-    assert arch["args"]["channels"] == [3, 4, 5]  # floor of 0.7 of 5, 7 and 8
+    assert arch.args["channels"] == [3, 4, 5]  # floor of 0.7 of 5, 7 and 8
     counts = [row["parameters"] for row in done.rows]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == sum(p.numel() for p in small.parameters())
@@ -121,7 +122,7 @@ def test_another_ratio_starts_its_round_anew(tmp_path: Path) -> None:
     changed = [ROUNDS[0], {"pruning_ratio": 0.5, "steps": 3}]
     done = prune_in_rounds(config(tmp_path, rounds=changed), resume=True)
     assert (tmp_path / "w" / "tiny_round1_rebuilt.pth").read_bytes() == first
-    assert load_network(done.path)[1]["args"]["channels"] == [2, 3, 4]
+    assert load_network(done.path)[1].args["channels"] == [2, 3, 4]
 
 
 def test_without_resume_everything_is_done_again(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from kdp.errors import KdpError
 from kdp.models import build
 from kdp.stages.infer import stream as stage
 from kdp.tasks import face_boxes, labelled_boxes
+from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import complaints
 
@@ -45,7 +46,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["head.weight"].zero_()
     params["head.bias"].copy_(torch.tensor([0.0, 4.0]))
     path = tmp_path_factory.mktemp("networks") / "faces.pth"
-    arch = {"name": "mask_classifier", "args": args}
+    arch = Arch("mask_classifier", args)
     save(path, Artifact(params, arch, make_record("train", {})))
     return path
 
@@ -476,7 +477,7 @@ def test_super_resolution_has_no_use_for_them(
     tmp_path: Path, refused: Callable[..., str], option: list[str]
 ) -> None:
     params = build("catanet", **TINY).state_dict()
-    arch = {"name": "catanet", "args": TINY}
+    arch = Arch("catanet", TINY)
     save(tmp_path / "x2.pth", Artifact(params, arch, make_record("train", {})))
     assert f"{option[0]} does not apply" in refused(tmp_path / "x2.pth", "a.png", *option)
     assert "no picture is given" in refused(tmp_path / "x2.pth")

@@ -24,6 +24,7 @@ from kdp.stages.train import limits
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks.scenes import AcousticScenes
+from kdp.types import Arch
 from tests.runs import SHORT
 
 SMALL = {
@@ -57,7 +58,7 @@ def kdp(*arguments: Any) -> str:
 
 
 def task_of(config: Config) -> AcousticScenes:
-    return AcousticScenes({"name": "rep_mobile", "args": SMALL}, config)
+    return AcousticScenes(Arch("rep_mobile", SMALL), config)
 
 
 def test_quality_is_told_by_class_by_device_and_by_clip(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_quality_is_told_by_class_by_device_and_by_clip(tmp_path: Path) -> None:
 
 def test_generated_sounds_have_their_own_classes(tmp_path: Path) -> None:
     config = settings(tmp_path)
-    task = AcousticScenes({"name": "rep_mobile", "args": {**SMALL, "classes": ["a", "b"]}}, config)
+    task = AcousticScenes(Arch("rep_mobile", {**SMALL, "classes": ["a", "b"]}), config)
     with pytest.raises(KdpError, match="the network's are a, b; give samples of the kind 'scenes'"):
         task.check_data()
 
@@ -110,8 +111,8 @@ def test_fusing_also_works_on_a_pruned_network(tmp_path: Path) -> None:
     done = rebuild(pruned)
     assert done.difference < 1e-5
     small, arch, _ = load_network(done.path)
-    assert arch["args"]["hidden"] == [5, 6]
-    assert arch["args"]["fused"]
+    assert arch.args["hidden"] == [5, 6]
+    assert arch.args["fused"]
     assert not [m for m in small.modules() if isinstance(m, torch.nn.BatchNorm2d)]
 
 
@@ -121,8 +122,8 @@ def test_rounds_end_in_a_fused_network(tmp_path: Path) -> None:
     config = settings(tmp_path, teacher=str(teacher), model=None, rounds=rounds)
     done = prune_in_rounds(config)
     _, arch, _ = load_network(done.path)
-    assert arch["args"]["hidden"] == [4, 5]
-    assert arch["args"]["fused"]
+    assert arch.args["hidden"] == [4, 5]
+    assert arch.args["fused"]
     assert "class bus" in done.rows[1]["metrics"]["toy"]
 
 
@@ -152,7 +153,7 @@ def test_every_precision_is_judged_beside_its_bytes(tmp_path: Path) -> None:
 def test_a_teacher_of_other_classes_has_nothing_to_say(tmp_path: Path) -> None:
     args = {**SMALL, "classes": SCENES[::-1]}
     params = build("cp_mobile", **args).state_dict()
-    arch = {"name": "cp_mobile", "args": args}
+    arch = Arch("cp_mobile", args)
     save(tmp_path / "other.pth", Artifact(params, arch, make_record("train", {})))
     distill = {"teacher": {"weights": str(tmp_path / "other.pth")}, "losses": {"logits": {}}}
     with pytest.raises(KdpError, match=r"other\.pth knows the classes tram, .*the student's: airp"):
@@ -178,8 +179,8 @@ def test_the_baseline_keeps_the_limits_and_one_channel_more_does_not(tmp_path: P
     section = {"bytes": 128_000, "bits": 16, "macs": 29_500_000}
     config = settings(tmp_path, limits=section)
     task = task_of(config)
-    limits.check_limits(config, task, {"name": "cp_mobile", "args": {}})
-    wide = {"name": "cp_mobile", "args": {"hidden": [66, 64, 64, 64, 120, 120]}}
+    limits.check_limits(config, task, Arch("cp_mobile", {}))
+    wide = Arch("cp_mobile", {"hidden": [66, 64, 64, 64, 120, 120]})
     with pytest.raises(KdpError, match=r"limits\.macs: cp_mobile takes 29,"):
         limits.check_limits(config, task, wide)
 

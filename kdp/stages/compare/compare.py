@@ -30,11 +30,12 @@ from kdp.measure.complexity import (
 )
 from kdp.measure.latency import Latency, device_name, latencies
 from kdp.measure.precision import HalfPrecision, weight_bytes
-from kdp.models.loading import Arch, load_runnable
+from kdp.models.loading import load_runnable
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress
 from kdp.tasks import task_for
 from kdp.tasks.base import Metrics, Task
+from kdp.types import Arch
 
 
 @dataclass(frozen=True)

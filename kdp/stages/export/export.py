@@ -23,13 +23,14 @@ from kdp.errors import KdpError
 from kdp.files import file_lock, sha256, write_atomic
 from kdp.measure.complexity import parameters, run_checked
 from kdp.models import with_decoding
-from kdp.models.loading import Arch, load_network
+from kdp.models.loading import load_network
 from kdp.models.onnx_file import PROPERTY, OnnxNetwork
 from kdp.models.ultralytics_file import write_ultralytics
 from kdp.models.ultralytics_names import to_ultralytics
 from kdp.stages.export.onnx import AXES, constant_bytes, in_precision, onnx_proto
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
+from kdp.types import Arch
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 """Largest difference of the outputs, relative to the largest one, that a precision may explain;
@@ -112,12 +113,12 @@ def export(
 
 def _of_size(arch: Arch, size: Sequence[int], dynamic_axes: Sequence[int]) -> Arch:
     """The architecture as programs are to find it that run it at this one size."""
-    if "image_size" not in arch["args"] or 2 in dynamic_axes:
+    if "image_size" not in arch.args or 2 in dynamic_axes:
         return arch
     height, width = size
     if height != width:
-        raise KdpError(f"--size {height} {width}: {arch['name']} reads squares")
-    return {**arch, "args": {**arch["args"], "image_size": height}}
+        raise KdpError(f"--size {height} {width}: {arch.name} reads squares")
+    return arch.with_args(image_size=height)
 
 
 def _checked(target: Path, file: Path, to: Format) -> Path:
@@ -217,7 +218,7 @@ _WRITERS: dict[str, Callable[..., Written]] = {
 def _about(file: Path, arch: Arch, model: nn.Module, task: Task) -> dict[str, Any]:
     total, nonzero = parameters(model)
     return {
-        "arch": arch,
+        "arch": arch.plain(),
         "classes": list(getattr(task, "classes", ())),
         "input": task.reads,
         "output": task.gives,

@@ -34,21 +34,21 @@ def infer(file: Path, request: Request, config: Config, emit: Callable[[str], No
     model, arch, _ = load_runnable(file)
     task = task_for(arch, config)
     if isinstance(task, Classification):
-        reject_options({"--x8": request.ensemble}, f"{file} holds {arch['name']!r}, a classifier")
+        reject_options({"--x8": request.ensemble}, f"{file} holds {arch.name!r}, a classifier")
         return watch(model, task, request, emit)
     if isinstance(task, Detection):
         useless = {"--x8": request.ensemble, "--whole": request.whole}
-        reject_options(useless, f"{file} holds {arch['name']!r}, a detector")
+        reject_options(useless, f"{file} holds {arch.name!r}, a detector")
         return watch(model, task, request, emit)
     if not isinstance(task, SuperResolution):
-        raise KdpError(f"{file} holds {arch['name']!r}: there is nothing to do with its output")
+        raise KdpError(f"{file} holds {arch.name!r}: there is nothing to do with its output")
     for_faces = {
         "--camera": request.camera is not None,
         "--csi": request.csi,
         "--whole": request.whole,
     }
     for_faces |= {"--save": request.save is not None, "--headless": request.headless}
-    reject_options(for_faces, f"{file} holds {arch['name']!r}, which sees no objects")
+    reject_options(for_faces, f"{file} holds {arch.name!r}, which sees no objects")
     if not request.pictures:
         raise KdpError("no picture is given; name files, folders or quoted patterns")
     return super_resolve(model, task, request.pictures, request.folder, request.ensemble)

@@ -30,6 +30,7 @@ from kdp.stages.paths import chain_paths
 from kdp.stages.prune.score_cache import Measurements, measurement_key, prunable
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
+from kdp.types import Arch
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def prune(config: Config, resume: bool = False) -> Pruned:
         )
         asked = {"mac_constraint": config.mac_constraint, "pruning_ratio": config.pruning_ratio}
         budget = {**asked, **_metrics(task, plan)}
-        extra = {"masks": plan.masks, "scores": scores, "budget": budget, "arch_full": arch}
+        extra = {"masks": plan.masks, "scores": scores, "budget": budget, "arch_full": arch.plain()}
         save(paths.pruned, Artifact(model.state_dict(), arch, record))
         save(paths.masks, Artifact({}, record=record, extra=extra))
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
@@ -118,7 +119,7 @@ def _search(
     return replace(plan, masks={**full_masks(groups), **plan.masks})
 
 
-def macs_by_width(task: Task, arch: dict[str, Any], groups: list[Group]) -> Count:
+def macs_by_width(task: Task, arch: Arch, groups: list[Group]) -> Count:
     """Counts the network with some groups narrowed; groups not named are full. Remembers.
 
     Where the weights alone say it, which is tried on the full network and on half of it, no network

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdp.config import Config
 from kdp.files import write_atomic
+from kdp.types import Arch
 
 OWN = "kdp_sweep"
 """The key of kdp's settings in `sweep.yaml`, beside those of the grid."""
@@ -139,7 +140,7 @@ def _quality(output: Path) -> dict[str, Any]:
     written = [Path(line) for line in output.read_text().splitlines() if line.endswith(".pth")]
     artifact = load(written[0])
     config = Config.model_validate(artifact.record["config"])
-    primary_metric = task_for(artifact.arch or {}, config).primary_metric
+    primary_metric = task_for(artifact.arch or Arch(""), config).primary_metric
     metrics = artifact.record["metrics"].get(next(iter(config.evaluation), ""), {})
     return (
         {"primary_metric": primary_metric, "value": metrics[primary_metric]}

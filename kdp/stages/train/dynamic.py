@@ -13,7 +13,6 @@ from kdp.config import Config, DynamicConfig
 from kdp.errors import KdpError
 from kdp.measure.complexity import COUNTER
 from kdp.models import build
-from kdp.models.loading import Arch
 from kdp.pruning.dynamic import DynamicPruner
 from kdp.pruning.gates import add_gates, fold
 from kdp.pruning.groups import Group, Masks, full_masks
@@ -23,6 +22,7 @@ from kdp.stages.prune.prune import check_kinds, macs_by_width, missed
 from kdp.stages.prune.score_cache import prunable
 from kdp.tasks.base import Task
 from kdp.training.job import Batch, Job, Objective, Params
+from kdp.types import Arch
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Dynamic:
         """Weights without gates, removed units zero, and what stays."""
         plain, masks = fold(params, self.pruner.groups)
         masks = {**full_masks(self.everything), **masks}
-        model = build(self.arch["name"], **self.arch["args"])
+        model = build(self.arch.name, **self.arch.args)
         model.load_state_dict(plain)
         zero_removed(model, self.everything, masks)
         return model.state_dict(), masks
@@ -146,7 +146,7 @@ def masks_artifact(
         "input_size": list(dynamic.input_size),
     }
     extra = {"masks": masks, "scores": dynamic.pruner.scores, "budget": budget}
-    return Artifact({}, record=record, extra={**extra, "arch_full": dynamic.arch})
+    return Artifact({}, record=record, extra={**extra, "arch_full": dynamic.arch.plain()})
 
 
 def _macs(dynamic: Dynamic, masks: Masks) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from kdp.artifacts import Artifact, save
 from kdp.config import Config
 from kdp.distillation.objective import compares_widths
 from kdp.errors import KdpError
-from kdp.models.loading import Arch, load_network
+from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, Masks
 from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import full_params
@@ -25,6 +25,7 @@ from kdp.stages.train.train import make_job, stage_record
 from kdp.tasks import task_for
 from kdp.training.loop import fit
 from kdp.training.processes import is_main, main_process_lock
+from kdp.types import Arch
 
 
 def finetune(config: Config, resume: bool = False) -> dict[str, Path]:

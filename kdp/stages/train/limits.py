@@ -6,8 +6,8 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.measure.complexity import build_on_meta, count_macs
 from kdp.models import fused_arch
-from kdp.models.loading import Arch
 from kdp.tasks.base import Task
+from kdp.types import Arch
 
 
 def check_limits(config: Config, task: Task, arch: Arch) -> None:
@@ -22,12 +22,10 @@ def check_limits(config: Config, task: Task, arch: Arch) -> None:
         shapes = build_on_meta(fused_arch(arch))
         macs = count_macs(shapes, task.example(task.input_size).to("meta"))
     except Exception as error:  # whatever stops the count, there is no number to trust
-        raise KdpError(f"limits: what {arch['name']} takes cannot be measured: {error}") from error
+        raise KdpError(f"limits: what {arch.name} takes cannot be measured: {error}") from error
     count = sum(parameter.numel() for parameter in shapes.parameters())
     limits = config.limits
     found = {"bytes": count * limits.bits // 8, "macs": macs}
     for what, limit in (("bytes", limits.bytes), ("macs", limits.macs)):
         if limit is not None and found[what] > limit:
-            raise KdpError(
-                f"limits.{what}: {arch['name']} takes {found[what]:,}, more than {limit:,}"
-            )
+            raise KdpError(f"limits.{what}: {arch.name} takes {found[what]:,}, more than {limit:,}")

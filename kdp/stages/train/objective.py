@@ -148,7 +148,7 @@ def _untrained(plan: Path, student: ModelConfig | None) -> nn.Module:
         raise KdpError(f"{plan}: there are plans for a `model` of {known}; give weights instead")
     arch = PLANS[student.name](plan.name, student.args)
     log.info(f"{plan} has no weights: there is nothing to learn from this teacher, it is a dry run")
-    return build(arch["name"], **arch["args"])
+    return build(arch.name, **arch.args)
 
 
 def teacher_of(config: Config) -> TeacherConfig:

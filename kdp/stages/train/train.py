@@ -15,7 +15,7 @@ from kdp.config import Config, ModelConfig, TrainConfig
 from kdp.errors import KdpError
 from kdp.files import check_writable, sha256
 from kdp.models import PRETRAINED, build
-from kdp.models.loading import Arch, load_network
+from kdp.models.loading import load_network
 from kdp.stages.experiments.store import record as keep
 from kdp.stages.paths import chain_paths
 from kdp.stages.train.dynamic import (
@@ -32,6 +32,7 @@ from kdp.tasks.base import Task
 from kdp.training.job import Job, Result
 from kdp.training.loop import fit
 from kdp.training.processes import is_main, main_process_lock
+from kdp.types import Arch
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Path]:
@@ -94,7 +95,7 @@ def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
     if section.name not in PRETRAINED:
         raise KdpError(f"{folder} is a folder; {section.name!r} starts from a file")
     model, args = PRETRAINED[section.name](folder, section.args)
-    return model, {"name": section.name, "args": args}
+    return model, Arch(section.name, args)
 
 
 def _save(
