@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 
 from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app, main
-from kdp.data import display, video
 from kdp.data.images import ImageArray, png_bytes, read_rgb
 from kdp.errors import KdpError
 from kdp.models import build
+from kdp.stages.infer import display, video
 from kdp.stages.infer import stream as stage
 from kdp.tasks import face_boxes, labelled_boxes
 from kdp.types import Arch

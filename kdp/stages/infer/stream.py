@@ -13,9 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from kdp.data.display import VideoFile, Window
 from kdp.data.images import ImageArray, png_bytes, read_rgb
-from kdp.data.video import (
+from kdp.devices import pick_device
+from kdp.errors import Interrupted, KdpError
+from kdp.files import write_atomic
+from kdp.progress import progress
+from kdp.stages.infer.display import VideoFile, Window
+from kdp.stages.infer.images import Inference, find_images, targets
+from kdp.stages.infer.video import (
     VIDEOS,
     Frame,
     Stalled,
@@ -24,11 +29,6 @@ from kdp.data.video import (
     csi_stream,
     video_stream,
 )
-from kdp.devices import pick_device
-from kdp.errors import Interrupted, KdpError
-from kdp.files import write_atomic
-from kdp.progress import progress
-from kdp.stages.infer.images import Inference, find_images, targets
 from kdp.tasks.classification import Classification
 from kdp.tasks.detection import Detection, ObjectLabeller
 from kdp.tasks.face_boxes import FaceFinder, FaceLabeller, WholePicture
