@@ -103,7 +103,7 @@ INTERFACE: dict[str, list[str]] = {
         "<pictures>",
     ],
     "inspect-weights": ["--json", "--layers --no-layers", "<files>"],
-    "kdp": ["--debug", "--version"],
+    "kdp": ["--debug", "--install-completion", "--show-completion", "--version"],
     "paths": ["--config -c", "<overrides>"],
     "prune": LONG,
     "evaluate": ["--device", "--folder", "--to", "<run>"],
