@@ -1,4 +1,7 @@
-"""The `.pth` files that pass between stages: tensors, plain values and where they came from."""
+"""The `.pth` files that pass between stages: tensors, plain values and provenance.
+
+`docs/file-formats.md` describes the format.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +24,28 @@ from torch import Tensor
 from kdp import __version__
 from kdp.errors import KdpError
 from kdp.files import sha256, write_atomic
-from kdp.types import Arch
+from kdp.types import Arch, Parent, Provenance, RunTime
 
-FORMAT, VERSION = "kdp", 1
+FORMAT, VERSION = "kdp", 2
+READABLE = (1, 2)
+"""Versions that `load` understands. Version 2 added the optional parts of `Arch`."""
 FOREIGN_KEYS = ("params_ema", "params", "state_dict")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a `.pth` file holds.
+    """The content of a `.pth` file.
 
     Attributes:
         params: the state dict; empty in a file of masks or scores.
         arch: of the network, None in a foreign file.
-        record: provenance; empty in a foreign file.
-        extra: what else the stage stored (masks, scores, optimizer state).
+        record: provenance, None in a foreign file.
+        extra: further content of the stage (masks, scores, optimizer state).
     """
 
     params: dict[str, Tensor]
     arch: Arch | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Provenance | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,7 +60,7 @@ def save(path: Path, artifact: Artifact) -> None:
         "version": VERSION,
         "arch": artifact.arch.plain() if artifact.arch else None,
         "params": {name: tensor.detach().cpu() for name, tensor in artifact.params.items()},
-        "record": artifact.record,
+        "record": artifact.record.plain() if artifact.record else {},
         **artifact.extra,
     }
     buffer = io.BytesIO()
@@ -70,17 +75,24 @@ def load(path: Path) -> Artifact:
         KdpError: missing, truncated, not a checkpoint, or holding code.
     """
     content = _read(path)
-    if content.get("format") == FORMAT:
-        if content.get("version") != VERSION:
-            raise KdpError(f"{path} has format version {content.get('version')}, not {VERSION}")
-        known = {"format", "version", "arch", "params", "record"}
-        if not known <= content.keys():
-            lost = ", ".join(sorted(known - content.keys()))
-            raise KdpError(f"{path} is incomplete: it lacks {lost}")
-        extra = {key: value for key, value in content.items() if key not in known}
+    if content.get("format") != FORMAT:
+        return Artifact(_foreign_params(path, content))
+    version = content.get("version")
+    if version not in READABLE:
+        raise KdpError(
+            f"{path} has format version {version}; this kdp reads up to {VERSION}: update kdp"
+        )
+    keys = {"format", "version", "arch", "params", "record"}
+    if not keys <= content.keys():
+        missing = ", ".join(sorted(keys - content.keys()))
+        raise KdpError(f"{path} is incomplete: it lacks {missing}")
+    extra = {key: value for key, value in content.items() if key not in keys}
+    try:
         arch = Arch.from_plain(content["arch"]) if content["arch"] else None
-        return Artifact(content["params"], arch, content["record"], extra)
-    return Artifact(_foreign_params(path, content))
+        record = Provenance.from_plain(content["record"]) if content["record"] else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise KdpError(f"{path} is damaged: its architecture or record is not valid") from error
+    return Artifact(content["params"], arch, record, extra)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -89,15 +101,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise KdpError(f"{path} does not exist{setting}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about TorchScript, which is refused
+            warnings.simplefilter("ignore")  # torch warns about TorchScript, which is refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise KdpError(f"{path} holds more than tensors (or is no checkpoint): refused") from error
     except PermissionError as error:
         raise KdpError(f"{path} may not be read by this user") from error
     except Exception as error:  # a broken file makes torch raise nearly anything
-        what = "TorchScript, which is for other programs" if _is_torchscript(path) else "truncated"
-        raise KdpError(f"{path} is {what} or not a checkpoint") from error
+        if _is_torchscript(path):
+            raise KdpError(f"{path} is TorchScript, which kdp writes but does not read") from error
+        raise KdpError(f"{path} is truncated or not a checkpoint") from error
     if not isinstance(content, dict):
         raise KdpError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
@@ -126,8 +139,8 @@ def make_record(
     metrics: Mapping[str, Any] | None = None,
     started: float | None = None,
     device: str = "cpu",
-) -> dict[str, Any]:
-    """Provenance of an artifact, the parents' own records included, that of each file once.
+) -> Provenance:
+    """Provenance of an artifact, with the whole record of each ancestor once.
 
     Args:
         stage: the subcommand.
@@ -136,59 +149,56 @@ def make_record(
         metrics: what was measured of the result.
         started: `time.time()` at the start of the work.
         device: where it ran.
+
+    Raises:
+        KdpError: a parent cannot be read.
     """
     now = time.time()
-    return {
-        "stage": stage,
-        "command": " ".join(["kdp", *sys.argv[1:]]),
-        "config": dict(config),
-        "seed": config.get("seed"),
-        "versions": {
+    return Provenance(
+        stage=stage,
+        command=" ".join(["kdp", *sys.argv[1:]]),
+        config=dict(config),
+        seed=config.get("seed"),
+        versions={
             "kdp": __version__,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         },
-        "device": device,
-        "git_commit": _git_commit(),
-        "parents": _parents(parents),
-        "metrics": dict(metrics or {}),
-        "time": {"finished": now, "seconds": now - started if started else None},
-    }
+        device=device,
+        git_commit=_git_commit(),
+        parents=_without_repeats([_parent(path) for path in parents], set()),
+        metrics=dict(metrics or {}),
+        time=RunTime(now, now - started if started else None),
+    )
 
 
-def _parents(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    found = []
-    for path in paths:
-        found.append({"path": str(path), "sha256": sha256(path), "record": _record(path)})
-    return _once(found, set())
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """What a file says of its making; those of other programs say nothing."""
+def _parent(path: Path) -> Parent:
     try:
-        return load(path).record
-    except KdpError:
-        return {}
+        record = load(path).record
+    except KdpError:  # a file of another program has no record; its hash still identifies it
+        record = None
+    return Parent(str(path), sha256(path), record)
 
 
-def _once(parents: Sequence[Mapping[str, Any]], seen: set[str]) -> list[dict[str, Any]]:
-    """Parents in which a file that has come before is only named: chains share their teachers."""
-    found = []
+def _without_repeats(parents: Sequence[Parent], visited: set[str]) -> tuple[Parent, ...]:
+    """Shorten the record of a file that occurred before: the stages of a chain share a teacher,
+    and whole records at every occurrence would double the file with each stage."""
+    unique = []
     for parent in parents:
-        record = dict(parent["record"])
-        if parent["sha256"] in seen:
-            record = {key: record[key] for key in ("stage", "command") if key in record}
+        record = parent.record
+        if record and parent.sha256 in visited:
+            record = Provenance(record.stage, record.command)
         elif record:
-            seen.add(parent["sha256"])
-            record["parents"] = _once(record.get("parents", []), seen)
-        found.append({**parent, "record": record})
-    return found
+            visited.add(parent.sha256)
+            record = replace(record, parents=_without_repeats(record.parents, visited))
+        unique.append(replace(parent, record=record))
+    return tuple(unique)
 
 
 def _git_commit() -> str | None:
     command = ["git", "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        git = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return git.stdout.strip() or None

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from kdp.artifacts import Artifact, load, save
 from kdp.errors import KdpError
+from kdp.types import Provenance
 
 Sample = dict[str, Tensor]
 Key = dict[str, Any]
@@ -48,7 +49,7 @@ def holds(path: Path, key: Key, count: int) -> bool:
     return extra.get("key") == key and len(next(iter(extra["targets"].values()))) == count
 
 
-def write_index(folder: Path, key: Key, record: dict[str, Any], samples: int, size: int) -> None:
+def write_index(folder: Path, key: Key, record: Provenance, samples: int, size: int) -> None:
     """Say that the files hold `samples` targets, `size` in each."""
     extra = {"key": key, "samples": samples, "size": size}
     save(index_of(folder), Artifact({}, record=record, extra=extra))

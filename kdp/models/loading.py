@@ -75,7 +75,7 @@ def load_runnable(path: Path) -> tuple[nn.Module, Arch, Artifact]:
 
 
 def _stage(artifact: Artifact) -> str:
-    return f"kdp {artifact.record['stage']}" if "stage" in artifact.record else "another program"
+    return f"kdp {artifact.record.stage}" if artifact.record else "another program"
 
 
 def _infer(path: Path, artifact: Artifact, expected: Arch | None) -> Arch:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import Artifact
 from kdp.errors import KdpError
-from kdp.types import Arch
+from kdp.types import Arch, Parent, Provenance
 
 PROPERTY = "kdp"
 """Name of the metadata that says what network a file holds, as JSON."""
@@ -50,6 +50,19 @@ class OnnxNetwork(nn.Module):
     def counts(self) -> tuple[int, int]:
         """Parameters, and those that are not zero, of the network that was exported."""
         return self.about["parameters"], self.about["nonzero"]
+
+    @property
+    def precision(self) -> str:
+        """Of the weights: fp32, fp16 or int8."""
+        return str(self.about.get("precision", "fp32"))
+
+    @property
+    def record(self) -> Provenance:
+        """Provenance: the export, and the artifact that was exported."""
+        source = self.about.get("source")
+        parents = (Parent(source["name"], source["sha256"]),) if source else ()
+        versions = {"kdp": str(self.about["kdp"])} if "kdp" in self.about else {}
+        return Provenance("export", versions=versions, parents=parents)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """
@@ -93,9 +106,8 @@ def load_onnx(path: Path) -> tuple[OnnxNetwork, Arch, Artifact]:
     except OSError as error:
         raise KdpError(f"{path} cannot be read: {error.strerror}") from error
     model = OnnxNetwork(content, str(path))
-    record = {**model.about, "stage": "export"}
     arch = Arch.from_plain(model.about["arch"])
-    return model.eval(), arch, Artifact({}, arch, record)
+    return model.eval(), arch, Artifact({}, arch, model.record)
 
 
 def _session(content: bytes, name: str) -> Any:

@@ -21,7 +21,7 @@ from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS
 from kdp.models.loading import inferred, read_weights
 from kdp.stages.compare.tables import json_text
-from kdp.types import Arch
+from kdp.types import Arch, Provenance
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,11 @@ def _range(scores: Tensor | None) -> tuple[float, float] | None:
     return float(scores.min()), float(scores.max())
 
 
-def _origin(path: str, digest: str, record: Mapping[str, Any]) -> Origin:
-    parents = [_origin(p["path"], p["sha256"], p["record"]) for p in record.get("parents", [])]
-    metrics = dict(_flat(record.get("metrics", {})))
-    return Origin(path, digest, record.get("stage"), record.get("command"), metrics, parents)
+def _origin(path: str, digest: str, record: Provenance | None) -> Origin:
+    if record is None:
+        return Origin(path, digest, None, None, {}, [])
+    parents = [_origin(parent.path, parent.sha256, parent.record) for parent in record.parents]
+    return Origin(path, digest, record.stage, record.command, dict(_flat(record.metrics)), parents)
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:

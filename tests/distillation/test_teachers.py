@@ -155,7 +155,7 @@ def test_a_student_of_another_width_learns_and_its_alignment_is_dropped(tmp_path
     assert torch.allclose(projection, start, atol=0.1), "from where it started"
     parts = rows(tmp_path / "runs/student_train/curves.jsonl")[0]
     assert {"task", "output", "feature", "fakd"} <= parts.keys()
-    assert artifact.record["parents"][0]["path"].endswith("teacher_0.pth")
+    assert artifact.record.parents[0].path.endswith("teacher_0.pth")
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -313,7 +313,7 @@ def test_several_teachers_from_the_command_line(tmp_path: Path) -> None:
     done = run_kdp("train", "--config", str(file), "train.steps=2", override)
     assert done.returncode == 0, done.stderr
     record = load(tmp_path / "weights/tiny.pth").record
-    assert [parent["path"] for parent in record["parents"]] == paths
+    assert [parent.path for parent in record.parents] == paths
 
 
 @pytest.mark.parametrize(

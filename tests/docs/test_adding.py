@@ -59,7 +59,7 @@ def test_an_added_criterion_prunes(tmp_path: Path) -> None:
     write_teacher(tmp_path)
     section = {"criterion": "largest", "calibration": {"patches": 2, "patch_size": 12}}
     found = prune(config(tmp_path, mac_constraint=0.8, prune=section))
-    assert load(found.masks).record["config"]["prune"]["criterion"] == "largest"
+    assert load(found.masks).record.config["prune"]["criterion"] == "largest"
     assert found.plan.macs < found.plan.dense_macs
 
 
@@ -90,7 +90,7 @@ def test_an_added_family_goes_through_the_whole_chain(tmp_path: Path) -> None:
     finetune(settings)
     rebuilt = rebuild(settings)
     assert load(rebuilt.path).arch == Arch("stripes", {"channels": [4, 4]})
-    assert load(tmp_path / "stripes.pth").record["metrics"]["toy"]["accuracy"] > 0.9
+    assert load(tmp_path / "stripes.pth").record.metrics["toy"]["accuracy"] > 0.9
     assert "stripes" in str(compare([tmp_path / "stripes.pth", rebuilt.path], settings))
 
 

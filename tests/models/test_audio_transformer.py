@@ -59,8 +59,8 @@ def test_a_folder_is_where_a_training_starts(folder: Path, tmp_path: Path) -> No
     network, arch, _ = load_network(best)
     assert arch.args["num_mel_bins"] == 32
     assert network(torch.randn(1, 1, 256, 65)).shape == (1, 10)
-    (parent,) = load(best).record["parents"]
-    assert parent["path"] == str(folder / "model.safetensors")
+    (parent,) = load(best).record.parents
+    assert parent.path == str(folder / "model.safetensors")
 
 
 def test_a_pickle_is_not_read(folder: Path) -> None:

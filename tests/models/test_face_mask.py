@@ -204,7 +204,7 @@ def test_the_chain_works_with_a_budget_and_any_criterion(tmp_path: Path, criteri
     finetune(config)
     done = rebuild(config)
     assert done.difference < 1e-6
-    metrics = load(tmp_path / "w/tiny_finetuned_logits.pth").record["metrics"]["toy"]
+    metrics = load(tmp_path / "w/tiny_finetuned_logits.pth").record.metrics["toy"]
     right = sum(metrics[f"{name} as {name}"] for name in CLASSES)
     assert metrics["accuracy"] == right / 40
     assert sum(value for name, value in metrics.items() if " as " in name) == 40
@@ -220,7 +220,7 @@ def test_channels_go_while_training(tmp_path: Path) -> None:
 def test_the_toy_can_be_learnt(tmp_path: Path) -> None:
     longer = {**SHORT, "batch_size": 16, "steps": 60, "lr": 0.01, "validate_every": 60}
     train(settings(tmp_path, distill=None, train=longer))
-    metrics = load(tmp_path / "w/tiny.pth").record["metrics"]["toy"]
+    metrics = load(tmp_path / "w/tiny.pth").record.metrics["toy"]
     assert metrics["accuracy"] > 0.8
 
 
@@ -412,4 +412,4 @@ def test_a_budget_on_chained_channels_is_met_with_costs_as_they_then_are(
 def test_the_committed_weights_are_these_networks(name: str, count: int) -> None:
     model, _, artifact = load_network(ROOT / "weights" / f"{name}.pth")
     assert parameters(model) == count
-    assert artifact.record["metrics"]["val"]["accuracy"] >= 0.94
+    assert artifact.record.metrics["val"]["accuracy"] >= 0.94

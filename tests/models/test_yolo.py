@@ -257,7 +257,7 @@ def test_a_plan_stands_for_a_teacher_in_a_dry_run(folder: Path) -> None:
     done = run_kdp("train", "-c", str(config_file(folder, distill=taught, train=SHORT)))
     assert done.returncode == 0, done.stderr
     assert "yolo11s.yaml has no weights" in done.stderr
-    assert load(folder / "tiny.pth").record["parents"] == []
+    assert load(folder / "tiny.pth").record.parents == ()
 
 
 def test_a_plan_of_another_network_is_refused() -> None:

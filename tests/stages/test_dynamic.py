@@ -261,7 +261,7 @@ def test_the_best_is_one_that_keeps_the_budget(tmp_path: Path) -> None:
     model, _, artifact = load_network(tmp_path / "weights/tiny.pth")
     masks = load(tmp_path / "weights/tiny_pruning_masks.pth").extra["masks"]
     assert removed_are_zero(model, catanet_groups(model), masks)
-    assert artifact.record["metrics"]
+    assert artifact.record.metrics
 
 
 @pytest.mark.parametrize("criterion", ["gate", "taylor"])

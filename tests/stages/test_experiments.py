@@ -100,7 +100,7 @@ def test_a_training_leaves_all_that_made_it(trained: Path) -> None:
     assert info["macs"]["count"] == 193552
     assert info["seed"] == 1
     metrics = json.loads((path / "metrics.json").read_text())
-    assert metrics == load(path / "checkpoint.pth").record["metrics"]
+    assert metrics == load(path / "checkpoint.pth").record.metrics
     assert info["value"] == info["macro_avg_acc"] == metrics["toy"]["accuracy"]
 
 

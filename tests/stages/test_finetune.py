@@ -100,13 +100,13 @@ def test_the_result_is_the_trained_network_with_its_origin(tmp_path: Path) -> No
     before, after = load(paths.pruned), load(paths.finetuned)
     assert after.arch == before.arch
     assert not torch.equal(after.params["mid_convs.0.weight"], before.params["mid_convs.0.weight"])
-    assert after.record["stage"] == "finetune"
-    parents = [(Path(p["path"]), p["sha256"]) for p in after.record["parents"]]
+    assert after.record.stage == "finetune"
+    parents = [(Path(p.path), p.sha256) for p in after.record.parents]
     files = (paths.pruned, paths.masks, tmp_path / "teacher.pth")
     assert parents == [(path, sha256(path)) for path in files]
-    assert after.record["parents"][0]["record"]["stage"] == "train"
+    assert after.record.parents[0].record.stage == "train"
     best = max(row["small/psnr"] for row in rows(tmp_path) if "small/psnr" in row)
-    assert after.record["metrics"]["small"]["psnr"] == best
+    assert after.record.metrics["small"]["psnr"] == best
 
 
 def test_the_teacher_is_never_touched(tmp_path: Path, networks: list[nn.Module]) -> None:
@@ -185,7 +185,7 @@ def test_a_stopped_run_resumes_to_the_same_file(
     assert not chain_paths(config(parts)).finetuned.exists()
     resumed = load(finetune(config(parts), resume=True)["finetuned"])
     assert same(resumed.params, expected.params)
-    assert resumed.record["metrics"] == expected.record["metrics"]
+    assert resumed.record.metrics == expected.record.metrics
     assert rows(parts) == rows(whole)
 
 

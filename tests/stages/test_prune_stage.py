@@ -61,7 +61,7 @@ def test_the_pruned_network_is_the_teacher_without_what_goes(folder: Path) -> No
     x = torch.rand(1, 3, 12, 12)
     with masks_applied(teacher, catanet_groups(teacher), found.plan.masks), torch.no_grad():
         torch.testing.assert_close(pruned(x), teacher(x))
-    assert artifact.record["parents"][0]["path"] == str(folder / "teacher.pth")
+    assert artifact.record.parents[0].path == str(folder / "teacher.pth")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_rebuild_writes_a_smaller_equal_network(folder: Path) -> None:
     kept = {name: int(mask.sum()) for name, mask in found.plan.masks.items()}
     for kind in ("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons"):
         assert arch.args[kind] == [kept[f"blocks.{i}.{kind}"] for i in range(2)]
-    origin = artifact.record["parents"][0]["record"]["parents"][0]["path"]
+    origin = artifact.record.parents[0].record.parents[0].path
     assert origin == str(folder / "teacher.pth")
 
 

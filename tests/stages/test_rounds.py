@@ -80,7 +80,7 @@ def test_validate_looks_at_the_network_that_is_pruned(tmp_path: Path) -> None:
 def test_each_round_learns_from_the_first_teacher(tmp_path: Path) -> None:
     prune_in_rounds(config(tmp_path))
     record = load(tmp_path / "w" / "tiny_round2_finetuned_logits.pth").record
-    assert str(tmp_path / "base.pth") in [parent["path"] for parent in record["parents"]]
+    assert str(tmp_path / "base.pth") in [parent.path for parent in record.parents]
 
 
 def test_a_killed_schedule_goes_on_where_it_was(

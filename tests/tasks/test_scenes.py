@@ -172,7 +172,7 @@ def test_two_teachers_teach_by_their_mean_logits(tmp_path: Path) -> None:
     distill = {"teacher": {"weights": paths}, "losses": {"logits": {"weight": 0.5}}}
     written = train(settings(tmp_path, distill=distill))
     record = load_network(written["best"])[2].record
-    assert [parent["path"] for parent in record["parents"]] == paths
+    assert [parent.path for parent in record.parents] == paths
 
 
 def test_the_baseline_keeps_the_limits_and_one_channel_more_does_not(tmp_path: Path) -> None:

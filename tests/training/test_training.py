@@ -386,7 +386,7 @@ def test_train_resumes_to_the_same_files(tmp_path: Path, monkeypatch: pytest.Mon
     for key in ("best", "last"):
         a, b = load(whole[key]), load(parts[key])
         assert same(a.params, b.params)
-        assert a.record["metrics"] == b.record["metrics"]
+        assert a.record.metrics == b.record.metrics
     assert rows(tmp_path / "parts/runs/tiny_train") == rows(tmp_path / "whole/runs/tiny_train")
 
 
@@ -397,7 +397,7 @@ def test_train_in_two_processes_writes_one_result(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     artifact = load(tmp_path / "weights/tiny.pth")
     assert artifact.params
-    assert artifact.record["metrics"]["small"]["psnr"] > 0
+    assert artifact.record.metrics["small"]["psnr"] > 0
     steps = [row["step"] for row in rows(tmp_path / "runs/tiny_train") if "loss" in row]
     assert steps == [1, 2, 3, 4, 5, 6]
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -193,7 +192,7 @@ def _load(paths: Sequence[Path], device: torch.device) -> list[_Loaded]:
         model, arch, artifact = load_runnable(path)
         if isinstance(model, OnnxNetwork) and device.type != "cpu":
             raise KdpError(f"{path} runs on the CPU alone: compare with --device cpu")
-        precision = artifact.record.get("precision", "fp32")
+        precision = model.precision if isinstance(model, OnnxNetwork) else "fp32"
         entries.append(_Loaded(label, path, model.to(device), arch, artifact, precision))
     return entries
 
@@ -266,12 +265,12 @@ def _column(
     shapes, meta = build_on_meta(entry.arch), example.to("meta")
     model = entry.model
     total, nonzero = model.counts if isinstance(model, OnnxNetwork) else parameters(model)
-    record: dict[str, Any] = entry.artifact.record
+    record = entry.artifact.record
     return Column(
         label=entry.label,
         path=entry.path,
         arch=entry.arch,
-        stage=record.get("stage"),
+        stage=record.stage if record else None,
         quality=quality,
         parameters=total,
         nonzero=nonzero,

@@ -154,12 +154,16 @@ def _claimed(parent: Path, name: str) -> tuple[Path, Path]:
 def _provenance(
     checkpoint: Path, section: ExperimentsConfig, now: datetime, pruning_step: int | None
 ) -> Info:
-    made = load(checkpoint).record
-    parents = [{key: parent[key] for key in ("path", "sha256")} for parent in made["parents"]]
-    kept = ("command", "seed", "versions", "git_commit")
+    record = load(checkpoint).record
+    if record is None:
+        raise KdpError(f"{checkpoint} has no record of how it was made")
+    parents = [{"path": parent.path, "sha256": parent.sha256} for parent in record.parents]
     return {
         "timestamp": now.isoformat(timespec="seconds"),
-        **{key: made[key] for key in kept},
+        "command": record.command,
+        "seed": record.seed,
+        "versions": record.versions,
+        "git_commit": record.git_commit,
         "sha256": sha256(checkpoint),
         "pruning_step": pruning_step,
         "notes": section.notes,

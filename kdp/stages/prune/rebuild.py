@@ -73,7 +73,8 @@ def rebuild(
         raise KdpError(f"the rebuilt network differs from the masked one by {difference:.2g}")
     with file_lock(target):
         parents = [source, *([masks_path] if masks_path else [])]
-        metrics = {**artifact.record.get("metrics", {}), "largest_difference": difference}
+        measured = artifact.record.metrics if artifact.record else {}
+        metrics = {**measured, "largest_difference": difference}
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record))
     counts = [sum(p.numel() for p in network.parameters()) for network in (small, model)]

@@ -139,9 +139,11 @@ def _quality(output: Path) -> dict[str, Any]:
 
     written = [Path(line) for line in output.read_text().splitlines() if line.endswith(".pth")]
     artifact = load(written[0])
-    config = Config.model_validate(artifact.record["config"])
+    if artifact.record is None:
+        return {}
+    config = Config.model_validate(artifact.record.config)
     primary_metric = task_for(artifact.arch or Arch(""), config).primary_metric
-    metrics = artifact.record["metrics"].get(next(iter(config.evaluation), ""), {})
+    metrics = artifact.record.metrics.get(next(iter(config.evaluation), ""), {})
     return (
         {"primary_metric": primary_metric, "value": metrics[primary_metric]}
         if primary_metric in metrics

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from kdp.stages.prune.prune import check_kinds, macs_by_width, missed
 from kdp.stages.prune.score_cache import prunable
 from kdp.tasks.base import Task
 from kdp.training.job import Batch, Job, Objective, Params
-from kdp.types import Arch
+from kdp.types import Arch, Provenance
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,7 @@ def check_budget(config: Config, dynamic: Dynamic, masks: Masks) -> None:
         )
 
 
-def masks_artifact(
-    dynamic: Dynamic, masks: Masks, config: Config, record: dict[str, Any]
-) -> Artifact:
+def masks_artifact(dynamic: Dynamic, masks: Masks, config: Config, record: Provenance) -> Artifact:
     """The masks as `kdp prune` writes them."""
     macs, dense = _macs(dynamic, masks)
     budget = {

@@ -32,7 +32,7 @@ from kdp.tasks.base import Task
 from kdp.training.job import Job, Result
 from kdp.training.loop import fit
 from kdp.training.processes import is_main, main_process_lock
-from kdp.types import Arch
+from kdp.types import Arch, Provenance
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Path]:
@@ -205,7 +205,7 @@ def stage_record(
     metrics: Mapping[str, Any],
     started: float,
     parents: Sequence[Path] = (),
-) -> dict[str, Any]:
+) -> Provenance:
     """Provenance of what a training stage writes."""
     return make_record(
         stage, config.plain(), parents, metrics=metrics, started=started, device=result.device
