@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdp.config import Config
-from kdp.errors import KdpError, suggest
+from kdp.config.explain import explain
+from kdp.errors import KdpError
 
 # KEY=VALUE, +KEY=VALUE, ++KEY=VALUE, ~KEY or ~KEY=VALUE
 _OVERRIDE = re.compile(r"(\+{0,2}[^\s=+~]+=.*)|(~[^\s=]+(=.*)?)", re.DOTALL)
@@ -27,7 +27,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        raise KdpError(f"{path}: {_explain(error)}") from error
+        raise KdpError(f"{path}: {explain(error)}") from error
 
 
 def composed_files(path: Path, overrides: Sequence[str] = ()) -> list[Path]:
@@ -105,32 +105,3 @@ def _file_of(folder: Path, name: str) -> Path:
     """The file that a defaults list means by a name."""
     other = folder / f"{name}.yaml"
     return other if other.exists() else folder / f"{name}.yml"
-
-
-def _explain(error: ValidationError) -> str:
-    """The first fault in one line, with the nearest key that exists."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "missing":
-        return f"the key {where!r} is needed and missing{more}"
-    if first["type"] != "extra_forbidden":
-        message = first["msg"].removeprefix("Value error, ")
-        if isinstance(first["input"], dict):  # a section whose keys do not go together
-            return f"{where}: {message}{more}" if where else message + more
-        return f"{where}: {message}, got {reprlib.repr(first['input'])}{more}"
-    nearest = suggest(str(first["loc"][-1]), _known_keys(first["loc"][:-1]))
-    return f"unknown key {where!r}; {nearest}{more}"
-
-
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Keys of the schema at a place in the file."""
-    schema = Config.model_json_schema()
-    node: dict[str, Any] = schema
-    for part in location:
-        node = node.get("properties", {}).get(str(part)) or node.get("additionalProperties", {})
-        options = [node, *node.get("anyOf", []), *node.get("allOf", [])]
-        reference = next((o["$ref"] for o in options if "$ref" in o), None)
-        if reference:
-            node = schema["$defs"][reference.rsplit("/", 1)[-1]]
-    return sorted(node.get("properties", {}))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.config import Config, SamplesConfig
+from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.folders import LabelledImage, class_folders, toy_faces
 from kdp.data.images import ImageArray
 from kdp.data.labelled import LabelledDataset, resized
@@ -24,6 +24,7 @@ from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.family import Family, check_embedded
+from kdp.tasks.sections import FolderSamples
 from kdp.types import Arch
 
 BATCH = 64
@@ -155,10 +156,10 @@ def load_labelled(
         KdpError: the kind is none of this task's or has other classes, or a folder is missing or
             empty.
     """
-    if pictures.kind == "embedded":
+    if isinstance(pictures, EmbeddedSamples):
         check_embedded(classes, CLASSES, "'folders'")
         return toy_faces(validation)
-    if pictures.kind != "folders" or pictures.folder is None:
+    if not isinstance(pictures, FolderSamples):
         raise KdpError(
             f"pictures with classes are of the kind 'folders' (with `folder`) or 'embedded', "
             f"not {pictures.kind!r}"

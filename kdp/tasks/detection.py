@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdp.config import Config, SamplesConfig
+from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.boxes import AnnotatedImage
 from kdp.data.detection import BoxDataset, letterbox, unletterbox
 from kdp.data.images import ImageArray
@@ -30,6 +30,7 @@ from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.family import Family, check_embedded
 from kdp.tasks.labelled_boxes import LabelledBox, drawn
+from kdp.tasks.sections import BoxSamples, DetectConfig, MosaicOptions
 from kdp.types import Arch
 
 BATCH = 8
@@ -95,7 +96,7 @@ class Detection(Family):
         return output[:, 4 * BINS :].sigmoid().amax(1)
 
     def samples(self, length: int, seed: int, augment: bool) -> BoxDataset:
-        data = self.config.data
+        data = self.config.data.options(MosaicOptions)
         return BoxDataset(
             self.training_samples,
             self.size,
@@ -147,7 +148,7 @@ class Detection(Family):
 
     def shown(self, model: nn.Module, picture: ImageArray) -> Boxes:
         """The objects of a picture that are worth drawing."""
-        shown = self.config.detect
+        shown = self.config.section(DetectConfig)
         return next(self.find(model, iter([picture]), shown.confidence, shown.iou))
 
     def decoded(self, output: Tensor, size: Sequence[int]) -> Tensor:
@@ -258,14 +259,13 @@ def load_boxed(
     Raises:
         KdpError: the kind is none of this task's or has other classes, or data are missing.
     """
-    if pictures.kind == "embedded":
+    if isinstance(pictures, EmbeddedSamples):
         check_embedded(classes, CLASSES, "'voc' or 'yolo'")
         return toy_shapes(validation)
-    split = pictures.split or ("val" if validation else "train")
-    if pictures.folder is not None and pictures.kind == "voc":
-        return voc_folder(pictures.folder, split, classes)
-    if pictures.folder is not None and pictures.kind == "yolo":
-        return yolo_yaml(pictures.folder, split, classes)
+    if isinstance(pictures, BoxSamples):
+        read = voc_folder if pictures.kind == "voc" else yolo_yaml
+        split = pictures.split or ("val" if validation else "train")
+        return read(pictures.folder, split, classes)
     raise KdpError(
         "pictures with objects are of the kind 'voc' (with `folder`), 'yolo' (with `folder`, the "
         f"YAML file) or 'embedded', not {pictures.kind!r}"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.config import Config, SamplesConfig
+from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.audio import RATE
 from kdp.data.mel import LogMel, freq_mix_style, frequency_mask
 from kdp.data.scenes import Clip, scene_folder, tau_folder
@@ -31,6 +31,7 @@ from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.family import Family, check_embedded
+from kdp.tasks.sections import AudioOptions, SceneSamples
 from kdp.types import Arch
 
 BATCH = 64
@@ -57,7 +58,7 @@ class AcousticScenes(Family):
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         """Log-mel of the waves, mixed in style and masked where the configuration says so."""
-        settings, x = self.config.data.audio, self._mel(batch["wave"])
+        settings, x = self.config.data.options(AudioOptions).audio, self._mel(batch["wave"])
         if augment and self.config.data.augment:
             x = freq_mix_style(x, settings.mix_style, settings.mix_style_alpha)
             x = frequency_mask(x, settings.frequency_mask)
@@ -78,7 +79,7 @@ class AcousticScenes(Family):
         return divergence(output, reference)
 
     def samples(self, length: int, seed: int, augment: bool) -> SegmentDataset:
-        roll = self.config.data.audio.roll if augment else 0.0
+        roll = self.config.data.options(AudioOptions).audio.roll if augment else 0.0
         return SegmentDataset(self.training_samples, seed=seed, roll=roll, length=length)
 
     def check_data(self) -> dict[str, int]:
@@ -166,10 +167,10 @@ def load_clips(sounds: SamplesConfig, classes: Sequence[str], validation: bool) 
     Raises:
         KdpError: the kind is none of this task's, or the folder does not hold what it should.
     """
-    if sounds.kind == "embedded":
+    if isinstance(sounds, EmbeddedSamples):
         check_embedded(classes, SCENES, "'scenes'")
         return toy_scenes(validation)
-    if sounds.kind != "scenes":
+    if not isinstance(sounds, SceneSamples):
         raise KdpError(f"sounds are of the kind 'scenes' or 'embedded', not {sounds.kind!r}")
     default = "test.csv" if validation else "split100.csv"
     return scene_folder(tau_folder(sounds.folder), sounds.split or default, classes)

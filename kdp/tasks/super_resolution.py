@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.config import Config, SamplesConfig, TileConfig
+from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset, to_tensor
 from kdp.devices import device_of
@@ -23,6 +22,7 @@ from kdp.tasks.base import Batch, Metrics
 from kdp.tasks.catanet_groups import catanet_groups
 from kdp.tasks.crops import comparison
 from kdp.tasks.ensemble import self_ensemble
+from kdp.tasks.sections import HrOnlySamples, PairedSamples, PatchOptions, TileConfig
 from kdp.tasks.tiles import upscale_image
 from kdp.types import Arch
 
@@ -62,7 +62,9 @@ class SuperResolution:
         return (output - reference).square().mean(dim=(1, 2, 3))
 
     def training_data(self, length: int) -> PatchDataset:
-        return self._patches(self.config.data.patch_size, self.config.seed, length)
+        return self._patches(
+            self.config.data.options(PatchOptions).patch_size, self.config.seed, length
+        )
 
     def check_data(self) -> dict[str, int]:
         """Every picture at both resolutions."""
@@ -136,7 +138,7 @@ class SuperResolution:
 
     def tiles_for(self, model: nn.Module) -> TileConfig:
         """Tiles as configured, or of the only size that an exported network takes."""
-        tiles = self.config.tiles
+        tiles = self.config.section(TileConfig)
         if not isinstance(model, OnnxNetwork) or model.fixed_size is None:
             return tiles
         side = min(model.fixed_size)
@@ -179,15 +181,12 @@ def load_pairs(pictures: SamplesConfig, scale: int, validation: bool) -> list[Pa
     Raises:
         KdpError: a folder the kind needs is not given, missing or empty.
     """
-    if pictures.kind == "embedded":
+    if isinstance(pictures, EmbeddedSamples):
         return embedded(scale, validation)
-    hr = _needed(pictures.hr, "hr", pictures.kind)
-    if pictures.kind == "hr_only":
-        return hr_only(hr, scale, pictures.cache)
-    return paired(hr, _needed(pictures.lr, "lr", pictures.kind), scale, pictures.lr_template)
-
-
-def _needed(path: Path | None, key: str, kind: str) -> Path:
-    if path is None:
-        raise KdpError(f"pictures of kind {kind!r} need the folder `{key}`")
-    return path
+    if isinstance(pictures, HrOnlySamples):
+        return hr_only(pictures.hr, scale, pictures.cache)
+    if isinstance(pictures, PairedSamples):
+        return paired(pictures.hr, pictures.lr, scale, pictures.lr_template)
+    raise KdpError(
+        f"pairs of images are of the kind 'paired', 'hr_only' or 'embedded', not {pictures.kind!r}"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdp.config import TileConfig
+from kdp.tasks.sections import TileConfig
 
 
 @torch.no_grad()

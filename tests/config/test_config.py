@@ -11,6 +11,7 @@ from kdp.config import Config
 from kdp.config.compose import composed_files, load_config
 from kdp.errors import KdpError
 from kdp.models import build
+from kdp.tasks.sections import PatchOptions
 from tests.conftest import ROOT
 
 SHIPPED = sorted((ROOT / "configs").glob("*.yml"))
@@ -97,6 +98,12 @@ def test_a_key_like_no_other_is_answered_with_those_there_are(write: Writer) -> 
         ("output: [a]\n", "output", "['a']"),
         ("output: {name: a}\ntiles: {size: 8, overlap: 9}\n", "overlap (9)", "size (8)"),
         ("seed: 1\n", "'output'", "needed and missing"),
+        (
+            "output: {name: a}\nevaluation: {x: {kind: paired, hr: a}}\n",
+            "'evaluation.x.lr'",
+            "needed and missing",
+        ),
+        ("output: {name: a}\ndata: {kind: pared}\n", "data.kind", "did you mean 'paired'"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(write: Writer, text: str, where: str, got: str) -> None:
@@ -156,7 +163,7 @@ def test_an_override_may_set_what_the_file_does_not(write: Writer) -> None:
     config = load_config(path, overrides)
     assert config.train is not None
     assert (config.mac_constraint, config.train.steps) == (0.5, 9)
-    assert config.evaluation["set5"].hr == Path("x")
+    assert config.plain()["evaluation"]["set5"]["hr"] == "x"
 
 
 def test_overrides_are_checked_as_the_file_is(write: Writer) -> None:
@@ -190,12 +197,16 @@ def _composed(write: Writer) -> Path:
 
 def test_defaults_are_composed_in_their_order(write: Writer) -> None:
     config = load_config(_composed(write))
-    assert (config.seed, config.output.name, config.data.patch_size) == (2, "base", 20)
+    assert (config.seed, config.output.name, config.data.options(PatchOptions).patch_size) == (
+        2,
+        "base",
+        20,
+    )
 
 
 def test_a_choice_can_be_overridden(write: Writer) -> None:
     config = load_config(_composed(write), ["data=large", "data.workers=3"])
-    assert (config.data.patch_size, config.data.workers) == (60, 3)
+    assert (config.data.options(PatchOptions).patch_size, config.data.workers) == (60, 3)
 
 
 def test_the_files_that_are_composed_are_known(write: Writer) -> None:

@@ -26,6 +26,7 @@ from kdp.stages.compare.compare import settings
 from kdp.stages.infer import super_resolve as stage
 from kdp.tasks import TASKS, task_for
 from kdp.tasks.ensemble import self_ensemble
+from kdp.tasks.sections import TileConfig
 from kdp.tasks.super_resolution import SuperResolution
 from kdp.tasks.tiles import upscale_image
 from kdp.types import Arch
@@ -310,6 +311,6 @@ def test_passes_are_counted_as_tiles_are_made(network: Path) -> None:
         calls: list[int] = []
         model = nn.Upsample(scale_factor=2)
         model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        upscale_image(model, torch.rand(3, *size), 2, config.tiles)
+        upscale_image(model, torch.rand(3, *size), 2, config.section(TileConfig))
         picture = np.zeros((*size, 3), np.uint8)
-        assert stage._passes(picture, 2, config.tiles, ensemble=False) == len(calls)
+        assert stage._passes(picture, 2, config.section(TileConfig), ensemble=False) == len(calls)

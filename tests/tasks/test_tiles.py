@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.config import TileConfig
 from kdp.data.pairs import embedded
 from kdp.data.patches import to_tensor
 from kdp.models import build
+from kdp.tasks.sections import TileConfig
 from kdp.tasks.tiles import upscale_image
 from tests.conftest import TINY
 

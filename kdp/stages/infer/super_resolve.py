@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdp.config import TileConfig
 from kdp.data.images import ImageArray, png_bytes, read_rgb
 from kdp.devices import pick_device
 from kdp.errors import KdpError
@@ -18,6 +17,7 @@ from kdp.files import write_atomic
 from kdp.progress import progress
 from kdp.stages.infer.images import Inference, find_images, targets
 from kdp.tasks.ensemble import ORIENTATIONS
+from kdp.tasks.sections import TileConfig
 from kdp.tasks.super_resolution import SuperResolution
 from kdp.tasks.tiles import upscale_image
 

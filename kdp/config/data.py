@@ -1,0 +1,87 @@
+"""Samples to train on and to evaluate on. Their kinds are registered by the families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
+
+from kdp.config import registry
+from kdp.config.base import Section
+
+S = TypeVar("S", bound=Section)
+
+
+class SamplesConfig(Section):
+    """Samples of one kind; each kind has fields of its own."""
+
+    kind: str = "embedded"
+    """What the samples are and where they come from; `embedded` are those that kdp brings along."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_keys_of_other_kinds(cls, value: Any) -> Any:
+        """With `data.kind=embedded`, the folders that the file gives for its own kind have no use.
+
+        Records of older versions hold the keys of all kinds.
+        """
+        if not isinstance(value, dict) or "kind" not in value:
+            return value
+        foreign = {key for kind in registry.data_kinds().values() for key in kind.model_fields}
+        foreign -= set(cls.model_fields)
+        return {key: given for key, given in value.items() if key not in foreign}
+
+
+class EmbeddedSamples(SamplesConfig):
+    """A few samples that come with kdp, or are generated: enough to try a command."""
+
+
+class DataConfig(SamplesConfig):
+    """Training samples; the fields of their kind stand beside these."""
+
+    augment: bool = True
+    """Change samples at random."""
+    workers: int = Field(0, ge=0)
+    """Processes that load samples beside the training; 0 loads them in between."""
+
+    def options(self, section: type[S]) -> S:
+        """The keys that a family registered for `data`."""
+        return self if isinstance(self, section) else section()
+
+
+def samples_schema() -> Any:
+    """One of the registered kinds, told apart by `kind`."""
+    return _union({kind: (samples,) for kind, samples in registry.data_kinds().items()})
+
+
+def data_schema() -> Any:
+    """The same with the keys of training samples and all registered options."""
+    options = registry.data_options()
+    kinds = registry.data_kinds().items()
+    return _union({kind: (DataConfig, samples, *options) for kind, samples in kinds})
+
+
+def _union(kinds: dict[str, tuple[type[Section], ...]]) -> Any:
+    members: Iterable[Any] = (
+        Annotated[_of_kind(kind, bases), Tag(kind)] for kind, bases in kinds.items()
+    )
+    return Annotated[reduce(or_, members), Discriminator(_kind)]
+
+
+def _of_kind(kind: str, bases: tuple[type[Section], ...]) -> Any:
+    name = f"{bases[0].__name__}_{kind}"
+    literal = Literal[kind]  # type: ignore[valid-type]
+    field = Field(kind, description=SamplesConfig.model_fields["kind"].description)
+    return create_model(name, __base__=bases, __doc__=bases[-1].__doc__, kind=(literal, field))
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.get("kind", "embedded")
+    return getattr(value, "kind", "embedded")
+
+
+registry.register_data_kind("embedded", EmbeddedSamples)

@@ -1,0 +1,85 @@
+"""One line for what the schema found wrong."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from kdp.config import registry
+from kdp.config.data import SamplesConfig
+from kdp.config.schema import full_schema
+from kdp.errors import suggest
+
+Location = tuple[int | str, ...]
+
+
+def explain(error: ValidationError) -> str:
+    """The first fault in one line, with the nearest key or kind that exists."""
+    first = error.errors()[0]
+    location = _without_kinds(first["loc"])
+    where = ".".join(str(part) for part in location)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "missing":
+        return f"the key {where!r} is needed and missing{more}"
+    if first["type"] == "extra_forbidden":
+        nearest = suggest(str(location[-1]), _known_keys(first["loc"][:-1]))
+        return f"unknown key {where!r}; {nearest}{more}"
+    if first["type"] == "union_tag_invalid":
+        kind = str(first["input"]["kind"])
+        return f"{where}.kind: no kind {kind!r}; {suggest(kind, registry.data_kinds())}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):  # a section whose keys do not go together
+        return f"{where}: {message}{more}" if where else message + more
+    return f"{where}: {message}, got {reprlib.repr(first['input'])}{more}"
+
+
+def _without_kinds(location: Location) -> Location:
+    """A place in the file: pydantic names the kind after an entry, where no key is."""
+    entry = {"data": 1, "evaluation": 2}.get(str(location[0]) if location else "")
+    if entry is None or len(location) <= entry:
+        return location
+    return location[:entry] + location[entry + 1 :]
+
+
+def _known_keys(location: Location) -> list[str]:
+    """Keys of the schema at a place in the file, as pydantic names it."""
+    node: Any = full_schema()
+    for part in location:
+        node = _inside(node, part)
+    return sorted({key for section in _members(node) for key in section.model_fields})
+
+
+def _inside(node: Any, part: int | str) -> Any:
+    """The type of what lies under a key, at a position, or of one kind of samples."""
+    for member in _members(node):
+        if get_origin(member) in (dict, list):
+            return get_args(member)[-1]
+        if _kind(member) == part:
+            return member
+        if part in member.model_fields:
+            return member.model_fields[str(part)].annotation
+    raise KeyError(part)
+
+
+def _kind(section: type[BaseModel]) -> str | None:
+    """The kind of samples that a section holds, if it holds samples."""
+    field = section.model_fields.get("kind")
+    return field.default if field and issubclass(section, SamplesConfig) else None
+
+
+def _members(node: Any) -> Iterator[Any]:
+    """The sections, mappings and lists that a value of this type can be."""
+    origin = get_origin(node)
+    if origin is Annotated:
+        yield from _members(get_args(node)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(node):
+            yield from _members(member)
+    elif origin in (dict, list) or (
+        isinstance(node, type) and issubclass(node, BaseModel)
+    ):
+        yield node

@@ -1,0 +1,112 @@
+"""A whole configuration file."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, create_model, model_validator
+
+from kdp.config import registry
+from kdp.config.base import Section
+from kdp.config.data import DataConfig, SamplesConfig, data_schema, samples_schema
+from kdp.config.distill import DistillConfig
+from kdp.config.dynamic import DynamicConfig
+from kdp.config.experiments import ExperimentsConfig
+from kdp.config.measure import LimitsConfig, MeasureConfig
+from kdp.config.model import ModelConfig
+from kdp.config.output import OutputConfig
+from kdp.config.prune import PruneConfig, RoundConfig
+from kdp.config.train import TrainConfig
+from kdp.errors import KdpError
+
+S = TypeVar("S", bound=Section)
+
+
+class Config(Section):
+    """A whole configuration file; each subcommand reads the sections it needs.
+
+    The budget of pruning is `mac_constraint` or `pruning_ratio`, or `rounds` that prune, fine-tune
+    and rebuild again and again. Sections that families own are read by `section`.
+    """
+
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    output: OutputConfig
+    model: ModelConfig | None = None
+    teacher: Path | None = None
+    data: DataConfig = DataConfig()
+    evaluation: dict[str, SamplesConfig] = {"embedded": SamplesConfig()}
+    measure: MeasureConfig = MeasureConfig()
+    mac_constraint: float | None = Field(None, gt=0, lt=1)
+    pruning_ratio: float | None = Field(None, gt=0, lt=1)
+    prune: PruneConfig = PruneConfig()
+    train: TrainConfig | None = None
+    finetune: TrainConfig | None = None
+    distill: DistillConfig | None = None
+    dynamic: DynamicConfig | None = None
+    experiments: ExperimentsConfig | None = None
+    rounds: list[RoundConfig] | None = Field(None, min_length=1)
+    limits: LimitsConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Config:
+        if self.mac_constraint is not None and self.pruning_ratio is not None:
+            raise ValueError("give mac_constraint or pruning_ratio, and null for the other")
+        if self.rounds and (self.mac_constraint or self.pruning_ratio or self.dynamic):
+            raise ValueError("rounds have their own pruning_ratio, and no dynamic beside them")
+        return self
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Config:
+        """Check plain values, with the sections and kinds of all registered families.
+
+        Raises:
+            pydantic.ValidationError: a key or a value does not fit.
+        """
+        if cls is Config:
+            return full_schema().model_validate(obj, **options)
+        return super().model_validate(obj, **options)
+
+    def section(self, section: type[S]) -> S:
+        """A registered section, its defaults where the file does not have it.
+
+        Raises:
+            KdpError: the file does not have it, and a field of it has no default.
+        """
+        key = next(key for key, known in registry.sections().items() if known is section)
+        value = getattr(self, key, None)
+        if isinstance(value, section):
+            return value
+        if any(field.is_required() for field in section.model_fields.values()):
+            raise KdpError(f"the section {key!r} is needed and missing")
+        return section()
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration in plain values, as records keep it."""
+        return self.model_dump(mode="json")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by value: the class with the registered sections is made at run time."""
+        return Config.model_validate, (self.plain(),)
+
+
+def full_schema() -> type[Config]:
+    """`Config` with all that is registered."""
+    return _full_schema(registry.version())
+
+
+@lru_cache(maxsize=4)
+def _full_schema(version: int) -> type[Config]:
+    fields: dict[str, Any] = {
+        "data": (data_schema(), Field(default_factory=dict, validate_default=True)),
+        "evaluation": (
+            dict[str, samples_schema()],  # type: ignore[misc]
+            Field(default_factory=lambda: {"embedded": {}}, validate_default=True),
+        ),
+    }
+    for key, section in registry.sections().items():
+        required = any(field.is_required() for field in section.model_fields.values())
+        fields[key] = (section | None, None) if required else (section, section())
+    return create_model("Config", __base__=Config, __doc__=Config.__doc__, **fields)
