@@ -20,8 +20,8 @@ from kdp.config.compose import load_config
 from kdp.data.detection import letterbox
 from kdp.data.patches import to_tensor
 from kdp.distillation.losses import attention_map
-from kdp.distillation.taps import Taps
 from kdp.models.loading import load_network
+from kdp.models.taps import Taps
 from kdp.tasks.detection import Detection
 
 

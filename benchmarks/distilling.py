@@ -26,11 +26,11 @@ from torch.utils.data import default_collate
 from kdp.config import Config
 from kdp.config.compose import load_config
 from kdp.distillation.losses import affinity, make_loss
-from kdp.distillation.taps import Taps
 from kdp.files import write_atomic
 from kdp.measure.latency import device_name
 from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.models.taps import Taps
 from kdp.stages.train.objective import build_objective
 from kdp.tasks import task_for
 

@@ -18,13 +18,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from kdp.config import Config
-from kdp.distillation.taps import Taps
 from kdp.models import build
 from kdp.models.attention import true_widths
 from kdp.models.loading import load_network
+from kdp.models.taps import Taps
 from kdp.pruning.groups import Group, full_masks
-from kdp.pruning.importance.base import Context
-from kdp.pruning.importance.optin import manifold_distance, optin, unit_rows
+from kdp.pruning.importance.base import ScoringContext
+from kdp.pruning.importance.optin import manifold_distance, normalized_rows, optin
 from kdp.pruning.masks import masks_applied
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -37,7 +37,7 @@ Dense = tuple[dict[str, Tensor], Tensor]
 
 @torch.no_grad()
 def plain_loop(
-    task: Task, context: Context, dense_pass: Dense, group: Group, units: Sequence[int]
+    task: Task, context: ScoringContext, dense_pass: Dense, group: Group, units: Sequence[int]
 ) -> Tensor:
     """Mask, run the whole network, compare: one unit at a time."""
     inputs = task.inputs(context.batch)
@@ -49,7 +49,8 @@ def plain_loop(
         with masks_applied(context.model, context.groups, masks):
             features, output = traced(task, context.model, inputs)
         distances = [
-            manifold_distance(unit_rows(f, 1), unit_rows(dense[n], 1)) for n, f in features.items()
+            manifold_distance(normalized_rows(f, 1), normalized_rows(dense[n], 1))
+            for n, f in features.items()
         ]
         distances.append(task.output_distance(output, reference).mean()[None])
         rows.append(torch.cat(distances))
@@ -86,7 +87,7 @@ def main() -> None:
     if options.weights:
         model, arch, _ = load_network(options.weights)
     task = task_for(arch, config)
-    context = Context(model, task.groups(model), task, task.calibration_data(), 0)
+    context = ScoringContext(model, task.groups(model), task, task.calibration_data(), 0)
     with torch.no_grad():
         dense = traced(task, model, task.inputs(context.batch))
     total = dict.fromkeys(("replay", "loop", "unpadded loop"), 0.0)

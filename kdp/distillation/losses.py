@@ -28,20 +28,20 @@ _EPS = 1e-8
 
 
 @dataclass(frozen=True)
-class Loss:
+class DistillationLoss:
     """An entry of the table.
 
     Attributes:
-        compare: (student, teacher, *, options) -> scalar.
-        of: the outputs of the two networks, or their features at the taps.
+        compute: (student, teacher, *, options) -> scalar.
+        compares: the outputs of the two networks, or their features at the taps.
         any_width: the number of channels (dimension 1) may differ between the two; where it may
             not, features of another width are aligned (see `kdp.distillation.alignment`).
         projected: the student's features pass a `Projection` of that module instead.
-        weighted: `compare` takes `weights`, (B, positions): how sure the teacher is there.
+        weighted: `compute` takes `weights`, (B, positions): how sure the teacher is there.
     """
 
-    compare: Callable[..., Tensor]
-    of: Literal["output", "features"]
+    compute: Callable[..., Tensor]
+    compares: Literal["output", "features"]
     any_width: bool = False
     projected: bool = False
     weighted: bool = False
@@ -51,7 +51,7 @@ class Loss:
 class BoundLoss:
     """A loss of the table with its options."""
 
-    loss: Loss
+    loss: DistillationLoss
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
@@ -68,13 +68,13 @@ class BoundLoss:
             KdpError: the shapes of a pair cannot be compared; names the place.
         """
         options, terms = dict(self.options), []
-        if "random" in inspect.signature(self.loss.compare).parameters:
+        if "random" in inspect.signature(self.loss.compute).parameters:
             options["random"] = random
         for place, (student, teacher) in pairs.items():
             self._check(place, student, teacher)
             if self.loss.weighted and weights:
                 options["weights"] = weights[place]
-            terms.append(self.loss.compare(precise(student), precise(teacher), **options))
+            terms.append(self.loss.compute(precise(student), precise(teacher), **options))
         return torch.stack(terms).sum()
 
     def _check(self, place: str, student: Tensor, teacher: Tensor) -> None:
@@ -178,13 +178,15 @@ def score_weighted(student: Tensor, teacher: Tensor, *, weights: Tensor | None =
     return (squared_BP * weights_BP).sum() / (weights_BP.sum() + 1e-9 / student.shape[1])
 
 
-LOSSES: dict[str, Loss] = {
-    "output": Loss(mean_absolute, of="output"),
-    "logits": Loss(logits, of="output"),
-    "feature": Loss(mean_absolute, of="features"),
-    "fakd": Loss(affinity_transfer, of="features", any_width=True),
-    "attention_transfer": Loss(attention_transfer, of="features", any_width=True),
-    "score_weighted": Loss(score_weighted, of="features", projected=True, weighted=True),
+LOSSES: dict[str, DistillationLoss] = {
+    "output": DistillationLoss(mean_absolute, compares="output"),
+    "logits": DistillationLoss(logits, compares="output"),
+    "feature": DistillationLoss(mean_absolute, compares="features"),
+    "fakd": DistillationLoss(affinity_transfer, compares="features", any_width=True),
+    "attention_transfer": DistillationLoss(attention_transfer, compares="features", any_width=True),
+    "score_weighted": DistillationLoss(
+        score_weighted, compares="features", projected=True, weighted=True
+    ),
 }
 
 
@@ -196,8 +198,8 @@ def make_loss(name: str, options: Mapping[str, Any]) -> BoundLoss:
     """
     if name not in LOSSES:
         raise KdpError(f"distill.losses: no loss is called {name!r}; {suggest(name, LOSSES)}")
-    compare, key = LOSSES[name].compare, f"distill.losses.{name}.options"
-    return BoundLoss(LOSSES[name], checked_options(compare, options, key, given={"weights"}))
+    compute, key = LOSSES[name].compute, f"distill.losses.{name}.options"
+    return BoundLoss(LOSSES[name], checked_options(compute, options, key, given={"weights"}))
 
 
 def precise(feature: Tensor) -> Tensor:

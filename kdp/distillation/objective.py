@@ -12,9 +12,9 @@ from kdp.devices import device_of
 from kdp.distillation.alignment import Alignments, Projections, Widths, widths_of
 from kdp.distillation.losses import Pairs, make_loss, precise
 from kdp.distillation.schedules import factor
-from kdp.distillation.taps import Taps
-from kdp.distillation.teacher import Source, Targets
+from kdp.distillation.teacher import Targets, TargetSource
 from kdp.errors import KdpError
+from kdp.models.taps import Taps
 
 Batch = dict[str, Tensor]
 Adapter = Callable[[Pairs], Pairs]
@@ -52,7 +52,7 @@ class Distiller:
         self,
         config: DistillConfig,
         student: nn.Module,
-        teachers: Source,
+        teachers: TargetSource,
         taps: Mapping[str, str],
         inputs: Callable[[Batch], Tensor],
         task_loss: Callable[[Tensor, Batch], Tensor],
@@ -89,7 +89,7 @@ class Distiller:
         for name, bound in self.losses.items():
             parts[name] = (
                 bound(outputs, self._random(step))
-                if bound.loss.of == "output"
+                if bound.loss.compares == "output"
                 else self._of_features(name, pairs, targets.output, step)
             )
         return self._total(parts, step), parts
@@ -175,7 +175,9 @@ def compares_features(config: DistillConfig) -> bool:
     Raises:
         KdpError: an unknown loss or option.
     """
-    return any(make_loss(n, c.options).loss.of == "features" for n, c in config.losses.items())
+    return any(
+        make_loss(n, c.options).loss.compares == "features" for n, c in config.losses.items()
+    )
 
 
 def compares_outputs(config: DistillConfig) -> bool:
@@ -184,7 +186,7 @@ def compares_outputs(config: DistillConfig) -> bool:
     Raises:
         KdpError: an unknown loss or option.
     """
-    return any(make_loss(n, c.options).loss.of == "output" for n, c in config.losses.items())
+    return any(make_loss(n, c.options).loss.compares == "output" for n, c in config.losses.items())
 
 
 def compares_widths(config: DistillConfig) -> bool:
@@ -194,7 +196,9 @@ def compares_widths(config: DistillConfig) -> bool:
         KdpError: an unknown loss or option.
     """
     losses = [make_loss(n, c.options).loss for n, c in config.losses.items()]
-    return any(loss.of == "features" and not (loss.any_width or loss.projected) for loss in losses)
+    return any(
+        loss.compares == "features" and not (loss.any_width or loss.projected) for loss in losses
+    )
 
 
 def _ran(features: Mapping[str, Tensor], name: str) -> Tensor:

@@ -22,17 +22,17 @@ Sample = dict[str, Tensor]
 Key = dict[str, Any]
 
 
-def file_of(folder: Path, number: int) -> Path:
+def target_path(folder: Path, number: int) -> Path:
     """The file with this number."""
     return folder / f"{number:06d}.pth"
 
 
-def index_of(folder: Path) -> Path:
+def index_path(folder: Path) -> Path:
     """The file that says what the others hold."""
     return folder / "index.pth"
 
 
-def write(path: Path, key: Key, targets: Sample) -> None:
+def write_targets(path: Path, key: Key, targets: Sample) -> None:
     """Keep the targets of consecutive samples, (n, ...) each.
 
     Raises:
@@ -41,7 +41,7 @@ def write(path: Path, key: Key, targets: Sample) -> None:
     save(path, Artifact({}, extra={"targets": targets, "key": key}))
 
 
-def holds(path: Path, key: Key, count: int) -> bool:
+def is_cached(path: Path, key: Key, count: int) -> bool:
     """Whether a file has the targets of `count` samples, of the same teachers, taps and data."""
     if not path.exists():
         return False
@@ -52,7 +52,7 @@ def holds(path: Path, key: Key, count: int) -> bool:
 def write_index(folder: Path, key: Key, record: Provenance, samples: int, size: int) -> None:
     """Say that the files hold `samples` targets, `size` in each."""
     extra = {"key": key, "samples": samples, "size": size}
-    save(index_of(folder), Artifact({}, record=record, extra=extra))
+    save(index_path(folder), Artifact({}, record=record, extra=extra))
 
 
 class CachedTargetDataset(Dataset[Sample]):
@@ -81,7 +81,7 @@ class CachedTargetDataset(Dataset[Sample]):
         return len(self.samples)  # type: ignore[arg-type]
 
     def __getitem__(self, number: int) -> Sample:
-        targets = _targets(file_of(self.folder, number // self.size))
+        targets = _targets(target_path(self.folder, number // self.size))
         mine = {name: tensor[number % self.size] for name, tensor in targets.items()}
         return {**self.samples[number], **mine}
 
@@ -93,7 +93,7 @@ def first_target(folder: Path, key: Key) -> Sample:
         KdpError: see `CachedTargetDataset`.
     """
     read_index(folder, key)
-    return {name: tensor[0] for name, tensor in _targets(file_of(folder, 0)).items()}
+    return {name: tensor[0] for name, tensor in _targets(target_path(folder, 0)).items()}
 
 
 def read_index(folder: Path, key: Key) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def read_index(folder: Path, key: Key) -> dict[str, Any]:
     Raises:
         KdpError: there is none, or it is of other teachers, taps or samples.
     """
-    if not index_of(folder).exists():
+    if not index_path(folder).exists():
         raise KdpError(f"{folder} holds no (or not all) targets; run `kdp teach` first")
-    extra = load(index_of(folder)).extra
+    extra = load(index_path(folder)).extra
     changed = sorted(name for name, value in key.items() if extra["key"].get(name) != value)
     if changed:
         raise KdpError(

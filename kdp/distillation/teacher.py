@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from kdp.distillation.taps import Taps
 from kdp.errors import KdpError
+from kdp.models.taps import Taps
 
 Batch = Mapping[str, Tensor]
 PREFIX = "teacher."
@@ -39,7 +39,7 @@ class Targets:
         return {f"{PREFIX}output": self.output, **named}
 
 
-class Source(Protocol):
+class TargetSource(Protocol):
     """Where targets come from; `shares` are the weights of the teachers and sum to 1."""
 
     shares: list[float]
@@ -74,7 +74,7 @@ class Teacher:
         return output, features
 
 
-class Ensemble:
+class TeacherEnsemble:
     """Teachers that run beside the student.
 
     Args:

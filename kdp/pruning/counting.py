@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from kdp.pruning.groups import Group
-from kdp.pruning.knapsack import Count
+from kdp.pruning.knapsack import MacCounter
 
 
-def weight_macs(model: nn.Module, example: Tensor, groups: Sequence[Group], dense: int) -> Count:
+def weight_mac_counter(
+    model: nn.Module, example: Tensor, groups: Sequence[Group], dense: int
+) -> MacCounter:
     """MACs as the entries of every layer's weight times the positions it is applied at.
 
     That is all there is to convolutional networks. Products of two features, as in attention, are
@@ -30,7 +32,7 @@ def weight_macs(model: nn.Module, example: Tensor, groups: Sequence[Group], dens
     rest = dense - sum(positions[name] * prod(shape) for name, shape in shapes.items())
     narrowed: dict[str, list[tuple[str, int, int]]] = {}
     for group in groups:
-        for piece in group.weights:
+        for piece in group.weight_slices:
             if piece.param in shapes:
                 narrowed.setdefault(piece.param, []).append((group.name, piece.dim, piece.width))
     units = {group.name: group.units for group in groups}

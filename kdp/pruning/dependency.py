@@ -15,8 +15,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
-from kdp.pruning.groups import Group, MaskPoint, Slice
-from kdp.pruning.resource_limit import bounded
+from kdp.pruning.groups import Group, MaskPoint, ParamSlice
+from kdp.pruning.resource_limit import limit_resources
 
 SECONDS, MEMORY = 120.0, 8e9
 """Of the search for what belongs together, bytes: for some networks it never ends."""
@@ -27,7 +27,7 @@ def channel_groups(
     model: nn.Module,
     example: Tensor,
     argument: str,
-    keep: Sequence[nn.Module] = (),
+    ignored_layers: Sequence[nn.Module] = (),
     per_layer: bool = False,
 ) -> list[Group]:
     """A group for the output channels of every convolution, in the order of the modules.
@@ -38,7 +38,8 @@ def channel_groups(
         model: on the device of the example; its mode and gradients are as before afterwards.
         example: an input.
         argument: the argument of the network that holds the numbers of channels, one per group.
-        keep: modules whose outputs stay, the classifier say, and so what is added to them.
+        ignored_layers: modules whose output channels stay, such as the classifier, and what is
+            added to them.
         per_layer: that argument has an entry for every convolution instead.
 
     Raises:
@@ -48,8 +49,12 @@ def channel_groups(
     names = {module: name for name, module in model.named_modules()}
     layers = [name for module, name in names.items() if isinstance(module, nn.Conv2d)]
     order = {name: number for number, name in enumerate(layers)}
-    found = [_CoupledChannels.of(coupled, names) for coupled in _coupled(model, example, keep)]
-    found = [one for one in found if not {names[module] for module in keep} & set(one.writers)]
+    found = [
+        _CoupledChannels.of(coupled, names) for coupled in _coupled(model, example, ignored_layers)
+    ]
+    found = [
+        one for one in found if not {names[module] for module in ignored_layers} & set(one.writers)
+    ]
     found = [one for one in found if one.gates]
     found.sort(key=lambda one: min(order[name] for name in one.writers))
     groups = []
@@ -60,20 +65,24 @@ def channel_groups(
         gates, slices = tuple(one.gates), tuple(one.slices)
         positions = tuple(places)
         groups.append(
-            Group(name, "channels", one.units, gates, slices, argument, positions, length, least=1)
+            Group(
+                name, "channels", one.units, gates, slices, argument, positions, length, min_units=1
+            )
         )
     return groups
 
 
-def _coupled(model: nn.Module, example: Tensor, keep: Sequence[nn.Module]) -> list[Any]:
+def _coupled(model: nn.Module, example: Tensor, ignored_layers: Sequence[nn.Module]) -> list[Any]:
     """What torch-pruning finds to belong together."""
     training, learning = model.training, [p.requires_grad for p in model.parameters()]
     model.requires_grad_(True)  # it follows gradients
     try:
-        with bounded("the search for coupled channels", SECONDS, MEMORY):
+        with limit_resources("the search for coupled channels", SECONDS, MEMORY):
             graph = tp.DependencyGraph().build_dependency(model.eval(), example)
             return list(
-                graph.get_all_groups(ignored_layers=list(keep), root_module_types=[nn.Conv2d])
+                graph.get_all_groups(
+                    ignored_layers=list(ignored_layers), root_module_types=[nn.Conv2d]
+                )
             )
     finally:
         model.train(training)
@@ -87,7 +96,7 @@ class _CoupledChannels:
 
     units: int
     writers: list[str] = field(default_factory=list)
-    slices: list[Slice] = field(default_factory=list)
+    slices: list[ParamSlice] = field(default_factory=list)
     gates: list[MaskPoint] = field(default_factory=list)
 
     @classmethod
@@ -106,7 +115,7 @@ class _CoupledChannels:
     def _read(self, module: nn.Module, name: str, runs: list[tuple[int, int]]) -> None:
         for start, width in runs:
             dim = -1 if isinstance(module, nn.Linear) else 1
-            self.slices.append(Slice(f"{name}.weight", 1, width, start=start))
+            self.slices.append(ParamSlice(f"{name}.weight", 1, width, start=start))
             self.gates.append(MaskPoint(name, dim, width, start))
 
     def _write(self, module: nn.Module, name: str) -> None:
@@ -116,8 +125,8 @@ class _CoupledChannels:
         learnt = [key for key, value in module.named_parameters(recurse=False) if value is not None]
         buffers = [key for key in _NORM_BUFFERS if getattr(module, key, None) is not None]
         self.slices += [
-            *(Slice(f"{name}.{key}", 0) for key in learnt),
-            *(Slice(f"{name}.{key}", 0, buffer=True) for key in buffers),
+            *(ParamSlice(f"{name}.{key}", 0) for key in learnt),
+            *(ParamSlice(f"{name}.{key}", 0, buffer=True) for key in buffers),
         ]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from kdp.errors import KdpError
-from kdp.pruning.groups import Group, Masks, Slice
+from kdp.pruning.groups import Group, Masks, ParamSlice
 
 _STATE = ("gate", "mask", "importance", "measured", "score")
 
@@ -38,7 +38,7 @@ class Gate(nn.Module):
     measured: Tensor
     score: Tensor
 
-    def __init__(self, units: int, piece: Slice) -> None:
+    def __init__(self, units: int, piece: ParamSlice) -> None:
         super().__init__()
         self.piece = piece
         self.gate = nn.Parameter(torch.ones(units))
@@ -69,7 +69,9 @@ def add_gates(model: nn.Module, groups: Sequence[Group]) -> dict[str, Gate]:
     return gates
 
 
-def fold(params: Mapping[str, Tensor], groups: Sequence[Group]) -> tuple[dict[str, Tensor], Masks]:
+def fold_gates(
+    params: Mapping[str, Tensor], groups: Sequence[Group]
+) -> tuple[dict[str, Tensor], Masks]:
     """The state dict of the network without gates, and what they let through.
 
     The gates' factors become part of the weights they act on; a removed unit's are zero there.
@@ -110,21 +112,21 @@ def group_lasso(gates: Sequence[Gate], costs: Sequence[float]) -> Tensor:
     return torch.stack(terms).sum() / sum(sizes)
 
 
-SPARSITY = {"l1": l1, "group_lasso": group_lasso}
+SPARSITY_LOSSES = {"l1": l1, "group_lasso": group_lasso}
 """(gates, cost of one unit of each) -> scalar, 1 where every gate is 1."""
 
 
 def _module(group: Group) -> str:
     """The one layer that reads a group's units."""
-    if len(group.gates) != 1:
+    if len(group.mask_points) != 1:
         raise KdpError(
-            f"the units of {group.name} are read in {len(group.gates)} places: such a network "
-            "cannot be pruned while it trains (take out `dynamic`; `kdp prune` can)"
+            f"{group.name} is read by {len(group.mask_points)} layers; pruning while training "
+            "supports one (remove `dynamic`; `kdp prune` supports several)"
         )
-    return group.gates[0].module
+    return group.mask_points[0].module
 
 
-def _piece(group: Group) -> Slice:
+def _piece(group: Group) -> ParamSlice:
     """The part of the weight that a group's gate acts on."""
     for piece in group.slices:
         if piece.param == f"{_module(group)}.weight":
@@ -132,7 +134,7 @@ def _piece(group: Group) -> Slice:
     raise KdpError(f"the group {group.name} has no weight to put a gate on")
 
 
-def _scaled(weight: Tensor, factor: Tensor, piece: Slice) -> Tensor:
+def _scaled(weight: Tensor, factor: Tensor, piece: ParamSlice) -> Tensor:
     """A weight whose entries of unit i are multiplied by factor[i]."""
     shape = [1] * weight.ndim
     shape[piece.dim] = -1

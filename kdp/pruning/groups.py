@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Slice:
+class ParamSlice:
     """The entries of one parameter that belong to a group's units.
 
     Attributes:
@@ -52,25 +52,25 @@ class Group:
         name: unique in the network.
         kind: what the units are ("tab_heads", "channels"); groups of a kind share limits.
         units: how many there are.
-        gates: of everything that reads the units.
+        mask_points: of everything that reads the units.
         slices: the parameters to zero, or to cut.
         argument: the argument of the network that holds the number of units.
         positions: in that argument where it is a list, with `length` entries.
-        least: units without which there is no network.
+        min_units: units without which there is no network.
     """
 
     name: str
     kind: str
     units: int
-    gates: tuple[MaskPoint, ...]
-    slices: tuple[Slice, ...]
+    mask_points: tuple[MaskPoint, ...]
+    slices: tuple[ParamSlice, ...]
     argument: str
     positions: tuple[int, ...] = ()
     length: int = 0
-    least: int = 0
+    min_units: int = 0
 
     @property
-    def weights(self) -> tuple[Slice, ...]:
+    def weight_slices(self) -> tuple[ParamSlice, ...]:
         """The slices of what is learnt."""
         return tuple(piece for piece in self.slices if not piece.buffer)
 
@@ -84,7 +84,7 @@ def full_masks(groups: list[Group]) -> Masks:
     return {group.name: torch.ones(group.units, dtype=torch.bool) for group in groups}
 
 
-def weights_per_unit(tensor: Tensor, piece: Slice, units: int) -> Tensor:
+def weights_per_unit(tensor: Tensor, piece: ParamSlice, units: int) -> Tensor:
     """A parameter's part arranged as (units, entries of a unit)."""
     own = tensor.narrow(piece.dim, piece.start, units * piece.width)
     return own.movedim(piece.dim, 0).reshape(units, -1)

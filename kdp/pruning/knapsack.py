@@ -13,8 +13,8 @@ from kdp.errors import KdpError
 from kdp.pruning.groups import Group
 from kdp.pruning.importance.base import Scores
 
-Kept = dict[str, int]
-Count = Callable[[Mapping[str, int]], int]
+KeptUnits = dict[str, int]
+MacCounter = Callable[[Mapping[str, int]], int]
 """Multiply-accumulates of the network when each group keeps so many units."""
 
 
@@ -32,7 +32,7 @@ class Limits:
 
     def allowed(self, group: Group) -> list[int]:
         """The numbers of units a group may keep, from all of them down."""
-        least = min(max(self.min_units.get(group.kind, 1), group.least), group.units)
+        least = min(max(self.min_units.get(group.kind, 1), group.min_units), group.units)
         multiple = self.round_to.get(group.kind, 1)
         below = [n for n in range(group.units - 1, least - 1, -1) if n % multiple == 0]
         return [group.units, *below]
@@ -59,7 +59,7 @@ class PruneStep:
 
 
 def unit_costs(
-    groups: Sequence[Group], count: Count, kept: Mapping[str, int] | None = None
+    groups: Sequence[Group], count: MacCounter, kept: Mapping[str, int] | None = None
 ) -> dict[str, float]:
     """MACs that one unit of each group costs: in the full network, or where so many are left.
 
@@ -72,7 +72,9 @@ def unit_costs(
     }
 
 
-def costs_are_additive(groups: Sequence[Group], costs: Mapping[str, float], count: Count) -> bool:
+def costs_are_additive(
+    groups: Sequence[Group], costs: Mapping[str, float], count: MacCounter
+) -> bool:
     """Whether units cost nearly the same whatever else is left: half of all, within 5 %."""
     half = {group.name: max(group.units // 2, 1) for group in groups}
     dense = count({group.name: group.units for group in groups})
@@ -80,7 +82,7 @@ def costs_are_additive(groups: Sequence[Group], costs: Mapping[str, float], coun
     return abs(count(half) - expected) <= 0.05 * dense
 
 
-def kept_after(groups: Sequence[Group], steps: Sequence[PruneStep]) -> Kept:
+def kept_after(groups: Sequence[Group], steps: Sequence[PruneStep]) -> KeptUnits:
     """What each group keeps after these steps."""
     return {group.name: group.units for group in groups} | {s.group: s.kept for s in steps}
 
@@ -110,7 +112,7 @@ def _steps(group: Group, scores: torch.Tensor, cost: float, limits: Limits) -> l
 
 
 def steps_needed(
-    steps: Sequence[PruneStep], groups: Sequence[Group], count: Count, budget: float
+    steps: Sequence[PruneStep], groups: Sequence[Group], count: MacCounter, budget: float
 ) -> int:
     """The fewest first steps after which the true count is within the budget.
 
@@ -136,8 +138,12 @@ def steps_needed(
 
 
 def spend_leftover(
-    kept: Kept, taken: Sequence[PruneStep], costs: Mapping[str, float], count: Count, budget: float
-) -> Kept:
+    kept: KeptUnits,
+    taken: Sequence[PruneStep],
+    costs: Mapping[str, float],
+    count: MacCounter,
+    budget: float,
+) -> KeptUnits:
     """`_fill` by the sum of unit costs; by counting every step only where that sum errs."""
     base = count(kept)
 
@@ -148,7 +154,9 @@ def spend_leftover(
     return quick if count(quick) <= budget else _fill(kept, taken, count, budget)
 
 
-def _fill(kept: Kept, taken: Sequence[PruneStep], count: Count, budget: float) -> Kept:
+def _fill(
+    kept: KeptUnits, taken: Sequence[PruneStep], count: MacCounter, budget: float
+) -> KeptUnits:
     """Undo steps that fit into what is left of the budget, the most important first.
 
     Only the last step taken in a group can be undone at any time.

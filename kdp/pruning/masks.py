@@ -54,7 +54,7 @@ def zero_removed(model: nn.Module, groups: Sequence[Group], masks: Masks) -> Non
         removed = ~masks[group.name]
         if not removed.any():
             continue
-        for piece in group.weights:
+        for piece in group.weight_slices:
             tensor = params[piece.param]
             index = unit_indices(removed, piece.width, piece.start).to(tensor.device)
             tensor.index_fill_(piece.dim, index, 0.0)
@@ -66,7 +66,7 @@ def removed_are_zero(model: nn.Module, groups: Sequence[Group], masks: Masks) ->
     return all(
         not weights_per_unit(params[piece.param], piece, group.units)[~masks[group.name]].any()
         for group in groups
-        for piece in group.weights
+        for piece in group.weight_slices
     )
 
 
@@ -77,7 +77,7 @@ def masks_applied(model: nn.Module, groups: Sequence[Group], masks: Masks) -> It
         for group in groups:
             if masks[group.name].all():
                 continue
-            for gate in group.gates:
+            for gate in group.mask_points:
                 closed = MaskInput(gate, [masks[group.name]])
                 handle = model.get_submodule(gate.module).register_forward_pre_hook(closed)
                 stack.callback(handle.remove)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdp.distillation.taps import Taps
 from kdp.errors import KdpError
+from kdp.models.taps import Taps
 from kdp.pruning.groups import Group, MaskPoint
 from kdp.pruning.masks import MaskInput
 
@@ -71,7 +71,7 @@ class Replay:
     ) -> None:
         self.model, self.taps, self.inputs = model, list(taps), inputs
         self.modules = dict(model.named_modules())
-        gates = {gate.module for group in groups for gate in group.gates}
+        gates = {gate.module for group in groups for gate in group.mask_points}
         self._ancestors = {n for n in self.modules if any(_inside(gate, n) for gate in gates)}
         self._calls = self._record(inputs, gates).calls
         twice = self._record(torch.cat([inputs, inputs]), gates).calls
@@ -93,7 +93,7 @@ class Replay:
         return [name for name, end in self._tap_ends.items() if end > first.start]
 
     def _first_gate(self, group: Group) -> _Call:
-        calls = [self._gate_calls[gate.module] for gate in group.gates]
+        calls = [self._gate_calls[gate.module] for gate in group.mask_points]
         return min(calls, key=lambda call: call.start)
 
     @torch.no_grad()
@@ -118,15 +118,15 @@ class Replay:
         A linear layer that alone reads the units lets their shares be taken off what it gave;
         others compute again.
         """
-        gate, module = group.gates[0], self.modules[group.gates[0].module]
-        if len(group.gates) == 1 and isinstance(module, nn.Linear) and gate.dim == -1:
+        gate, module = group.mask_points[0], self.modules[group.mask_points[0].module]
+        if len(group.mask_points) == 1 and isinstance(module, nn.Linear) and gate.dim == -1:
             call = self._gate_calls[gate.module]
             shares = [_share(module, call.args[0], unit, gate) for unit in units]
             masked = torch.cat([call.output - share for share in shares])
             stack.enter_context(_returning(module, [(masked, False)], 1))
             return
         masks = [torch.arange(group.units) != unit for unit in units]
-        for gate in group.gates:
+        for gate in group.mask_points:
             hook = self.modules[gate.module].register_forward_pre_hook(MaskInput(gate, masks))
             stack.callback(hook.remove)
 

@@ -18,7 +18,7 @@ LOOK_EVERY = 0.2
 
 
 @contextmanager
-def bounded(what: str, seconds: float, memory: float) -> Iterator[None]:
+def limit_resources(what: str, seconds: float, memory: float) -> Iterator[None]:
     """Stop the block once it has run too long or made the process too large.
 
     It looks at both by SIGALRM, between two lines of Python; outside of the main thread, which

@@ -21,9 +21,9 @@ from kdp.errors import KdpError
 from kdp.pruning.groups import Group, Masks
 from kdp.pruning.importance.base import Scores
 from kdp.pruning.knapsack import (
-    Count,
-    Kept,
+    KeptUnits,
     Limits,
+    MacCounter,
     PruneStep,
     costs_are_additive,
     kept_after,
@@ -35,7 +35,7 @@ from kdp.pruning.knapsack import (
 
 
 @dataclass(frozen=True)
-class Plan:
+class PruningPlan:
     """What a search decided.
 
     Attributes:
@@ -43,43 +43,43 @@ class Plan:
         planned_macs: by the sum of unit costs where they add up, else as `macs`.
         macs: counted for the smaller network.
         dense_macs: counted for the full network.
-        importance: kept share of all importance.
+        kept_importance: kept share of all importance.
     """
 
     masks: Masks
     planned_macs: float
     macs: int
     dense_macs: int
-    importance: float
+    kept_importance: float
 
 
-def search(
+def plan_pruning(
     groups: Sequence[Group],
     scores: Scores,
     costs: Mapping[str, float],
-    count: Count,
+    count: MacCounter,
     mac_constraint: float,
     limits: Limits,
-) -> Plan:
+) -> PruningPlan:
     """`plan`, where something must go.
 
     Raises:
         KdpError: the budget cannot be reached, or nothing would be removed.
     """
-    found = plan(groups, scores, costs, count, mac_constraint, limits)
+    found = plan_within_budget(groups, scores, costs, count, mac_constraint, limits)
     if found.macs >= found.dense_macs:
         raise KdpError(f"mac_constraint={mac_constraint} removes nothing")
     return found
 
 
-def plan(
+def plan_within_budget(
     groups: Sequence[Group],
     scores: Scores,
     costs: Mapping[str, float],
-    count: Count,
+    count: MacCounter,
     mac_constraint: float,
     limits: Limits,
-) -> Plan:
+) -> PruningPlan:
     """Masks that keep the most importance within `mac_constraint` of the dense MACs.
 
     Unit costs decide the order; the true count decides how far to go.
@@ -107,12 +107,12 @@ def plan(
         kept = _in_stages(groups, scores, count, budget, limits)
         planned = count(kept)
     masks = _masks(groups, scores, kept)
-    return Plan(masks, planned, count(kept), dense, _kept_share(groups, scores, masks))
+    return PruningPlan(masks, planned, count(kept), dense, _kept_share(groups, scores, masks))
 
 
 def _in_stages(
-    groups: Sequence[Group], scores: Scores, count: Count, budget: float, limits: Limits
-) -> Kept:
+    groups: Sequence[Group], scores: Scores, count: MacCounter, budget: float, limits: Limits
+) -> KeptUnits:
     """What stays where the cost of a unit depends on what else stays.
 
     In each stage a tenth of the MACs goes, by the costs at its beginning.
@@ -131,13 +131,13 @@ def _in_stages(
     return spend_leftover(kept, done, unit_costs(groups, count, kept), count, budget)
 
 
-def uniform(
+def plan_uniform(
     groups: Sequence[Group],
     scores: Scores,
-    count: Count,
+    count: MacCounter,
     pruning_ratio: float,
     limits: Limits,
-) -> Plan:
+) -> PruningPlan:
     """Masks that keep floor((1 - pruning_ratio) * units) of every group, or what limits allow.
 
     Raises:
@@ -152,10 +152,10 @@ def uniform(
         raise KdpError(f"pruning_ratio={pruning_ratio} removes nothing")
     full = {group.name: group.units for group in groups}
     masks, macs = _masks(groups, scores, kept), count(kept)
-    return Plan(masks, macs, macs, count(full), _kept_share(groups, scores, masks))
+    return PruningPlan(masks, macs, macs, count(full), _kept_share(groups, scores, masks))
 
 
-def _masks(groups: Sequence[Group], scores: Scores, kept: Kept) -> Masks:
+def _masks(groups: Sequence[Group], scores: Scores, kept: KeptUnits) -> Masks:
     """Keep the units of highest importance; ties keep the first."""
     masks = {}
     for group in groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from kdp.models.catanet import CATANet
-from kdp.pruning.groups import Group, MaskPoint, Slice
+from kdp.pruning.groups import Group, MaskPoint, ParamSlice
 
 
 def catanet_groups(model: nn.Module) -> list[Group]:
@@ -30,8 +30,8 @@ def _heads(
 ) -> Group:
     qk, v = model.head_dims
     linears = [(f"{attention}.to_{part}", part) for part in "qkv"] + extra
-    slices = [Slice(f"{name}.weight", 0, v if part == "v" else qk) for name, part in linears]
-    slices.append(Slice(f"{attention}.proj.weight", 1, v))
+    slices = [ParamSlice(f"{name}.weight", 0, v if part == "v" else qk) for name, part in linears]
+    slices.append(ParamSlice(f"{attention}.proj.weight", 1, v))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
     gates = (MaskPoint(f"{attention}.proj", -1, v),)
@@ -41,7 +41,7 @@ def _heads(
 def _neurons(model: CATANet, kind: str, block: int, ffn: str) -> Group:
     conv = f"{ffn}.dwconv.depthwise_conv.0"
     rows = (f"{ffn}.fc1.weight", f"{ffn}.fc1.bias", f"{conv}.weight", f"{conv}.bias")
-    slices = (*(Slice(name, 0) for name in rows), Slice(f"{ffn}.fc2.weight", 1))
+    slices = (*(ParamSlice(name, 0) for name in rows), ParamSlice(f"{ffn}.fc2.weight", 1))
     units = model.widths[kind][block]
     name = f"blocks.{block}.{kind}"
     gates = (MaskPoint(f"{ffn}.fc2", -1),)

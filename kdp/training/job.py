@@ -19,7 +19,7 @@ Objective = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass
-class Job:
+class TrainingJob:
     """What to train, and on what.
 
     Attributes:
@@ -33,9 +33,9 @@ class Job:
         seed: of everything random outside the data.
         device: "auto", "cpu", "cuda", ...
         workers: processes that load data.
-        extra: modules that learn beside the model and are not part of it.
+        extra_modules: modules that learn beside the model and are not part of it.
         after_step: (model, steps done), called after every update, before it is averaged.
-        best_from: a validation counts as the best from this step on; the last one always does.
+        best_from_step: a validation counts as the best from this step on; the last one always does.
         signature: what a checkpoint must agree on to be resumed.
     """
 
@@ -49,14 +49,14 @@ class Job:
     seed: int = 0
     device: str = "auto"
     workers: int = 0
-    extra: nn.Module = field(default_factory=nn.Module)
+    extra_modules: nn.Module = field(default_factory=nn.Module)
     after_step: Callable[[nn.Module, int], None] = lambda model, step: None
-    best_from: int = 0
+    best_from_step: int = 0
     signature: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """Weights after the last step and at the best validation, with their quality.
 
     Of several processes only the main one knows the quality and the best weights.

@@ -20,13 +20,13 @@ from kdp.training.accelerator import make_accelerator
 from kdp.training.average import averaged
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
-from kdp.training.job import Batch, Job, Metrics, Params, Result
+from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult
 from kdp.training.schedule import learning_rate
 from kdp.training.shutdown import graceful_shutdown
 from kdp.training.trackers import Trackers
 
 
-def fit(job: Job, resume: bool = False) -> Result:
+def fit(job: TrainingJob, resume: bool = False) -> TrainingResult:
     """Train to the end, from the start or from the checkpoint in the job's folder.
 
     Raises:
@@ -40,7 +40,7 @@ def fit(job: Job, resume: bool = False) -> Result:
 class _Run:
     """State of one training: network, average, optimizer, step, best so far."""
 
-    def __init__(self, job: Job, resume: bool) -> None:
+    def __init__(self, job: TrainingJob, resume: bool) -> None:
         self.job, self.settings = job, job.settings
         self.step, self.validated = 0, -1
         self.metrics: Metrics = {}
@@ -48,7 +48,7 @@ class _Run:
         self.accelerator = make_accelerator(self.settings, job.device)
         self.average = averaged(job.model, self.settings.ema_decay)
         self.model, self.optimizer = self.accelerator.prepare(job.model, _optimizer(job))
-        self.extra = job.extra.to(self.accelerator.device)
+        self.extra = job.extra_modules.to(self.accelerator.device)
         self.average.to(self.accelerator.device)
         self.checkpoint = Checkpoint(job.folder / "checkpoint.pth", job.signature)
         if resume:
@@ -57,7 +57,7 @@ class _Run:
             self.curves = Curves(job.folder, self.step)
             self.trackers = Trackers(self.settings.trackers, job.folder, job.signature)
 
-    def run(self) -> Result:
+    def run(self) -> TrainingResult:
         with graceful_shutdown() as shutdown:
             for batch in self._batches():
                 if self._should_stop_early():
@@ -74,7 +74,7 @@ class _Run:
             self.curves.draw(last=True)
             self.trackers.finish()
         self.accelerator.end_training()
-        return Result(
+        return TrainingResult(
             last=self._params(),
             best=self.best["params"],
             last_metrics=self.metrics,
@@ -181,7 +181,7 @@ class _Run:
     def _keep_best(self, value: float) -> None:
         if math.isnan(value):
             raise KdpError(f"{self.job.primary_metric} is not a number at step {self.step}")
-        if self.step >= self.job.best_from and value > self.best["value"]:
+        if self.step >= self.job.best_from_step and value > self.best["value"]:
             params = {name: tensor.clone() for name, tensor in self._params().items()}
             self.best = {"value": value, "step": self.step, "params": params}
             self.best["metrics"] = self.metrics
@@ -227,11 +227,11 @@ def _seed(number: int) -> None:
     torch.manual_seed(number % 2**63)
 
 
-def _optimizer(job: Job) -> torch.optim.Optimizer:
+def _optimizer(job: TrainingJob) -> torch.optim.Optimizer:
     """Biases, norms, gates and what learns beside the network are not decayed."""
     settings = job.settings
     own = [p for p in job.model.parameters() if p.requires_grad]
-    extra = [p for p in job.extra.parameters() if p.requires_grad]
+    extra = [p for p in job.extra_modules.parameters() if p.requires_grad]
     decayed = {"params": [p for p in own if p.ndim > 1], "weight_decay": settings.weight_decay}
     rest = {"params": [*(p for p in own if p.ndim < 2), *extra], "weight_decay": 0.0}
     groups = [group for group in (decayed, rest) if group["params"]]

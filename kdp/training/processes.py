@@ -10,7 +10,7 @@ from pathlib import Path
 from kdp.files import file_lock
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes the files; one of all the processes does."""
     return int(os.environ.get("RANK", "0")) == 0
 
@@ -22,7 +22,7 @@ def main_process_lock(path: Path) -> Iterator[None]:
     Raises:
         KdpError: another run holds the path.
     """
-    if not is_main():
+    if not is_main_process():
         yield
         return
     with file_lock(path):

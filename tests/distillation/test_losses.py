@@ -14,11 +14,11 @@ from kdp.data.pairs import embedded
 from kdp.distillation.losses import LOSSES, make_loss
 from kdp.distillation.objective import Distiller
 from kdp.distillation.schedules import factor
-from kdp.distillation.taps import Taps
-from kdp.distillation.teacher import Ensemble, Teacher
+from kdp.distillation.teacher import Teacher, TeacherEnsemble
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.models.taps import Taps
 from tests.conftest import ROOT, TINY
 
 
@@ -66,7 +66,7 @@ def test_feature_loss_is_the_sum_of_mean_absolute_differences() -> None:
 def test_output_loss_is_the_mean_absolute_difference_of_outputs() -> None:
     a, b = features((2, 3, 4, 4), (2, 3, 4, 4))
     loss = make_loss("output", {})
-    assert loss.loss.of == "output"
+    assert loss.loss.compares == "output"
     assert float(loss({"output": (a, b)}, generator())) == pytest.approx(l1_by_hand(a, b))
 
 
@@ -338,7 +338,9 @@ def distiller(student: nn.Module, **changes: Any) -> Distiller:
         }
     )
     torch.manual_seed(9)
-    teacher = Ensemble([build("catanet", **TINY)], list(TAPS.values()), lambda batch: batch["lr"])
+    teacher = TeacherEnsemble(
+        [build("catanet", **TINY)], list(TAPS.values()), lambda batch: batch["lr"]
+    )
     return Distiller(
         config,
         student,

@@ -15,7 +15,7 @@ from kdp.config import Config, DistillConfig
 from kdp.config.compose import load_config
 from kdp.distillation.alignment import Alignment
 from kdp.distillation.objective import Distiller
-from kdp.distillation.teacher import Ensemble
+from kdp.distillation.teacher import TeacherEnsemble
 from kdp.errors import KdpError
 from kdp.measure.complexity import count_macs_of
 from kdp.models import build
@@ -63,7 +63,7 @@ def student(folder: Path, name: str = "student", **distill: Any) -> Config:
     return config(folder, teacher=None, model=model, output=output, distill=sections)
 
 
-def objective(ensemble: Ensemble, losses: dict[str, Any]) -> Distiller:
+def objective(ensemble: TeacherEnsemble, losses: dict[str, Any]) -> Distiller:
     torch.manual_seed(5)
     return Distiller(
         DistillConfig.model_validate({"task_weight": 0, "losses": losses}),
@@ -79,10 +79,10 @@ def objective(ensemble: Ensemble, losses: dict[str, Any]) -> Distiller:
     )
 
 
-def ensemble(count: int, shares: list[float] | None = None) -> Ensemble:
+def ensemble(count: int, shares: list[float] | None = None) -> TeacherEnsemble:
     torch.manual_seed(1)
     models = [build("catanet", **TINY) for _ in range(count)]
-    return Ensemble(models, ["mid_convs.1"], lambda batch: batch["lr"], shares)
+    return TeacherEnsemble(models, ["mid_convs.1"], lambda batch: batch["lr"], shares)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def test_shares_weight_the_teachers() -> None:
 
 
 def test_features_are_compared_with_each_teacher_by_its_share() -> None:
-    def loss(source: Ensemble) -> float:
+    def loss(source: TeacherEnsemble) -> float:
         distiller = objective(source, {"feature": {}})
         torch.manual_seed(5)
         network = build("catanet", **TINY).eval()
@@ -111,7 +111,7 @@ def test_features_are_compared_with_each_teacher_by_its_share() -> None:
 
     both = ensemble(2, shares=[3, 1])
     alone = [
-        Ensemble([teacher.model], ["mid_convs.1"], lambda batch: batch["lr"])
+        TeacherEnsemble([teacher.model], ["mid_convs.1"], lambda batch: batch["lr"])
         for teacher in both.teachers
     ]
     expected = 0.75 * loss(alone[0]) + 0.25 * loss(alone[1])
@@ -239,7 +239,7 @@ def live_features(settings: Config, count: int) -> list[Tensor]:
     """What the teacher gives for each sample alone."""
     task = task_for(Arch("catanet", NARROW), settings)
     network, _, _ = load_network(teacher_of(settings).paths[0])
-    source = Ensemble([network], ["mid_convs.1"], task.inputs)
+    source = TeacherEnsemble([network], ["mid_convs.1"], task.inputs)
     data = task.training_data(count)
     batches = ({k: v[None] for k, v in data[n].items()} for n in range(count))
     return [source(batch).features[0]["mid_convs.1"][0] for batch in batches]
@@ -258,8 +258,8 @@ def test_an_interrupted_teaching_is_not_read(
             raise KdpError("the disk is full")
         plain(*arguments)
 
-    plain = teach_module.write
-    monkeypatch.setattr(teach_module, "write", fails)
+    plain = teach_module.write_targets
+    monkeypatch.setattr(teach_module, "write_targets", fails)
     with pytest.raises(KdpError, match="disk is full"):
         teach(other)
     for settings in (other, taught(tmp_path)):
@@ -360,7 +360,7 @@ def test_an_aligned_student_learns_in_mixed_precision(tmp_path: Path) -> None:
 def test_teachers_whose_outputs_differ_are_refused() -> None:
     torch.manual_seed(0)
     models = [build("catanet", **{**TINY, "upscale": scale}) for scale in (2, 3)]
-    source = Ensemble(models, [], lambda batch: batch["lr"])
+    source = TeacherEnsemble(models, [], lambda batch: batch["lr"])
     with pytest.raises(KdpError, match="cannot be averaged"):
         source(BATCH)
 

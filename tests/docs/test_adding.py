@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 from tests.runs import SHORT, config
 from tests.runs import prune as write_teacher
 
-TABLES: tuple[dict[str, Any], ...] = (LOSSES, CRITERIA, dynamic.CRITERIA, MODELS, TASKS)
+TABLES: tuple[dict[str, Any], ...] = (LOSSES, CRITERIA, dynamic.GATE_CRITERIA, MODELS, TASKS)
 
 
 @pytest.fixture(autouse=True)

@@ -21,12 +21,12 @@ from kdp.config.compose import load_config
 from kdp.data.folders import LabelledImage, class_folders, toy_faces
 from kdp.data.images import ImageArray, read_rgb
 from kdp.data.labelled import LabelledDataset, resized
-from kdp.distillation.taps import Taps
 from kdp.errors import KdpError
 from kdp.measure.classes import confusion, summary
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.mask_classifier import CLASSES
+from kdp.models.taps import Taps
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.masks import masks_applied, zero_removed
 from kdp.pruning.rebuild import rebuild as cut
@@ -185,7 +185,7 @@ def test_channels_that_two_layers_read_have_a_gate_at_each() -> None:
 
     model, x = Forked(), torch.rand(1, 3, 4, 4)
     (group,) = channel_groups(model, x, "channels")
-    assert sorted(gate.module for gate in group.gates) == ["b", "c"]
+    assert sorted(gate.module for gate in group.mask_points) == ["b", "c"]
     masks = {group.name: torch.tensor([True, False, True])}
     with masks_applied(model, [group], masks), torch.no_grad():
         expected = model(x)

@@ -21,19 +21,19 @@ from kdp.config import Config
 from kdp.data.images import read_rgb
 from kdp.data.toy_shapes import CLASSES, toy_shapes
 from kdp.distillation.losses import attention_map
-from kdp.distillation.taps import Taps
-from kdp.distillation.teacher import Ensemble
+from kdp.distillation.teacher import TeacherEnsemble
 from kdp.errors import KdpError
 from kdp.measure.complexity import count_macs_of
 from kdp.measure.detection import Boxes, average_precision
 from kdp.models import build
 from kdp.models.loading import load_network, load_runnable
+from kdp.models.taps import Taps
 from kdp.models.ultralytics import import_ultralytics as ultralytics
 from kdp.models.ultralytics_names import arch_of_plan, from_ultralytics, to_ultralytics
 from kdp.models.yolo11 import TAPS, decode
 from kdp.pruning import dependency
 from kdp.pruning.groups import full_masks
-from kdp.pruning.importance.base import Context
+from kdp.pruning.importance.base import ScoringContext
 from kdp.pruning.importance.weights import taylor
 from kdp.pruning.masks import masks_applied
 from kdp.pruning.rebuild import rebuild as cut
@@ -183,13 +183,13 @@ def test_the_loss_is_that_of_ultralytics(folder: Path) -> None:
 def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     folder: Path, align: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Ensemble] = []
+    made: list[TeacherEnsemble] = []
 
-    def ensemble(*arguments: Any) -> Ensemble:
-        made.append(Ensemble(*arguments))
+    def ensemble(*arguments: Any) -> TeacherEnsemble:
+        made.append(TeacherEnsemble(*arguments))
         return made[0]
 
-    monkeypatch.setattr(distil, "Ensemble", ensemble)
+    monkeypatch.setattr(distil, "TeacherEnsemble", ensemble)
     losses = {"attention_transfer": {"weight": 1.0, "align": align}}
     settings = config(folder, distill={"losses": losses, "task_weight": 0})
     student, task = build("yolo11", **ARCH["args"]), task_for(ARCH, settings)
@@ -363,7 +363,7 @@ def test_operations_are_counted_without_building_the_network(folder: Path) -> No
     count = macs_by_width(task, ARCH, groups)
     built = count_macs_of(smaller_arch(ARCH, groups, kept), task.example(task.input_size))
     assert count(kept) == built
-    assert "weight_macs" in count.__qualname__
+    assert "weight_mac_counter" in count.__qualname__
 
 
 def test_scores_belong_to_taps_in_the_order_of_the_head(folder: Path) -> None:
@@ -435,7 +435,7 @@ def test_replay_masks_channels_that_are_read_in_several_places(folder: Path, par
     groups, x = task.groups(model), torch.rand(2, 3, SIZE, SIZE)
     name = f"layers.{part}.conv"
     (group,) = (one for one in groups if one.name == name)
-    assert len(group.gates) > 1
+    assert len(group.mask_points) > 1
     found = Replay(model, groups, list(TAPS), x).without(group, [0, 5]).output.chunk(2)
     for unit, output in zip((0, 5), found, strict=True):
         masks = full_masks(groups)
@@ -447,7 +447,7 @@ def test_replay_masks_channels_that_are_read_in_several_places(folder: Path, par
 def test_gradients_score_every_channel(folder: Path) -> None:
     model, task = lively(), task_for(ARCH, config(folder))
     groups = task.groups(model)
-    score = taylor(Context(model, groups, task, task.calibration_data(), seed=0))
+    score = taylor(ScoringContext(model, groups, task, task.calibration_data(), seed=0))
     scores = [score(group) for group in groups]
     assert all(torch.isfinite(values).all() for values in scores)
     assert all(float(values.std()) > 0 for values in scores)

@@ -17,13 +17,13 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.pruning.groups import Group, MaskPoint, Masks, full_masks
-from kdp.pruning.importance import CRITERIA, Context, combine, prepare
-from kdp.pruning.importance.optin import combine_optin, manifold_distance, unit_rows
+from kdp.pruning.importance import CRITERIA, ScoringContext, combine_scores, make_scorer
+from kdp.pruning.importance.optin import combine_optin, manifold_distance, normalized_rows
 from kdp.pruning.knapsack import Limits, unit_costs
 from kdp.pruning.masks import check_masks, masks_applied, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import largest_difference, rebuild
 from kdp.pruning.replay import Replay
-from kdp.pruning.search import search, uniform
+from kdp.pruning.search import plan_pruning, plan_uniform
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.types import Arch
@@ -53,8 +53,8 @@ def batch() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def context(model: nn.Module, task: Task, batch: dict[str, Tensor]) -> Context:
-    return Context(model, task.groups(model), task, batch, seed=0)
+def context(model: nn.Module, task: Task, batch: dict[str, Tensor]) -> ScoringContext:
+    return ScoringContext(model, task.groups(model), task, batch, seed=0)
 
 
 def random_masks(groups: list[Group], keep: float = 0.5) -> Masks:
@@ -62,7 +62,9 @@ def random_masks(groups: list[Group], keep: float = 0.5) -> Masks:
     return {g.name: torch.rand(g.units, generator=generator) < keep for g in groups}
 
 
-def traced_without(context: Context, group: Group, unit: int) -> tuple[dict[str, Tensor], Tensor]:
+def traced_without(
+    context: ScoringContext, group: Group, unit: int
+) -> tuple[dict[str, Tensor], Tensor]:
     """Features and output of a whole forward pass with one unit masked."""
     masks = full_masks(list(context.groups))
     masks[group.name][unit] = False
@@ -153,7 +155,7 @@ def test_masks_of_another_network_are_refused(model: nn.Module, task: Task) -> N
         check_masks(groups, wrong, "masks.pth")
 
 
-def test_replay_equals_a_whole_masked_pass(context: Context) -> None:
+def test_replay_equals_a_whole_masked_pass(context: ScoringContext) -> None:
     replay = Replay(
         context.model, context.groups, context.task.taps(context.model), context.batch["lr"]
     )
@@ -169,7 +171,7 @@ def test_replay_equals_a_whole_masked_pass(context: Context) -> None:
                 torch.testing.assert_close(trace.features[name][part], features[name])
 
 
-def test_replay_leaves_the_network_as_it_was(context: Context) -> None:
+def test_replay_leaves_the_network_as_it_was(context: ScoringContext) -> None:
     with torch.no_grad():
         before = context.model(context.batch["lr"])
         replay = Replay(context.model, context.groups, [], context.batch["lr"])
@@ -178,7 +180,7 @@ def test_replay_leaves_the_network_as_it_was(context: Context) -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in context.model.modules())
 
 
-def test_replay_computes_nothing_before_the_masked_place(context: Context) -> None:
+def test_replay_computes_nothing_before_the_masked_place(context: ScoringContext) -> None:
     taps = context.task.taps(context.model)
     replay = Replay(context.model, context.groups, taps, context.batch["lr"])
     group = next(g for g in context.groups if g.name == "blocks.1.lrsa_neurons")
@@ -199,22 +201,24 @@ def test_replay_computes_nothing_before_the_masked_place(context: Context) -> No
 def test_manifold_distance_is_its_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(2, 5, 4, 3, generator=generator).double() for _ in range(2))
-    distance = manifold_distance(unit_rows(student, 1), unit_rows(teacher, 1))
+    distance = manifold_distance(normalized_rows(student, 1), normalized_rows(teacher, 1))
     torch.testing.assert_close(distance, gram_distance(student, teacher)[None])
 
 
 def test_manifold_distance_agrees_with_the_golden_values(shared: Path) -> None:
     golden = torch.load(shared / "golden" / "optin_losses.pt", weights_only=True)
-    student, teacher = (unit_rows(golden[f"{who}_tokens"], 1) for who in ("student", "teacher"))
+    student, teacher = (
+        normalized_rows(golden[f"{who}_tokens"], 1) for who in ("student", "teacher")
+    )
     distance = manifold_distance(student, teacher)
     torch.testing.assert_close(distance, -golden["manifold_mean"][None])
     rows = student.shape[1]
     torch.testing.assert_close(distance * rows**2, -golden["manifold_sum"][None])
 
 
-def test_optin_equals_the_plain_loop(context: Context) -> None:
+def test_optin_equals_the_plain_loop(context: ScoringContext) -> None:
     with torch.no_grad():
-        score = prepare("optin", context, {})
+        score = make_scorer("optin", context, {})
         replay = Replay(
             context.model, context.groups, context.task.taps(context.model), context.batch["lr"]
         )
@@ -233,11 +237,11 @@ def test_optin_equals_the_plain_loop(context: Context) -> None:
                 torch.testing.assert_close(measured[unit], torch.stack(expected))
 
 
-def test_optin_scores_do_not_depend_on_the_visiting_order(context: Context) -> None:
+def test_optin_scores_do_not_depend_on_the_visiting_order(context: ScoringContext) -> None:
     scores = []
     for groups in (context.groups, list(reversed(context.groups))):
-        score = prepare("optin", context, {})
-        scores.append(combine("optin", {g.name: score(g) for g in groups}, {}))
+        score = make_scorer("optin", context, {})
+        scores.append(combine_scores("optin", {g.name: score(g) for g in groups}, {}))
     assert all(torch.equal(scores[0][name], scores[1][name]) for name in scores[0])
 
 
@@ -247,10 +251,10 @@ def test_optin_output_share_weighs_the_output_term() -> None:
     assert combine_optin(parts, output_share=1.0)["a"].tolist() == [2.0, 6.0]
 
 
-def test_magnitude_is_the_norm_of_all_that_goes(context: Context) -> None:
+def test_magnitude_is_the_norm_of_all_that_goes(context: ScoringContext) -> None:
     group = next(g for g in context.groups if g.name == "blocks.0.tab_neurons")
     for p, norm in ((1, lambda w: w.abs().sum()), (2, lambda w: w.square().sum())):
-        scores = prepare("magnitude", context, {"p": p})(group)[:, 0]
+        scores = make_scorer("magnitude", context, {"p": p})(group)[:, 0]
         ffn = context.model.get_submodule("blocks.0.0.mlp.fn")
         conv = ffn.dwconv.depthwise_conv[0]
         first = (ffn.fc1.weight[0], ffn.fc1.bias[0], conv.weight[0], conv.bias[0])
@@ -258,10 +262,10 @@ def test_magnitude_is_the_norm_of_all_that_goes(context: Context) -> None:
         torch.testing.assert_close(scores[0], expected.detach())
 
 
-def test_taylor_is_gradient_times_weight(context: Context) -> None:
+def test_taylor_is_gradient_times_weight(context: ScoringContext) -> None:
     model, batch = context.model, context.batch
     group = next(g for g in context.groups if g.name == "blocks.1.lrsa_heads")
-    scores = prepare("taylor", context, {})(group)[:, 0]
+    scores = make_scorer("taylor", context, {})(group)[:, 0]
     context.task.loss(model(batch["lr"]), batch).backward()
     fn = model.get_submodule("blocks.1.1.layer.0.fn")
     products = [(p.weight * p.weight.grad).abs() for p in (fn.to_q, fn.to_k, fn.to_v)]
@@ -270,22 +274,22 @@ def test_taylor_is_gradient_times_weight(context: Context) -> None:
     torch.testing.assert_close(scores[0], expected.detach())
 
 
-def test_random_depends_on_the_seed_alone(context: Context) -> None:
+def test_random_depends_on_the_seed_alone(context: ScoringContext) -> None:
     def scores(seed: int) -> Tensor:
-        other = Context(context.model, context.groups, context.task, context.batch, seed)
-        return torch.cat([prepare("random", other, {})(g) for g in context.groups])
+        other = ScoringContext(context.model, context.groups, context.task, context.batch, seed)
+        return torch.cat([make_scorer("random", other, {})(g) for g in context.groups])
 
     assert torch.equal(scores(1), scores(1))
     assert not torch.equal(scores(1), scores(2))
 
 
-def test_unknown_criteria_and_options_are_named(context: Context) -> None:
+def test_unknown_criteria_and_options_are_named(context: ScoringContext) -> None:
     with pytest.raises(KdpError, match="optin, magnitude, taylor, random"):
-        prepare("hessian", context, {})
+        make_scorer("hessian", context, {})
     with pytest.raises(KdpError, match="power"):
-        prepare("magnitude", context, {"power": 2})
+        make_scorer("magnitude", context, {"power": 2})
     with pytest.raises(KdpError, match=r"prune\.options\.p: Input should be a valid number"):
-        prepare("magnitude", context, {"p": "two"})
+        make_scorer("magnitude", context, {"p": "two"})
 
 
 def toy_group(name: str, units: int, kind: str = "channels") -> Group:
@@ -303,7 +307,7 @@ def test_search_keeps_most_importance_for_its_cost() -> None:
     scores = {g.name: torch.rand(g.units, generator=generator).double() for g in groups}
     costs = {"a": 70, "b": 200, "c": 500}
     count = additive(costs)
-    plan = search(groups, scores, costs, count, 0.6, Limits({"channels": 0}, {}))
+    plan = plan_pruning(groups, scores, costs, count, 0.6, Limits({"channels": 0}, {}))
     budget = 0.6 * count({g.name: g.units for g in groups})
     kept = {name: int(mask.sum()) for name, mask in plan.masks.items()}
     assert plan.macs == count(kept) <= budget
@@ -322,7 +326,7 @@ def test_search_keeps_most_importance_for_its_cost() -> None:
 def test_search_removes_the_least_important_units() -> None:
     groups = [toy_group("a", 4)]
     scores = {"a": torch.tensor([3.0, 1.0, 4.0, 2.0])}
-    plan = search(groups, scores, {"a": 100}, additive({"a": 100}, 0), 0.5, NO_LIMITS)
+    plan = plan_pruning(groups, scores, {"a": 100}, additive({"a": 100}, 0), 0.5, NO_LIMITS)
     assert plan.masks["a"].tolist() == [True, False, True, False]
 
 
@@ -338,7 +342,7 @@ def test_search_keeps_minimum_and_multiple(limits: Limits, allowed: Any) -> None
     groups = [toy_group("a", 8), toy_group("b", 8)]
     scores = {"a": torch.arange(8.0), "b": torch.arange(8.0) * 100}
     costs = {"a": 10, "b": 10}
-    plan = search(groups, scores, costs, additive(costs, 0), 0.9, limits)
+    plan = plan_pruning(groups, scores, costs, additive(costs, 0), 0.9, limits)
     assert plan.macs < plan.dense_macs
     assert all(int(mask.sum()) in allowed for mask in plan.masks.values())
 
@@ -348,13 +352,13 @@ def test_search_keeps_minimum_and_multiple(limits: Limits, allowed: Any) -> None
 )
 def test_a_ratio_keeps_what_it_says(units: int, ratio: float, kept: int) -> None:
     groups, scores = [toy_group("a", units)], {"a": torch.arange(float(units))}
-    plan = uniform(groups, scores, additive({"a": 10}, 0), ratio, NO_LIMITS)
+    plan = plan_uniform(groups, scores, additive({"a": 10}, 0), ratio, NO_LIMITS)
     assert int(plan.masks["a"].sum()) == kept
 
 
 def test_no_limit_empties_what_a_network_cannot_lack() -> None:
-    groups, scores = [replace(toy_group("a", 8), least=1)], {"a": torch.arange(8.0)}
-    plan = uniform(groups, scores, additive({"a": 10}, 0), 0.99, Limits({"channels": 0}, {}))
+    groups, scores = [replace(toy_group("a", 8), min_units=1)], {"a": torch.arange(8.0)}
+    plan = plan_uniform(groups, scores, additive({"a": 10}, 0), 0.99, Limits({"channels": 0}, {}))
     assert int(plan.masks["a"].sum()) == 1
 
 
@@ -362,7 +366,7 @@ def test_search_says_what_is_reachable() -> None:
     groups = [toy_group("a", 4)]
     scores = {"a": torch.arange(4.0)}
     with pytest.raises(KdpError, match=r"cannot be reached.*0\.786"):
-        search(groups, scores, {"a": 100}, additive({"a": 100}), 0.5, NO_LIMITS)
+        plan_pruning(groups, scores, {"a": 100}, additive({"a": 100}), 0.5, NO_LIMITS)
 
 
 def test_search_goes_by_the_true_count_where_costs_do_not_add_up() -> None:
@@ -370,7 +374,7 @@ def test_search_goes_by_the_true_count_where_costs_do_not_add_up() -> None:
     groups = [toy_group("a", 16), toy_group("b", 16)]
     scores = {"a": torch.arange(16.0) + 1, "b": torch.arange(16.0) + 1}
     count = lambda kept: 10 * kept["a"] + kept["a"] * kept["b"] * 9 + 10 * kept["b"]  # noqa: E731
-    plan = search(groups, scores, unit_costs(groups, count), count, 0.5, NO_LIMITS)
+    plan = plan_pruning(groups, scores, unit_costs(groups, count), count, 0.5, NO_LIMITS)
     dense = count({"a": 16, "b": 16})
     assert 0.42 * dense < plan.macs <= 0.5 * dense
 
@@ -392,10 +396,10 @@ def test_unit_costs_differ_between_blocks_as_attention_does(task: Task) -> None:
     assert [costs[g.name] for g in heads[:4]] == expected
 
 
-def test_every_criterion_scores_every_unit(context: Context) -> None:
+def test_every_criterion_scores_every_unit(context: ScoringContext) -> None:
     for name in CRITERIA:
-        score = prepare(name, context, {})
-        scores = combine(name, {g.name: score(g) for g in context.groups}, {})
+        score = make_scorer(name, context, {})
+        scores = combine_scores(name, {g.name: score(g) for g in context.groups}, {})
         assert {n: len(s) for n, s in scores.items()} == {g.name: g.units for g in context.groups}
         assert all(torch.isfinite(s).all() and (s >= 0).all() for s in scores.values())
 
@@ -403,8 +407,8 @@ def test_every_criterion_scores_every_unit(context: Context) -> None:
 def test_work_that_takes_too_much_memory_is_stopped() -> None:
     """In a process of its own: the limit is beyond the most that one has ever had."""
     program = (
-        "from kdp.pruning.resource_limit import bounded\n"
-        "with bounded('hoarding', seconds=60, memory=1e8):\n"
+        "from kdp.pruning.resource_limit import limit_resources\n"
+        "with limit_resources('hoarding', seconds=60, memory=1e8):\n"
         "    hoard = []\n"
         "    while True:\n"
         "        hoard.append(b'x' * 10**6)\n"

@@ -18,9 +18,9 @@ from kdp.measure.complexity import count_macs_of
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.pruning import dynamic
-from kdp.pruning.dynamic import CRITERIA, DynamicPruner, Gated, ramp
-from kdp.pruning.gates import Gate, add_gates, fold, group_lasso, l1
-from kdp.pruning.groups import Group, MaskPoint, Slice
+from kdp.pruning.dynamic import GATE_CRITERIA, DynamicPruner, GatedGroup, cubic_schedule
+from kdp.pruning.gates import Gate, add_gates, fold_gates, group_lasso, l1
+from kdp.pruning.groups import Group, MaskPoint, ParamSlice
 from kdp.pruning.knapsack import Limits
 from kdp.pruning.masks import masks_applied, removed_are_zero, zero_removed
 from kdp.stages.prune.prune import prune
@@ -35,7 +35,7 @@ LINEAR = Group(
     "neurons",
     4,
     (MaskPoint("1", -1),),
-    (Slice("0.weight", 0), Slice("1.weight", 1)),
+    (ParamSlice("0.weight", 0), ParamSlice("1.weight", 1)),
     "hidden",
 )
 
@@ -78,7 +78,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_the_ramp_is_a_cube() -> None:
-    shares = [ramp(step, 10, 50, 0.4) for step in (0, 10, 20, 30, 50, 90)]
+    shares = [cubic_schedule(step, 10, 50, 0.4) for step in (0, 10, 20, 30, 50, 90)]
     assert shares == pytest.approx([1, 1, 0.4 + 0.6 * 0.75**3, 0.4 + 0.6 * 0.5**3, 0.4, 0.4])
 
 
@@ -102,7 +102,7 @@ def test_a_closed_gate_is_a_masked_unit_and_folds_into_the_weights() -> None:
     for name, gate in add_gates(with_gates, groups).items():
         gate.mask.copy_(masks[name])
     torch.testing.assert_close(with_gates(x), expected)
-    params, found = fold(with_gates.state_dict(), groups)
+    params, found = fold_gates(with_gates.state_dict(), groups)
     assert same(found, masks)
     model.load_state_dict(params)
     zero_removed(model, groups, found)
@@ -111,7 +111,7 @@ def test_a_closed_gate_is_a_masked_unit_and_folds_into_the_weights() -> None:
 
 def test_a_removed_gate_still_learns() -> None:
     weight = torch.randn(2, 4)
-    gate = Gate(4, Slice("1.weight", 1))
+    gate = Gate(4, ParamSlice("1.weight", 1))
     gate.mask[0] = False
     scaled = gate(weight)
     assert (scaled[:, 0] == 0).all()
@@ -120,7 +120,7 @@ def test_a_removed_gate_still_learns() -> None:
 
 
 def test_losses_on_gates_are_their_formulas() -> None:
-    gates = [Gate(2, Slice("x", 0)), Gate(3, Slice("x", 0))]
+    gates = [Gate(2, ParamSlice("x", 0)), Gate(3, ParamSlice("x", 0))]
     for gate, values in zip(gates, ([0.5, -1.5], [0.0, 3.0, -4.0]), strict=True):
         gate.gate.data = torch.tensor(values)
     costs = [10.0, 1.0]
@@ -134,8 +134,8 @@ def test_criteria_are_their_formulas() -> None:
     gate = add_gates(model, [LINEAR])["hidden"]
     gate.gate.data = torch.tensor([1.0, -2.0, 0.5, 0.0])
     first, second = model[0].weight, model[1].parametrizations["weight"].original
-    state = Gated(LINEAR, gate, [(LINEAR.slices[0], first), (LINEAR.slices[1], second)], 3.0)
-    found = {name: measure(state) for name, measure in CRITERIA.items() if name != "taylor"}
+    state = GatedGroup(LINEAR, gate, [(LINEAR.slices[0], first), (LINEAR.slices[1], second)], 3.0)
+    found = {name: measure(state) for name, measure in GATE_CRITERIA.items() if name != "taylor"}
     factors = gate.gate.detach().abs().double()
     torch.testing.assert_close(found["gate"], 3 * factors)
     norms = first.detach().abs().sum(1) + second.detach().abs().sum(0)
@@ -148,7 +148,7 @@ def test_taylor_predicts_the_loss_without_a_unit() -> None:
     weights = [(LINEAR.slices[0], model[0].weight)]
     loss = model(x).sum()
     loss.backward()
-    found = CRITERIA["taylor"](Gated(LINEAR, gate, weights, 1.0))
+    found = GATE_CRITERIA["taylor"](GatedGroup(LINEAR, gate, weights, 1.0))
     for unit in range(4):
         gate.mask.fill_(True)[unit] = False
         change = float((model(x).sum() - loss).detach())
@@ -158,21 +158,21 @@ def test_taylor_predicts_the_loss_without_a_unit() -> None:
 def test_the_least_gates_close_along_the_ramp() -> None:
     model = two_layers()
     subject = pruner(model)
-    gate = subject.masks_applied[0].gate
+    gate = subject.gated_groups[0].gate
     gate.gate.data = torch.tensor([0.9, 0.1, 0.8, 0.2])
     kept = []
     for step in range(1, 6):
         subject.after_step(step)
         kept.append(gate.mask.tolist())
     assert kept[0] == [True, False, True, False]  # 0.711 of four leaves room for two
-    assert subject.share() == 0.5
+    assert subject.mac_share() == 0.5
 
 
 @pytest.mark.parametrize(("regrowth", "comes_back"), [(True, True), (False, False)])
 def test_a_removed_unit_comes_back_only_with_regrowth(regrowth: bool, comes_back: bool) -> None:
     model = two_layers()
     subject = pruner(model, regrowth=regrowth)
-    gate = subject.masks_applied[0].gate
+    gate = subject.gated_groups[0].gate
     gate.gate.data = torch.tensor([0.9, 0.1, 0.8, 0.2])
     subject.after_step(1)
     assert not gate.mask[1]
@@ -190,7 +190,7 @@ def test_what_stays_removed_ranks_below_every_group() -> None:
             "n",
             4,
             (MaskPoint(f"{i + 1}", -1),),
-            (Slice(f"{i + 1}.weight", 1),),
+            (ParamSlice(f"{i + 1}.weight", 1),),
             "n",
             (i,),
             2,
@@ -213,13 +213,13 @@ def test_what_stays_removed_ranks_below_every_group() -> None:
     for step in range(1, 5):
         subject.after_step(step)
         gates["g1"].gate.data += 1  # the rest of this group becomes the better one
-    assert subject.share() == 0.5
+    assert subject.mac_share() == 0.5
 
 
 def test_nothing_changes_after_the_ramp() -> None:
     model = two_layers()
     subject = pruner(model)
-    gate = subject.masks_applied[0].gate
+    gate = subject.gated_groups[0].gate
     gate.gate.data = torch.tensor([0.9, 0.1, 0.8, 0.2])
     for step in range(1, 5):
         subject.after_step(step)
@@ -230,7 +230,9 @@ def test_nothing_changes_after_the_ramp() -> None:
 
 def test_importance_is_the_mean_since_the_last_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([[4.0, 1, 1, 1], [0.0, 3, 3, 1]])
-    monkeypatch.setitem(dynamic.CRITERIA, "told", lambda state: torch.tensor(next(values)).double())
+    monkeypatch.setitem(
+        dynamic.GATE_CRITERIA, "told", lambda state: torch.tensor(next(values)).double()
+    )
     subject = pruner(two_layers(), criterion="told", end_step=2, period=2)
     subject.after_step(1)
     assert subject.masks["hidden"].all()
@@ -320,7 +322,7 @@ def test_an_end_before_the_start_is_one_line(tmp_path: Path) -> None:
 
 def test_a_step_that_overflowed_is_not_measured() -> None:
     subject = pruner(two_layers(), criterion="taylor")
-    gate = subject.masks_applied[0].gate
+    gate = subject.gated_groups[0].gate
     gate.gate.grad = torch.full((4,), float("inf"))
     subject.after_step(1)
     assert gate.score.isfinite().all()

@@ -77,7 +77,7 @@ def test_what_was_measured_is_not_measured_again(
     def refuse(*args: object) -> None:
         raise AssertionError("importance was measured again")
 
-    monkeypatch.setattr(scores_module, "prepare", refuse)
+    monkeypatch.setattr(scores_module, "make_scorer", refuse)
     asked = config(folder, **{**PRUNE, **change})
     found = prune(asked)
     assert found.plan.macs <= (asked.mac_constraint or 0) * found.plan.dense_macs
@@ -144,7 +144,7 @@ def test_a_stopped_search_measures_only_the_rest(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visited: list[str] = []
-    real = scores_module.prepare
+    real = scores_module.make_scorer
 
     def watched(*args: Any) -> Any:
         score = real(*args)
@@ -157,7 +157,7 @@ def test_a_stopped_search_measures_only_the_rest(
 
         return visit
 
-    monkeypatch.setattr(scores_module, "prepare", watched)
+    monkeypatch.setattr(scores_module, "make_scorer", watched)
     with pytest.raises(Interrupted, match="--resume"):
         prune(config(folder, **PRUNE))
     prune(config(folder, **PRUNE), resume=True)

@@ -24,7 +24,7 @@ from kdp.config import TrainConfig
 from kdp.errors import Interrupted, KdpError
 from kdp.stages.train.train import train
 from kdp.training.curves import Curves
-from kdp.training.job import Job, Result
+from kdp.training.job import TrainingJob, TrainingResult
 from kdp.training.loop import fit
 from kdp.training.schedule import learning_rate
 from tests.conftest import ROOT
@@ -67,7 +67,7 @@ def settings(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate({**SHORT, "lr": 0.01, "steps": 8, **changes})
 
 
-def toy(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> Job:
+def toy(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> TrainingJob:
     """A small network with dropout and batch statistics; `at_step` runs inside every step."""
     torch.manual_seed(0)
     layers = (nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
@@ -97,7 +97,7 @@ def toy(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> Job:
         "device": "cpu",
         "signature": {"lr": 0.01},
     }
-    return Job(**{**given, **changes})
+    return TrainingJob(**{**given, **changes})
 
 
 def stop_at(wanted: int, how: Callable[[], None]) -> Hook:
@@ -126,7 +126,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in lines]
 
 
-def assert_equal_runs(a: Result, b: Result) -> None:
+def assert_equal_runs(a: TrainingResult, b: TrainingResult) -> None:
     assert same(a.last, b.last)
     assert same(a.best, b.best)
     assert (a.last_metrics, a.best_metrics) == (b.last_metrics, b.best_metrics)
@@ -225,7 +225,7 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
     assert not same(seen[1], seen[3])
 
 
-def once_good(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> Job:
+def once_good(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> TrainingJob:
     """A toy whose fourth step is its best."""
     job = toy(folder, at_step, settings=settings(steps=20, patience=6), **changes)
     job.validate = lambda model: {"toy": {"score": -abs(4.0 - model[1].num_batches_tracked.item())}}
@@ -238,7 +238,7 @@ def test_patience_ends_a_training_that_gets_no_better(
     result = fit(once_good(tmp_path))
     assert result.best_step == 4
     assert rows(tmp_path)[-1]["step"] == 10
-    assert "no better score since step 4" in capsys.readouterr().err
+    assert "Early stopping: score has not improved since step 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stopped_at", [6, 9])
@@ -270,7 +270,7 @@ def test_without_an_average_the_weights_are_the_last_ones(tmp_path: Path) -> Non
 
 
 def test_modules_beside_the_network_learn_and_resume(tmp_path: Path) -> None:
-    def job(folder: Path, at_step: Hook = lambda step: None) -> Job:
+    def job(folder: Path, at_step: Hook = lambda step: None) -> TrainingJob:
         made = toy(folder, at_step)
         beside, plain = nn.Linear(1, 1), made.objective
 
@@ -280,18 +280,18 @@ def test_modules_beside_the_network_learn_and_resume(tmp_path: Path) -> None:
             loss, parts = plain(model, batch, step)
             return loss + (beside(batch["y"]) - 2 * batch["y"]).square().mean(), parts
 
-        made.extra, made.objective = beside, objective
+        made.extra_modules, made.objective = beside, objective
         return made
 
     whole, parts = job(tmp_path / "whole"), job(tmp_path / "parts", stop_at(3, press_ctrl_c))
-    start = whole.extra.state_dict()["weight"].clone()
+    start = whole.extra_modules.state_dict()["weight"].clone()
     fit(whole)
     with pytest.raises(Interrupted):
         fit(parts)
     resumed = job(tmp_path / "parts")
     fit(resumed, resume=True)
-    assert not torch.equal(whole.extra.state_dict()["weight"], start)
-    assert same(dict(whole.extra.state_dict()), dict(resumed.extra.state_dict()))
+    assert not torch.equal(whole.extra_modules.state_dict()["weight"], start)
+    assert same(dict(whole.extra_modules.state_dict()), dict(resumed.extra_modules.state_dict()))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
@@ -483,7 +483,7 @@ def test_the_best_weights_are_not_older_than_the_job_allows(tmp_path: Path) -> N
         return {"first": {"score": next(scores)}}
 
     job = toy(tmp_path, validate=validate)
-    job.best_from = 3
+    job.best_from_step = 3
     result = fit(job)
     assert result.best_step > 2
     assert result.best_metrics == {"first": {"score": 3.0}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdp.config.options import checked_options
 from kdp.errors import KdpError, suggest
-from kdp.pruning.importance.base import Context, RawScores, Scores, UnitScorer
+from kdp.pruning.importance.base import RawScores, Scores, ScoringContext, UnitScorer
 from kdp.pruning.importance.optin import combine_optin, optin
 from kdp.pruning.importance.weights import magnitude, random, taylor
 
@@ -19,11 +19,11 @@ CRITERIA: dict[str, Callable[..., UnitScorer]] = {
 }
 """(context, **options) -> scorer: prepares once for a network, then measures group by group."""
 
-COMBINE: dict[str, Callable[..., Scores]] = {"optin": combine_optin}
+SCORE_COMBINERS: dict[str, Callable[..., Scores]] = {"optin": combine_optin}
 """(measurements, **options) -> scores, for criteria that measure more than one number."""
 
 
-def prepare(name: str, context: Context, options: dict[str, Any]) -> UnitScorer:
+def make_scorer(name: str, context: ScoringContext, options: dict[str, Any]) -> UnitScorer:
     """A criterion ready to score the groups of a network.
 
     Raises:
@@ -34,8 +34,10 @@ def prepare(name: str, context: Context, options: dict[str, Any]) -> UnitScorer:
     return CRITERIA[name](context, **checked_options(CRITERIA[name], options, "prune.options"))
 
 
-def combine(name: str, parts: RawScores, options: dict[str, Any]) -> Scores:
+def combine_scores(name: str, parts: RawScores, options: dict[str, Any]) -> Scores:
     """Scores out of measurements."""
-    if name in COMBINE:
-        return COMBINE[name](parts, **checked_options(COMBINE[name], options, "prune.options"))
+    if name in SCORE_COMBINERS:
+        return SCORE_COMBINERS[name](
+            parts, **checked_options(SCORE_COMBINERS[name], options, "prune.options")
+        )
     return {group: values[:, 0] for group, values in parts.items()}

@@ -29,7 +29,7 @@ class ScoringTask(Protocol):
 
 
 @dataclass(frozen=True)
-class Context:
+class ScoringContext:
     """A network to judge, and what to judge it on.
 
     Attributes:

@@ -17,13 +17,13 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from kdp.pruning.groups import Group
-from kdp.pruning.importance.base import Context, RawScores, Scores, UnitScorer
+from kdp.pruning.importance.base import RawScores, Scores, ScoringContext, UnitScorer
 from kdp.pruning.replay import Replay, Trace
 
 ROWS_AT_ONCE = 16384
 
 
-def optin(context: Context, output_share: NonNegativeFloat = 1.0) -> UnitScorer:
+def optin(context: ScoringContext, output_share: NonNegativeFloat = 1.0) -> UnitScorer:
     """Measure units by replay; the measurements are one per tap, zero before the gate, and the
     output's distance last.
 
@@ -32,7 +32,7 @@ def optin(context: Context, output_share: NonNegativeFloat = 1.0) -> UnitScorer:
     """
     inputs = context.task.inputs(context.batch)
     replay = Replay(context.model, context.groups, context.task.taps(context.model), inputs)
-    dense = {name: unit_rows(f, 1) for name, f in replay.dense.features.items()}
+    dense = {name: normalized_rows(f, 1) for name, f in replay.dense.features.items()}
     positions = next(iter(replay.dense.features.values()))[:, 0].numel()
     at_once = max(ROWS_AT_ONCE // positions, 1)
 
@@ -40,7 +40,7 @@ def optin(context: Context, output_share: NonNegativeFloat = 1.0) -> UnitScorer:
         columns = []
         for name, reference in dense.items():
             if name in trace.features:
-                rows = unit_rows(trace.features[name], count)
+                rows = normalized_rows(trace.features[name], count)
                 columns.append(manifold_distance(rows, reference))
             else:
                 columns.append(trace.output.new_zeros(count))
@@ -69,7 +69,7 @@ def combine_optin(parts: RawScores, output_share: NonNegativeFloat = 1.0) -> Sco
     return {name: p[:, :-1].sum(1) + weight * p[:, -1] for name, p in parts.items()}
 
 
-def unit_rows(feature: Tensor, count: int) -> Tensor:
+def normalized_rows(feature: Tensor, count: int) -> Tensor:
     """Features as rows of unit length: (U*B, C, ...) maps or (U*B, N, C) tokens -> (U, R, C)."""
     if feature.ndim != 3:
         feature = feature.flatten(2).transpose(1, 2) if feature.ndim > 2 else feature[:, None]

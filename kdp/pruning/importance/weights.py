@@ -9,11 +9,11 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from kdp.pruning.groups import Group, Slice, weights_per_unit
-from kdp.pruning.importance.base import Context, UnitScorer
+from kdp.pruning.groups import Group, ParamSlice, weights_per_unit
+from kdp.pruning.importance.base import ScoringContext, UnitScorer
 
 
-def magnitude(context: Context, p: PositiveFloat = 1) -> UnitScorer:
+def magnitude(context: ScoringContext, p: PositiveFloat = 1) -> UnitScorer:
     """Sum over a unit's weights of |w|^p: L1 (Li et al. 2017) or squared L2."""
     params = dict(context.model.named_parameters())
 
@@ -23,7 +23,7 @@ def magnitude(context: Context, p: PositiveFloat = 1) -> UnitScorer:
     return score
 
 
-def taylor(context: Context) -> UnitScorer:
+def taylor(context: ScoringContext) -> UnitScorer:
     """Sum over a unit's weights of |g * w| (Molchanov et al. 2019), g of the task's loss."""
     model = context.model
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -32,7 +32,7 @@ def taylor(context: Context) -> UnitScorer:
         found = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
     gradients = dict(zip(params, found, strict=True))
 
-    def weighted(piece: Slice) -> Tensor:
+    def weighted(piece: ParamSlice) -> Tensor:
         gradient = gradients.get(piece.param)
         weight = params[piece.param].detach()
         return torch.zeros_like(weight) if gradient is None else (gradient * weight).abs()
@@ -40,7 +40,7 @@ def taylor(context: Context) -> UnitScorer:
     return lambda group: _sum_over_slices(group, weighted)
 
 
-def random(context: Context) -> UnitScorer:
+def random(context: ScoringContext) -> UnitScorer:
     """Uniform in 0..1, from the seed and the group's name."""
 
     def score(group: Group) -> Tensor:
@@ -50,8 +50,9 @@ def random(context: Context) -> UnitScorer:
     return score
 
 
-def _sum_over_slices(group: Group, of: Callable[[Slice], Tensor]) -> Tensor:
+def _sum_over_slices(group: Group, of: Callable[[ParamSlice], Tensor]) -> Tensor:
     sums = [
-        weights_per_unit(of(piece), piece, group.units).double().sum(1) for piece in group.weights
+        weights_per_unit(of(piece), piece, group.units).double().sum(1)
+        for piece in group.weight_slices
     ]
     return torch.stack(sums).sum(0).unsqueeze(1).cpu()

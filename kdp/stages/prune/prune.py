@@ -18,14 +18,14 @@ from kdp.errors import KdpError
 from kdp.files import file_lock
 from kdp.measure.complexity import COUNTER, build_on_meta, count_macs_of
 from kdp.models.loading import load_network
-from kdp.pruning.counting import weight_macs
+from kdp.pruning.counting import weight_mac_counter
 from kdp.pruning.groups import Group, full_masks
-from kdp.pruning.importance import combine
-from kdp.pruning.importance.base import Context, Scores
-from kdp.pruning.knapsack import Count, Limits
+from kdp.pruning.importance import combine_scores
+from kdp.pruning.importance.base import Scores, ScoringContext
+from kdp.pruning.knapsack import Limits, MacCounter
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.rebuild import smaller_arch
-from kdp.pruning.search import Plan, search, uniform
+from kdp.pruning.search import PruningPlan, plan_pruning, plan_uniform
 from kdp.stages.paths import chain_paths
 from kdp.stages.prune.score_cache import Measurements, measurement_key, prunable
 from kdp.tasks import task_for
@@ -46,7 +46,7 @@ class Pruned:
 
     pruned: Path
     masks: Path
-    plan: Plan
+    plan: PruningPlan
     groups: list[Group]
     seconds: float
 
@@ -73,7 +73,7 @@ def prune(config: Config, resume: bool = False) -> Pruned:
         measurements = Measurements(paths.scores, measurement_key(config), resume)
         chosen = prunable(config, task, model)
         parts = measurements.complete(config, _context(config, task, model, groups), chosen)
-        scores = combine(config.prune.criterion, parts, config.prune.options)
+        scores = combine_scores(config.prune.criterion, parts, config.prune.options)
         count = macs_by_width(task, arch, groups)
         costs = measurements.unit_costs(config, chosen, count, task.input_size)
         plan = _search(config, groups, chosen, scores, costs, count)
@@ -94,10 +94,10 @@ def prune(config: Config, resume: bool = False) -> Pruned:
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
 
-def _context(config: Config, task: Task, model: nn.Module, groups: list[Group]) -> Context:
+def _context(config: Config, task: Task, model: nn.Module, groups: list[Group]) -> ScoringContext:
     device = pick_device(config.device)
     batch = {key: value.to(device) for key, value in task.calibration_data().items()}
-    return Context(model.to(device), groups, task, batch, config.seed)
+    return ScoringContext(model.to(device), groups, task, batch, config.seed)
 
 
 def _search(
@@ -106,20 +106,20 @@ def _search(
     chosen: list[Group],
     scores: Scores,
     costs: dict[str, float],
-    count: Count,
-) -> Plan:
+    count: MacCounter,
+) -> PruningPlan:
     limits = Limits(config.prune.min_units, config.prune.round_to)
     if config.mac_constraint is None:
         assert config.pruning_ratio is not None
-        plan = uniform(chosen, scores, count, config.pruning_ratio, limits)
+        plan = plan_uniform(chosen, scores, count, config.pruning_ratio, limits)
         return replace(plan, masks={**full_masks(groups), **plan.masks})
-    plan = search(chosen, scores, costs, count, config.mac_constraint, limits)
+    plan = plan_pruning(chosen, scores, costs, count, config.mac_constraint, limits)
     step = max(costs[g.name] * limits.round_to.get(g.kind, 1) for g in chosen)
     _check_budget(plan, config.mac_constraint, step)
     return replace(plan, masks={**full_masks(groups), **plan.masks})
 
 
-def macs_by_width(task: Task, arch: Arch, groups: list[Group]) -> Count:
+def macs_by_width(task: Task, arch: Arch, groups: list[Group]) -> MacCounter:
     """Counts the network with some groups narrowed; groups not named are full. Remembers.
 
     Where the weights alone say it, which is tried on the full network and on half of it, no network
@@ -136,7 +136,7 @@ def macs_by_width(task: Task, arch: Arch, groups: list[Group]) -> Count:
     def count(kept: Mapping[str, int]) -> int:
         return counted(tuple({**full, **kept}.values()))
 
-    quick = weight_macs(build_on_meta(arch), example.to("meta"), groups, count(full))
+    quick = weight_mac_counter(build_on_meta(arch), example.to("meta"), groups, count(full))
     half = {name: max(units // 2, 1) for name, units in full.items()}
     return quick if quick(half) == count(half) else count
 
@@ -160,7 +160,7 @@ def missed(macs: int, dense: int, mac_constraint: float, largest_step: float) ->
     return not budget - largest_step <= macs <= budget
 
 
-def _check_budget(plan: Plan, mac_constraint: float, largest_step: float) -> None:
+def _check_budget(plan: PruningPlan, mac_constraint: float, largest_step: float) -> None:
     if missed(plan.macs, plan.dense_macs, mac_constraint, largest_step):
         raise KdpError(
             f"the search kept {plan.macs / plan.dense_macs:.4f} of the MACs, which misses "
@@ -168,12 +168,12 @@ def _check_budget(plan: Plan, mac_constraint: float, largest_step: float) -> Non
         )
 
 
-def _metrics(task: Task, plan: Plan) -> dict[str, Any]:
+def _metrics(task: Task, plan: PruningPlan) -> dict[str, Any]:
     return {
         "macs": plan.macs,
         "planned_macs": plan.planned_macs,
         "dense_macs": plan.dense_macs,
-        "kept_importance": plan.importance,
+        "kept_importance": plan.kept_importance,
         "kept_units": kept_units(plan.masks),
         "counter": COUNTER,
         "input_size": list(task.input_size),

@@ -34,7 +34,7 @@ def show(found: Pruned) -> None:
     plan = found.plan
     share = plan.macs / plan.dense_macs
     console.print(f"MACs: {plan.macs / 1e9:.4f} G, {share:.4f} of the teacher's")
-    console.print(f"importance kept: {plan.importance:.4f}; measured in {found.seconds:.0f} s")
+    console.print(f"importance kept: {plan.kept_importance:.4f}; measured in {found.seconds:.0f} s")
 
 
 def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,9 +17,9 @@ from kdp.files import sha256
 from kdp.log import log
 from kdp.progress import progress
 from kdp.pruning.groups import Group
-from kdp.pruning.importance import COMBINE, prepare
-from kdp.pruning.importance.base import Context, RawScores
-from kdp.pruning.knapsack import Count, unit_costs
+from kdp.pruning.importance import SCORE_COMBINERS, make_scorer
+from kdp.pruning.importance.base import RawScores, ScoringContext
+from kdp.pruning.knapsack import MacCounter, unit_costs
 from kdp.tasks.base import Task
 from kdp.training.shutdown import graceful_shutdown
 
@@ -50,7 +50,9 @@ class Measurements:
             self.parts, self.seconds = extra["parts"], extra["seconds"]
             self.costs = extra["costs"]
 
-    def complete(self, config: Config, context: Context, groups: Sequence[Group]) -> RawScores:
+    def complete(
+        self, config: Config, context: ScoringContext, groups: Sequence[Group]
+    ) -> RawScores:
         """Measure what is missing, with a progress bar; the file is written after every group.
 
         Raises:
@@ -60,7 +62,7 @@ class Measurements:
         if not missing:
             log.info(f"importance: reused from {self.path}")
             return self.parts
-        score = prepare(config.prune.criterion, context, config.prune.options)
+        score = make_scorer(config.prune.criterion, context, config.prune.options)
         total = sum(group.units for group in groups)
         done = total - sum(group.units for group in missing)
         with graceful_shutdown() as shutdown, progress("importance", total, done) as advance:
@@ -75,7 +77,11 @@ class Measurements:
         return self.parts
 
     def unit_costs(
-        self, config: Config, groups: Sequence[Group], count: Count, input_size: tuple[int, int]
+        self,
+        config: Config,
+        groups: Sequence[Group],
+        count: MacCounter,
+        input_size: tuple[int, int],
     ) -> dict[str, float]:
         """What one unit of each group costs at this input size; counted once."""
         size = "x".join(str(side) for side in input_size)
@@ -115,7 +121,7 @@ def measurement_key(config: Config) -> dict[str, Any]:
 
 def _measured_options(settings: PruneConfig) -> dict[str, Any]:
     """Without those that only say how measurements are combined."""
-    combining = COMBINE.get(settings.criterion)
+    combining = SCORE_COMBINERS.get(settings.criterion)
     later = signature(combining).parameters if combining else ()
     return {key: value for key, value in settings.options.items() if key not in later}
 

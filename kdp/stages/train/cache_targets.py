@@ -14,7 +14,14 @@ from torch.utils.data import default_collate
 from kdp.artifacts import make_record
 from kdp.config import Config
 from kdp.devices import pick_device
-from kdp.distillation.target_cache import file_of, holds, index_of, read_index, write, write_index
+from kdp.distillation.target_cache import (
+    index_path,
+    is_cached,
+    read_index,
+    target_path,
+    write_index,
+    write_targets,
+)
 from kdp.distillation.teacher import Targets
 from kdp.errors import Interrupted, KdpError
 from kdp.files import file_lock, free_bytes
@@ -83,11 +90,13 @@ def _write_files(
     size = key["files"]
     with graceful_shutdown() as shutdown, progress("teaching", samples) as advance:
         for number, first in enumerate(range(0, samples, size)):
-            last, path = min(first + size, samples), file_of(folder, number)
-            if not holds(path, key, last - first):
+            last, path = min(first + size, samples), target_path(folder, number)
+            if not is_cached(path, key, last - first):
                 starts = range(first, last, batch)
                 found = [targets(range(s, min(s + batch, last))).flat() for s in starts]
-                write(path, key, {n: torch.cat([f[n].cpu() for f in found]) for n in found[0]})
+                write_targets(
+                    path, key, {n: torch.cat([f[n].cpu() for f in found]) for n in found[0]}
+                )
             advance(last - first)
             if shutdown.stop_requested and last < samples:
                 raise Interrupted(f"stopped after {last} samples; the same command goes on")
@@ -96,10 +105,10 @@ def _write_files(
 def _forget(folder: Path, key: dict[str, int]) -> None:
     """Nothing is read from files that are about to be replaced."""
     try:
-        if index_of(folder).exists():
+        if index_path(folder).exists():
             read_index(folder, key)
     except KdpError:
-        index_of(folder).unlink()
+        index_path(folder).unlink()
 
 
 def _setting(config: Config) -> tuple[Task, nn.Module]:

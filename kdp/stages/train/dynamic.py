@@ -13,14 +13,14 @@ from kdp.errors import KdpError
 from kdp.measure.complexity import COUNTER
 from kdp.models import build
 from kdp.pruning.dynamic import DynamicPruner
-from kdp.pruning.gates import add_gates, fold
+from kdp.pruning.gates import add_gates, fold_gates
 from kdp.pruning.groups import Group, Masks, full_masks
-from kdp.pruning.knapsack import Count, Limits, unit_costs
+from kdp.pruning.knapsack import Limits, MacCounter, unit_costs
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.stages.prune.prune import check_kinds, macs_by_width, missed
 from kdp.stages.prune.score_cache import prunable
 from kdp.tasks.base import Task
-from kdp.training.job import Batch, Job, Objective, Params
+from kdp.training.job import Batch, Objective, Params, TrainingJob
 from kdp.types import Arch, Provenance
 
 
@@ -39,12 +39,12 @@ class Dynamic:
     arch: Arch
     everything: list[Group]
     pruner: DynamicPruner
-    count: Count
+    count: MacCounter
     input_size: tuple[int, int]
 
     def plain(self, params: Params) -> tuple[Params, Masks]:
         """Weights without gates, removed units zero, and what stays."""
-        plain, masks = fold(params, self.pruner.groups)
+        plain, masks = fold_gates(params, self.pruner.groups)
         masks = {**full_masks(self.everything), **masks}
         model = build(self.arch.name, **self.arch.args)
         model.load_state_dict(plain)
@@ -93,12 +93,12 @@ def section(config: Config) -> DynamicConfig:
     return config.dynamic
 
 
-def prune_while_training(job: Job, dynamic: Dynamic) -> None:
+def prune_while_training(job: TrainingJob, dynamic: Dynamic) -> None:
     """Let a job prune: the loss on the gates, the choice after a step, the best one's start."""
     settings, pruner = dynamic.pruner.settings, dynamic.pruner
     job.objective = _with_gates(job.objective, pruner)
     job.after_step = lambda model, step: pruner.after_step(step)
-    job.best_from = settings.end_step
+    job.best_from_step = settings.end_step
 
 
 def _with_gates(objective: Objective, pruner: DynamicPruner) -> Objective:
@@ -106,10 +106,10 @@ def _with_gates(objective: Objective, pruner: DynamicPruner) -> Objective:
 
     def call(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         total, parts = objective(model, batch, step)
-        kept = torch.tensor(pruner.share())
+        kept = torch.tensor(pruner.mac_share())
         if not weight:
             return total, {**parts, "macs_kept": kept}
-        gates = pruner.sparsity()
+        gates = pruner.sparsity_loss()
         return total + weight * gates, {**parts, "gates": gates, "macs_kept": kept}
 
     return call

@@ -24,7 +24,7 @@ from kdp.stages.train.objective import build_objective
 from kdp.stages.train.train import make_job, stage_record
 from kdp.tasks import task_for
 from kdp.training.loop import fit
-from kdp.training.processes import is_main, main_process_lock
+from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch
 
 
@@ -58,7 +58,7 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
         job.after_step = lambda network, step: zero_removed(network, groups, masks)
     with main_process_lock(paths.finetuned):
         result = fit(job, resume)
-        if is_main():
+        if is_main_process():
             if student is not model:
                 best = full_params(result.best, model.state_dict(), groups, masks)
                 result = replace(result, best=best)

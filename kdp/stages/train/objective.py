@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from kdp.config import Config, ModelConfig, TeacherConfig
 from kdp.distillation.objective import Distiller, compares_features, compares_outputs
 from kdp.distillation.target_cache import CachedTargetDataset, first_target
-from kdp.distillation.teacher import CachedTeacher, Ensemble, Source, shares_of
+from kdp.distillation.teacher import CachedTeacher, TargetSource, TeacherEnsemble, shares_of
 from kdp.errors import KdpError, join_names
 from kdp.files import sha256
 from kdp.log import log
@@ -62,7 +62,7 @@ def build_objective(
     teacher = teacher_of(config)
     taps, data = taps_of(task, student, config), task.training_data
     probe = _first_batch(task)
-    source: Source
+    source: TargetSource
     if config.distill.targets:
         key = target_key(task, config, taps)
         written = partial(_with_targets, task, config.distill.targets, key)
@@ -111,7 +111,7 @@ def ground_truth(task: Task) -> Objective:
     return objective
 
 
-def ensemble(task: Task, config: Config, names: list[str]) -> Ensemble:
+def ensemble(task: Task, config: Config, names: list[str]) -> TeacherEnsemble:
     """The teachers, loaded; of several, one with the task's own kind of output each.
 
     Args:
@@ -129,7 +129,7 @@ def ensemble(task: Task, config: Config, names: list[str]) -> Ensemble:
         _loaded(path, task, compared) if path in teacher.files else _untrained(path, config.model)
         for path in teacher.paths
     ]
-    return Ensemble(models, names, task.inputs, teacher.shares)
+    return TeacherEnsemble(models, names, task.inputs, teacher.shares)
 
 
 def _loaded(path: Path, task: Task, compared: bool) -> nn.Module:

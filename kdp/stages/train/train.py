@@ -29,9 +29,9 @@ from kdp.stages.train.limits import check_limits
 from kdp.stages.train.objective import TrainingObjective, build_objective
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
-from kdp.training.job import Job, Result
+from kdp.training.job import TrainingJob, TrainingResult
 from kdp.training.loop import fit
-from kdp.training.processes import is_main, main_process_lock
+from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch, Provenance
 
 
@@ -60,7 +60,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Path]:
         prune_while_training(job, dynamic)
     with main_process_lock(paths.trained):
         result = fit(job, resume)
-        if is_main():
+        if is_main_process():
             written = _save(result, arch, dynamic, config, started, parents)
             if config.experiments:
                 network = load_network(paths.trained)[0].to(result.device)
@@ -99,7 +99,7 @@ def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
 
 
 def _save(
-    result: Result,
+    result: TrainingResult,
     arch: Arch,
     dynamic: Dynamic | None,
     config: Config,
@@ -134,7 +134,7 @@ def make_job(
     stage: str,
     learnt: TrainingObjective,
     parents: Sequence[Path] = (),
-) -> Job:
+) -> TrainingJob:
     """The job of a stage that trains.
 
     Raises:
@@ -153,7 +153,7 @@ def make_job(
     _ = task.evaluation_sets  # what is missing is missed before a step is done
     if config.experiments:
         check_writable(config.experiments.folder)
-    return Job(
+    return TrainingJob(
         model=model,
         data=learnt.data,
         objective=learnt.objective,
@@ -164,7 +164,7 @@ def make_job(
         seed=config.seed,
         device=config.device,
         workers=config.data.workers,
-        extra=learnt.extra,
+        extra_modules=learnt.extra,
         signature=signature(config, settings, parents),
     )
 
@@ -201,7 +201,7 @@ def signature(
 def stage_record(
     stage: str,
     config: Config,
-    result: Result,
+    result: TrainingResult,
     metrics: Mapping[str, Any],
     started: float,
     parents: Sequence[Path] = (),
