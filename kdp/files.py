@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -11,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from kdp.errors import KdpError
 
@@ -48,31 +49,46 @@ def _umask() -> int:
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path, timeout: float = 0) -> Iterator[None]:
     """Hold `path` against other runs of kdp until the block ends.
+
+    Args:
+        path: the file or folder that this run writes; the lock is a hidden file beside it.
+        timeout: seconds to wait for another run to let go.
 
     Raises:
         KdpError: another run holds it, or its folder cannot be written.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = FileLock(_lock_file(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        lock.acquire(timeout=timeout)
+    except Timeout as error:
+        raise KdpError(f"another run is writing {path}; wait for it or stop it") from error
     except OSError as error:
         raise KdpError(f"cannot write {path}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have unlinked what this run opened.
-            free = lock.exists() and os.fstat(file.fileno()).st_ino == lock.stat().st_ino
-        except BlockingIOError:
-            free = False
-        if not free:
-            raise KdpError(f"another run is writing {path}; wait for it or stop it")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        # Unlinked while it is held: whoever opened the file meanwhile sees that it has no name left
+        # and starts over, so two runs never hold locks on two files of one name.
+        _lock_file(path).unlink(missing_ok=True)
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a run of kdp holds `path` now."""
+    if not _lock_file(path).exists():
+        return False
+    try:
+        with file_lock(path):
+            return False
+    except KdpError:
+        return True
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def sha256(path: Path) -> str:

@@ -79,7 +79,5 @@ def _members(node: Any) -> Iterator[Any]:
     elif origin in (Union, UnionType):
         for member in get_args(node):
             yield from _members(member)
-    elif origin in (dict, list) or (
-        isinstance(node, type) and issubclass(node, BaseModel)
-    ):
+    elif origin in (dict, list) or (isinstance(node, type) and issubclass(node, BaseModel)):
         yield node

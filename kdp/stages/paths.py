@@ -13,6 +13,10 @@ LABELS = {"output": "output_kd", "feature": "feature_kd"}
 """What a loss is called in a file name, where not by its own name."""
 
 
+def do_nothing() -> None:
+    """What a stage calls once its inputs are valid, where nobody wants to know."""
+
+
 @dataclass(frozen=True)
 class ChainPaths:
     """The files of one configuration.
@@ -28,6 +32,7 @@ class ChainPaths:
         source: what `rebuild` cuts: the fine-tuned network, or the one pruned while it trained.
         rebuilt: physically smaller.
         table: the comparison, as Markdown.
+        rounds: how far pruning in rounds has come.
     """
 
     pruned: Path
@@ -40,6 +45,7 @@ class ChainPaths:
     source: Path
     rebuilt: Path
     table: Path
+    rounds: Path
 
 
 def chain_paths(config: Config) -> ChainPaths:
@@ -61,6 +67,7 @@ def chain_paths(config: Config) -> ChainPaths:
         source=finetuned if prunes(config) and not config.dynamic else trained,
         rebuilt=named("rebuilt"),
         table=output.runs / output.name / "compare.md",
+        rounds=output.runs / f"{output.name}_rounds" / "rounds.json",
     )
 
 
@@ -84,6 +91,13 @@ def targets_folder(config: Config) -> Path:
     if config.distill and config.distill.targets:
         return config.distill.targets
     return config.output.runs / f"{config.output.name}_taught"
+
+
+def locked_paths(config: Config) -> list[Path]:
+    """What the stages of a configuration hold a lock on while they run."""
+    paths = chain_paths(config)
+    files = [paths.masks, paths.trained, paths.finetuned, paths.rebuilt, paths.rounds]
+    return [*files, targets_folder(config)]
 
 
 def make_variables(config: Config, files: Sequence[Path] = ()) -> str:

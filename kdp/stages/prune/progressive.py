@@ -19,7 +19,7 @@ from kdp.measure.complexity import count_macs_of, parameters
 from kdp.models import fuse, fused_arch
 from kdp.models.loading import load_network
 from kdp.stages.experiments.store import record as keep
-from kdp.stages.paths import chain_paths
+from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train.finetune import finetune
@@ -46,7 +46,9 @@ class Rounds:
     table: Path
 
 
-def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
+def prune_in_rounds(
+    config: Config, resume: bool = False, on_ready: Callable[[], None] = do_nothing
+) -> Rounds:
     """Prune, fine-tune and rebuild once for every entry of `rounds`.
 
     Round n writes `{dir}/{name}_round<n>_*.pth`; the last network becomes
@@ -55,6 +57,7 @@ def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
     Args:
         config: of the first round's network (`teacher`) and of everything.
         resume: go on at the round and step where an earlier run was stopped.
+        on_ready: called once the inputs are valid.
 
     Raises:
         KdpError: `teacher`, `finetune` or `rounds` is missing; or see the stages.
@@ -62,13 +65,13 @@ def prune_in_rounds(config: Config, resume: bool = False) -> Rounds:
     """
     if config.teacher is None or config.finetune is None or not config.rounds:
         raise KdpError("pruning in rounds needs `teacher`, `finetune` and `rounds`")
-    record = config.output.runs / f"{config.output.name}_rounds" / "rounds.json"
-    target = chain_paths(config).rebuilt
+    record, target = chain_paths(config).rounds, chain_paths(config).rebuilt
     with file_lock(record):
         before = json.loads(record.read_text()) if resume and record.exists() else []
         done: list[State] = []
         previous = config.teacher
         rows = [_measured(config, previous, {"round": 0, "sparsity": 0.0})]
+        on_ready()
         for number, one in enumerate(config.rounds, 1):
             own = _round_config(config, number, one, previous)
             known = before[number - 1] if len(before) >= number else {}

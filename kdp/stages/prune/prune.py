@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from kdp.pruning.knapsack import Limits, MacCounter
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.search import PruningPlan, plan_pruning, plan_uniform
-from kdp.stages.paths import chain_paths
+from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.prune.score_cache import Measurements, measurement_key, prunable
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -51,8 +51,15 @@ class Pruned:
     seconds: float
 
 
-def prune(config: Config, resume: bool = False) -> Pruned:
+def prune(
+    config: Config, resume: bool = False, on_ready: Callable[[], None] = do_nothing
+) -> Pruned:
     """Search the masks that keep the most importance within the budget.
+
+    Args:
+        config: of the chain.
+        resume: use importance that an interrupted run has measured.
+        on_ready: called once the inputs are valid.
 
     Raises:
         KdpError: no teacher or budget given, or the budget cannot be met.
@@ -70,6 +77,7 @@ def prune(config: Config, resume: bool = False) -> Pruned:
     groups = task.groups(model)
     check_kinds(groups, config.prune)
     with file_lock(paths.masks):
+        on_ready()
         measurements = Measurements(paths.scores, measurement_key(config), resume)
         chosen = prunable(config, task, model)
         parts = measurements.complete(config, _context(config, task, model, groups), chosen)

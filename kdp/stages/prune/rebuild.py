@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdp.artifacts import Artifact, make_record, save
+from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import file_lock
+from kdp.log import log
 from kdp.models import fuse as fuse_network
 from kdp.models.loading import load_network
 from kdp.pruning.groups import full_masks
 from kdp.pruning.masks import load_masks
 from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
-from kdp.stages.paths import chain_paths, check_made, prunes
+from kdp.stages.paths import ChainPaths, chain_paths, check_made, do_nothing, prunes
+from kdp.stages.prune.masks_check import check_masks_fit, made_with_masks
 from kdp.tasks import task_for
 
 
@@ -36,28 +39,31 @@ def rebuild(
     masks_path: Path | None = None,
     target: Path | None = None,
     fuse: bool = True,
+    on_ready: Callable[[], None] = do_nothing,
 ) -> Rebuilt:
     """Cut the removed units out, and fold normalisations and parallel branches into convolutions.
 
     Args:
         config: of the chain.
-        source: what to rebuild (default: the fine-tuned network, or the trained one where the
-            chain does not prune, or prunes while it trains).
+        source: what to rebuild (default: the fine-tuned network, or the pruned one where none was
+            fine-tuned with these masks; the trained one where the chain does not prune, or prunes
+            while it trains).
         masks_path: what stays (default: the chain's masks; everything where it does not prune).
         target: where to write.
         fuse: whether to fold, for a network that can.
+        on_ready: called once the inputs are valid.
 
     Raises:
-        KdpError: files are missing or do not belong together, or the rebuilt network's output on
-            a probe is not that of the masked one.
+        KdpError: files are missing or do not belong together, what decided the masks has changed,
+            or the rebuilt network's output on a probe is not that of the masked one.
     """
     started = time.time()
     paths = chain_paths(config)
-    if source is None:
-        check_made(paths.source, "finetune" if paths.source == paths.finetuned else "train")
-    source, target = source or paths.source, target or paths.rebuilt
     if masks_path is None and prunes(config):
+        check_made(paths.masks, "train" if config.dynamic else "prune")
+        check_masks_fit(config, paths.masks)
         masks_path = paths.masks
+    source, target = source or _default_source(paths), target or paths.rebuilt
     model, arch, artifact = load_network(source)
     task = task_for(arch, config)
     groups = task.groups(model)
@@ -67,6 +73,7 @@ def rebuild(
         small, small_arch = fuse_network(small, small_arch)
     if small_arch == arch:
         raise KdpError(f"there is nothing to rebuild: {source} is as small as it will be")
+    on_ready()
     probe = task.example(task.input_size)
     difference = largest_difference(model, small, groups, masks, probe)
     if not difference <= TOLERANCE:
@@ -79,3 +86,20 @@ def rebuild(
         save(target, Artifact(small.state_dict(), small_arch, record))
     counts = [sum(p.numel() for p in network.parameters()) for network in (small, model)]
     return Rebuilt(target, counts[0], counts[1], difference)
+
+
+def _default_source(paths: ChainPaths) -> Path:
+    """The chain's last network before this stage; a line says which one."""
+    if paths.source == paths.trained:
+        check_made(paths.trained, "train")
+        return paths.trained
+    if not paths.finetuned.exists():
+        reason = "no network was fine-tuned yet"
+    elif made_with_masks(load(paths.finetuned), paths.masks):
+        log.info(f"Rebuilding the fine-tuned network {paths.finetuned}")
+        return paths.finetuned
+    else:
+        reason = f"{paths.finetuned} was fine-tuned with other masks"
+    check_made(paths.pruned, "prune")
+    log.info(f"Rebuilding the pruned network {paths.pruned}: {reason}")
+    return paths.pruned

@@ -8,6 +8,7 @@ for each, and because a point that dies then takes no other with it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdp.config import Config
 from kdp.files import write_atomic
+from kdp.stages.chains import NO_CHAINS
 from kdp.types import Arch
 
 OWN = "kdp_sweep"
@@ -70,6 +72,7 @@ def start(command: list[str], log: IO[str], output: IO[str] | None = None) -> su
         stdout=output or log,
         stderr=log,
         text=True,
+        env={**os.environ, NO_CHAINS: "1"},  # a later bare stage does not go on with a point
         start_new_session=output is None,
     )
 

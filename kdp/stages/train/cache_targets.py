@@ -29,7 +29,7 @@ from kdp.log import log
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.progress import progress
-from kdp.stages.paths import chain_paths, targets_folder
+from kdp.stages.paths import chain_paths, do_nothing, targets_folder
 from kdp.stages.train.objective import ensemble, taps_of, target_key, teacher_of
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -47,13 +47,17 @@ class Taught:
     size: int
 
 
-def teach(config: Config) -> Taught:
+def teach(config: Config, on_ready: Callable[[], None] = do_nothing) -> Taught:
     """Write down the teachers' outputs and features for every sample of the training.
 
     Files that are there already and fit are kept, so that a second run goes on where the first
     one was stopped. A training with the same data and seed reads them by
     `distill.targets=FOLDER`. A network that was never trained depends on its batch; teach with a
     trained one.
+
+    Args:
+        config: of the training that will read them.
+        on_ready: called once the inputs are valid.
 
     Raises:
         KdpError: a section or a file is missing, or the disk is full or too small.
@@ -76,6 +80,7 @@ def teach(config: Config) -> Taught:
     with file_lock(folder):
         size = _samples_per_file(targets(range(1)), samples, folder)
         key = {**key, "files": size}
+        on_ready()
         _forget(folder, key)
         _write_files(folder, key, samples, batch_size, targets)
         record = make_record("teach", config.plain(), teacher.files, started=started)

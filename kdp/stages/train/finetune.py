@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.experiments.store import record as keep
-from kdp.stages.paths import chain_paths, check_made, loss_label
+from kdp.stages.paths import chain_paths, check_made, do_nothing, loss_label
+from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
 from kdp.stages.train.objective import build_objective
 from kdp.stages.train.train import make_job, stage_record
 from kdp.tasks import task_for
@@ -28,21 +30,30 @@ from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch
 
 
-def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
+def finetune(
+    config: Config, resume: bool = False, on_ready: Callable[[], None] = do_nothing
+) -> dict[str, Path]:
     """Train the pruned network as `finetune` and `distill` say (no `distill`: ground truth only).
 
     Reads the pruned network, its masks and the teacher; writes the weights of the best validation
     to `{dir}/{name}_finetuned_{loss}.pth`, and in `{runs}/{name}_finetune_{loss}/` the checkpoint
     and the curves.
 
+    Args:
+        config: of the chain.
+        resume: go on from the checkpoint.
+        on_ready: called once the inputs are valid.
+
     Raises:
-        KdpError: a section or a file is missing, the masks are those of another network, removed
-            units are not zero, or whatever the loop raises.
+        KdpError: a section or a file is missing, what decided the masks has changed, the masks are
+            those of another network, removed units are not zero, or whatever the loop raises.
     """
     if config.finetune is None:
         raise KdpError("kdp finetune needs the section `finetune`")
     started, paths = time.time(), chain_paths(config)
     check_made(paths.pruned, "prune")
+    check_made(paths.masks, "prune")
+    check_masks_fit(config, paths.masks)
     model, arch, _ = load_network(paths.pruned)
     task = task_for(arch, config)
     groups = task.groups(model)
@@ -57,6 +68,7 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
     if student is model:
         job.after_step = lambda network, step: zero_removed(network, groups, masks)
     with main_process_lock(paths.finetuned):
+        on_ready()
         result = fit(job, resume)
         if is_main_process():
             if student is not model:
@@ -65,7 +77,9 @@ def finetune(config: Config, resume: bool = False) -> dict[str, Path]:
             model.load_state_dict(result.best)
             check_removed(model, groups, masks, "the fine-tuned network")
             record = stage_record("finetune", config, result, result.best_metrics, started, parents)
-            save(paths.finetuned, Artifact(result.best, arch, record))
+            save(
+                paths.finetuned, Artifact(result.best, arch, record, {DIGEST: masks_digest(masks)})
+            )
             network = load_network(paths.finetuned)[0].to(result.device)
             keep(config, "finetune", paths.finetuned, task, network, result.best_metrics)
     return {"finetuned": paths.finetuned}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kdp.files import check_writable, sha256
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import load_network
 from kdp.stages.experiments.store import record as keep
-from kdp.stages.paths import chain_paths
+from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.train.dynamic import (
     Dynamic,
     add_dynamic,
@@ -35,12 +35,19 @@ from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch, Provenance
 
 
-def train(config: Config, resume: bool = False) -> dict[str, Path]:
+def train(
+    config: Config, resume: bool = False, on_ready: Callable[[], None] = do_nothing
+) -> dict[str, Path]:
     """Train `model` as `train` says, from teachers too where there is `distill`.
 
     Writes `{dir}/{name}.pth` (the best validation) and `{dir}/{name}_last.pth`, and in
     `{runs}/{name}_train/` the checkpoint and the curves. With `dynamic` the network is pruned
     meanwhile: removed units are zero in both files, and the masks are written beside them.
+
+    Args:
+        config: of the chain.
+        resume: go on from the checkpoint.
+        on_ready: called once the inputs are valid.
 
     Raises:
         KdpError: a section is missing, the network exceeds `limits`, or whatever the loop raises.
@@ -59,6 +66,7 @@ def train(config: Config, resume: bool = False) -> dict[str, Path]:
     if dynamic:
         prune_while_training(job, dynamic)
     with main_process_lock(paths.trained):
+        on_ready()
         result = fit(job, resume)
         if is_main_process():
             written = _save(result, arch, dynamic, config, started, parents)
