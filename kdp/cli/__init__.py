@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -12,16 +13,39 @@ from kdp.errors import Interrupted, KdpError
 
 __all__ = ["app", "compare", "experiments", "main", "prune", "setup", "train", "use"]
 
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Base class of errors in the usage of options; typer does not export it."""
+
 
 def main() -> None:
-    """Run, and turn what the user can mend into one line and an exit code."""
+    """Run kdp; an error that the user can fix becomes one line and an exit code."""
     try:
-        app()
-    except KdpError as error:
-        if "--debug" in sys.argv:
-            raise
-        typer.echo(f"kdp: {error}", err=True)
-        raise SystemExit(2) from error
+        raise SystemExit(app(prog_name="kdp", standalone_mode=False) or 0)
     except Interrupted as error:
-        typer.echo(f"kdp: {error}", err=True)
-        raise SystemExit(130) from error
+        _exit(str(error), 130, error)
+    except KdpError as error:
+        _exit(str(error), 2, error)
+    except _UsageError as error:
+        _exit(_usage(error), 2, error)
+    except (OSError, MemoryError) as error:
+        _exit(f"{type(error).__name__}: {error} (--debug shows where)", 2, error)
+
+
+def _exit(message: str, code: int, error: Exception) -> NoReturn:
+    """End with a line on standard error, or with the traceback where `--debug` asks for it."""
+    if "--debug" in sys.argv and not isinstance(error, Interrupted):
+        raise error
+    if message:
+        typer.echo(f"kdp: {' '.join(message.split())}", err=True)
+    raise SystemExit(code) from error
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with the command line, and where to look; empty where help was printed."""
+    message = (
+        getattr(error, "format_message", error.__str__)().rstrip(".").replace("Value error, ", "")
+    )
+    context = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message
+    return f"{message[0].lower()}{message[1:]}; see {context.command_path} --help"

@@ -7,65 +7,90 @@ from typing import Annotated
 
 import typer
 
-from kdp.cli.app import Files, app
+from kdp.cli.app import command
+from kdp.cli.options import (
+    Device,
+    EvaluationConfig,
+    JsonFile,
+    NetworkFiles,
+    SetValues,
+    TableFiles,
+    TableFormatOption,
+    TextFormatOption,
+    merged,
+    table_format,
+)
 
 
-@app.command()
+@command("inspect-weights", "kdp inspect-weights weights/catanet_x2_pruned.pth --layers")
 def inspect_weights(
-    files: Files,
+    files: NetworkFiles,
     layers: Annotated[
         bool | None,
-        typer.Option("--layers/--no-layers", help="Show every layer (default: of a single file)."),
+        typer.Option("--layers/--no-layers", help="Show every layer. Default: of a single file."),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it all as JSON.")] = None,
+    output: JsonFile = None,
+    text_format: TextFormatOption = "table",
 ) -> None:
-    """Zeros per file and per layer, what masks keep, and where a file came from."""
+    """Show the sparsity of files and layers, what masks keep, and where a file came from."""
     from kdp.files import write_atomic
     from kdp.stages.inspect_weights import inspect, show, to_json
 
     inspections = [inspect(path) for path in files]
-    show(inspections, layers)
-    if json_file:
-        write_atomic(json_file, to_json(inspections).encode())
+    if text_format == "json":
+        typer.echo(to_json(inspections), nl=False)
+    else:
+        show(inspections, layers)
+    if output:
+        write_atomic(output, to_json(inspections).encode())
 
 
-@app.command("calculate-performance", help="The same as compare.")
-@app.command()
+@command("compare", "kdp compare teacher.pth small.pth -c config_catanet.yml -o table.md")
 def compare(
-    files: Files,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Evaluation sets, measure, tiles.")
-    ] = None,
-    values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table as CSV.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="... as JSON.")] = None,
-    markdown_file: Annotated[Path | None, typer.Option("--md", help="... as Markdown.")] = None,
+    files: NetworkFiles,
+    config: EvaluationConfig = None,
+    values: SetValues = None,
+    device: Device = None,
+    output: TableFiles = None,
+    printed: TableFormatOption = "table",
     images: Annotated[
-        Path | None, typer.Option(help="Folder for side-by-side pictures of every sample.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder for images that show the networks side by side."
+        ),
+    ] = None,
+    plot_file: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw quality against MACs into a PNG file."),
     ] = None,
     half: Annotated[
-        bool, typer.Option("--half", help="Every network in half precision too, beside itself.")
+        bool,
+        typer.Option("--half", help="Measure every network in half precision, too."),
     ] = False,
-    plot_file: Annotated[
-        Path | None, typer.Option("--plot", help="Draw quality against MACs as PNG.")
-    ] = None,
 ) -> None:
-    """Quality, parameters, MACs, size and latency of several files in one table."""
+    """Compare quality, parameters, MACs, size and latency of networks in one table."""
+    formats = {path: table_format(path) for path in output or ()}
     from kdp.files import write_atomic
     from kdp.stages.compare import tables
     from kdp.stages.compare.compare import compare as run
     from kdp.stages.compare.compare import settings
 
-    chosen = settings(config, values or (), device)
+    chosen = settings(config, merged(None, values), device)
     comparison = run(files, chosen, images, half)
-    tables.show(comparison)
-    for path, kind in ((csv_file, "csv"), (json_file, "json"), (markdown_file, "md")):
-        if path:
-            write_atomic(path, tables.WRITERS[kind](comparison).encode())
+    if printed == "table":
+        tables.show(comparison)
+    else:
+        typer.echo(tables.WRITERS[printed](comparison), nl=False)
+    for path, kind in formats.items():
+        write_atomic(path, tables.WRITERS[kind](comparison).encode())
     if plot_file:
         from kdp.stages.compare.plots import to_png
 
         write_atomic(plot_file, to_png(comparison, chosen))
+
+
+command(
+    "calculate-performance",
+    "kdp calculate-performance teacher.pth small.pth",
+    description="The same as compare.",
+)(compare)

@@ -1,4 +1,4 @@
-"""Experiments: `runs`, `evaluate` and `sweep`."""
+"""Experiments: `experiments`, `reproduce` and `sweep`."""
 
 from __future__ import annotations
 
@@ -7,75 +7,113 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdp.cli.app import ConfigOption, app
+from kdp.cli.app import command
+from kdp.cli.options import (
+    ConfigFile,
+    ExperimentsFolder,
+    JsonFile,
+    SetValues,
+    StageDevice,
+    TextFormatOption,
+    merged,
+)
 from kdp.errors import KdpError
 
-Experiments = Annotated[Path, typer.Option(help="Folder of the experiments.")]
+_FOLDER = Path("experiments")
 
 
-@app.command()
-def runs(
-    folder: Experiments = Path("experiments"),
+@command("experiments", "kdp experiments --sort value --reverse")
+def experiments(
+    folder: ExperimentsFolder = _FOLDER,
     sort: Annotated[
-        str, typer.Option(metavar="COLUMN", help="A column of results.csv.")
+        str, typer.Option(metavar="COLUMN", help="Column of results.csv to sort by.")
     ] = "timestamp",
-    reverse: Annotated[bool, typer.Option("--reverse", help="The largest first.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Largest first.")] = False,
     diff: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="ID ID", help="What two have different.")
+        tuple[str, str] | None,
+        typer.Option(metavar="ID ID", help="Show what differs between two experiments instead."),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it as JSON.")] = None,
+    output: JsonFile = None,
+    text_format: TextFormatOption = "table",
 ) -> None:
-    """The experiments that were kept (see `experiments`), or two of them side by side."""
+    """List the experiments that were recorded, or show what differs between two of them.
+
+    The section `experiments` of a configuration records every result.
+    """
     from dataclasses import asdict
 
     from kdp.files import write_atomic
     from kdp.stages.compare.tables import json_text
     from kdp.stages.experiments import list as stage
 
-    found = stage.difference(folder, *diff) if diff else stage.runs(folder, sort, reverse)
-    stage.show(found)
-    if json_file:
-        write_atomic(json_file, json_text(asdict(found)).encode())
+    shown = stage.difference(folder, *diff) if diff else stage.runs(folder, sort, reverse)
+    text = json_text(asdict(shown))
+    if text_format == "json":
+        typer.echo(text, nl=False)
+    else:
+        stage.show(shown)
+    if output:
+        write_atomic(output, text.encode())
 
 
-@app.command()
-def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="An experiment's id or folder.")],
-    folder: Experiments = Path("experiments"),
-    target: Annotated[
-        Path | None, typer.Option("--to", help="File for the new predictions (default: none).")
+@command("reproduce", "kdp reproduce face_mask-train-20251125-101500 --device cpu")
+def reproduce(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="Id or folder of an experiment.")
+    ],
+    folder: ExperimentsFolder = _FOLDER,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the new predictions as CSV, too."
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or auto (default: where it was done before).")
+        str | None,
+        typer.Option(metavar="DEVICE", help="Where to compute. Default: as recorded."),
     ] = None,
 ) -> None:
-    """Predict again with a kept network: are the predictions the same, byte for byte?"""
-    from kdp.stages.experiments.reproduce import evaluate as again
+    """Predict again with an experiment's network: are the predictions the same, byte for byte?"""
+    from kdp.stages.experiments.reproduce import evaluate as run
 
-    done = again(run, folder, target, device)
+    done = run(experiment, folder, output, device)
     if done.different:
         raise KdpError(done.summary)
     typer.echo(done.summary)
 
 
-@app.command()
+@command("sweep", "kdp sweep -c cp_mobile.yml train.lr=1e-3,1e-4 seed=0,1")
 def sweep(
-    config: ConfigOption,
-    overrides: Annotated[list[str], typer.Argument(metavar="KEY=VALUE[,VALUE]...")],
+    config: ConfigFile,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE[,VALUE]", help="The grid: keys with one or several values each."
+        ),
+    ] = None,
+    values: SetValues = None,
+    device: StageDevice = None,
     stages: Annotated[
-        list[str], typer.Option("--stage", help="train, prune, finetune, rebuild; repeatable.")
+        list[str],
+        typer.Option(
+            "--stage",
+            metavar="STAGE",
+            help="Stage to run: train, prune, finetune or rebuild; repeatable, in that order.",
+        ),
     ] = ["train"],  # noqa: B006
     launcher: Annotated[
         Literal["local", "joblib", "slurm"],
-        typer.Option(help="One point after another, several at a time, or on a cluster."),
+        typer.Option(help="Run one point after another, several at a time, or on a cluster."),
     ] = "local",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Points at a time.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Points to run at a time.")
+    ] = None,
 ) -> None:
-    """Run stages for every point of a grid: `kdp sweep -c FILE train.lr=1e-3,1e-4 seed=0,1`."""
+    """Run stages for every point of a grid of configurations."""
     from kdp.stages.sweep.sweep import show
     from kdp.stages.sweep.sweep import sweep as run
 
-    points = run(config, overrides, stages, launcher, jobs)
+    points = run(config, merged(overrides, values, device), stages, launcher, jobs)
     show(points)
     failed = sum(point.status != "done" for point in points)
     if failed:

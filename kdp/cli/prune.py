@@ -1,4 +1,4 @@
-"""Prune: `prune` and `rebuild`."""
+"""Prune: `prune`, `finetune` and `rebuild`."""
 
 from __future__ import annotations
 
@@ -7,56 +7,103 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdp.cli.app import ConfigOption, Overrides, Resume, app
+from kdp.cli.app import command
+from kdp.cli.options import (
+    ChainConfig,
+    OutputFolder,
+    Overrides,
+    Resume,
+    SetValues,
+    StageDevice,
+    merged,
+)
+from kdp.cli.stage import open_stage
+from kdp.log import log
 
 if TYPE_CHECKING:
-    from kdp.config import Config
+    from kdp.cli.stage import Stage
 
 
-@app.command()
-def prune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Search what to remove within a budget; saved importance is reused. Or prune in `rounds`."""
-    from kdp.config.compose import load_config
+@command("prune", "kdp prune -c config_catanet.yml mac_constraint=0.5")
+def prune(
+    overrides: Overrides = None,
+    config: ChainConfig = None,
+    values: SetValues = None,
+    device: StageDevice = None,
+    output: OutputFolder = None,
+    resume: Resume = False,
+) -> None:
+    """Choose what to remove so that a budget holds, and set it to zero.
 
-    chosen = load_config(config, overrides or ())
-    for path in _prune_in_rounds(chosen, resume) if chosen.rounds else _prune(chosen, resume):
+    The importance of units is measured once and reused. The section `rounds` prunes, fine-tunes
+    and rebuilds again and again.
+    """
+    opened = open_stage("prune", config, merged(overrides, values, device, output))
+    for path in _in_rounds(opened, resume) if opened.config.rounds else _at_once(opened, resume):
         typer.echo(path)
 
 
-def _prune(config: Config, resume: bool) -> tuple[Path, ...]:
+def _at_once(opened: Stage, resume: bool) -> tuple[Path, ...]:
     from kdp.stages.prune.prune import prune as run
     from kdp.stages.prune.report import show
 
-    found = run(config, resume)
-    show(found)
-    return found.pruned, found.masks
+    pruned = opened.run(run, resume=resume)
+    show(pruned)
+    return pruned.pruned, pruned.masks
 
 
-def _prune_in_rounds(config: Config, resume: bool) -> tuple[Path, ...]:
+def _in_rounds(opened: Stage, resume: bool) -> tuple[Path, ...]:
     from kdp.stages.prune.progressive import prune_in_rounds
     from kdp.stages.prune.report import show_rounds
 
-    found = prune_in_rounds(config, resume)
-    show_rounds(found.rows)
-    return found.path, found.table
+    rounds = opened.run(prune_in_rounds, resume=resume)
+    show_rounds(rounds.rows)
+    return rounds.path, rounds.table
 
 
-@app.command()
-def rebuild(
-    config: ConfigOption,
+@command("finetune", "kdp finetune", "kdp finetune -c config_catanet.yml finetune.steps=500")
+def finetune(
     overrides: Overrides = None,
-    source: Annotated[
-        Path | None, typer.Option("--from", help="What to rebuild (default: the fine-tuned file).")
-    ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks file, if not the chain's.")] = None,
-    target: Annotated[Path | None, typer.Option("--to", help="Where to write.")] = None,
+    config: ChainConfig = None,
+    values: SetValues = None,
+    device: StageDevice = None,
+    output: OutputFolder = None,
+    resume: Resume = False,
 ) -> None:
-    """Write the physically smaller network, once it is proven equal to the masked one."""
-    from kdp.config.compose import load_config
-    from kdp.log import log
+    """Recover the accuracy of a pruned network by distillation; removed units stay removed."""
+    opened = open_stage("finetune", config, merged(overrides, values, device, output))
+    from kdp.stages.train.finetune import finetune as run
+
+    for path in opened.run(run, resume=resume).values():
+        typer.echo(path)
+
+
+@command("rebuild", "kdp rebuild", "kdp rebuild -c config_catanet.yml -o small.pth")
+def rebuild(
+    overrides: Overrides = None,
+    config: ChainConfig = None,
+    values: SetValues = None,
+    device: StageDevice = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write. Default: the chain's."),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Network to rebuild. Default: the chain's last one."
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Masks to apply. Default: the chain's."),
+    ] = None,
+) -> None:
+    """Write the physically smaller network, once its outputs equal those of the masked one."""
+    opened = open_stage("rebuild", config, merged(overrides, values, device))
     from kdp.stages.prune.rebuild import rebuild as run
 
-    done = run(load_config(config, overrides or ()), source, masks, target)
+    done = opened.run(run, source=source, masks_path=masks, target=output)
     share = done.parameters / done.full_parameters
     log.info(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
     log.info(f"largest relative difference from the masked network: {done.difference:.1e}")

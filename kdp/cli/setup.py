@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import typer
 
-from kdp.cli.app import ConfigOption, Overrides, app
+from kdp.cli.app import command
+from kdp.cli.options import ChainConfig, ConfigFile, Overrides, SetValues, StageDevice, merged
+from kdp.cli.stage import open_stage
 
 
-@app.command()
-def validate(config: ConfigOption, overrides: Overrides = None) -> None:
-    """Check before a long run: files, keys, weights, data, one batch, time and memory."""
-    from kdp.config.compose import load_config
+@command("validate", "kdp validate -c config_catanet.yml")
+def validate(
+    overrides: Overrides = None,
+    config: ChainConfig = None,
+    values: SetValues = None,
+    device: StageDevice = None,
+) -> None:
+    """Check a configuration before a long run: keys, files, data, one step, time and memory."""
+    opened = open_stage("validate", config, merged(overrides, values, device))
     from kdp.stages.validate import validate as run
 
-    failed = False
-    for check in run(load_config(config, overrides or ())):
+    checks = list(run(opened.config))
+    for check in checks:
         typer.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.what}: {check.found}")
-        failed = failed or not check.passed
-    raise typer.Exit(2 if failed else 0)
+    raise typer.Exit(0 if all(check.passed for check in checks) else 2)
 
 
-@app.command()
-def paths(config: ConfigOption, overrides: Overrides = None) -> None:
+@command("paths", "kdp paths -c config_catanet.yml")
+def paths(config: ConfigFile, overrides: Overrides = None, values: SetValues = None) -> None:
     """Print where the stages of a configuration read and write, as Make variables."""
     from kdp.config.compose import composed_files, load_config
     from kdp.stages.paths import make_variables
 
-    chosen, files = load_config(config, overrides or ()), composed_files(config, overrides or ())
+    changes = merged(overrides, values)
+    chosen, files = load_config(config, changes), composed_files(config, changes)
     typer.echo(make_variables(chosen, files), nl=False)

@@ -1,41 +1,59 @@
-"""Train and distil: `train`, `finetune` and `teach`."""
+"""Train and distil: `train` and `cache-targets`."""
 
 from __future__ import annotations
 
 import typer
 
-from kdp.cli.app import ConfigOption, Overrides, Resume, app
+from kdp.cli.app import command
+from kdp.cli.options import (
+    ChainConfig,
+    OutputFolder,
+    Overrides,
+    Resume,
+    SetValues,
+    StageDevice,
+    merged,
+)
+from kdp.cli.stage import open_stage
+from kdp.log import log
 
 
-@app.command()
-def train(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Train a network: a teacher, or a student with `distill` and `dynamic`."""
-    from kdp.config.compose import load_config
+@command("train", "kdp train -c student_dynamic.yml train.steps=1000 --device cuda")
+def train(
+    overrides: Overrides = None,
+    config: ChainConfig = None,
+    values: SetValues = None,
+    device: StageDevice = None,
+    output: OutputFolder = None,
+    resume: Resume = False,
+) -> None:
+    """Train a network: a teacher, or a student that learns from teachers.
+
+    The section `distill` makes it a student; the section `dynamic` prunes it while it trains.
+    """
+    opened = open_stage("train", config, merged(overrides, values, device, output))
     from kdp.stages.train.train import train as run
 
-    for path in run(load_config(config, overrides or ()), resume).values():
+    for path in opened.run(run, resume=resume).values():
         typer.echo(path)
 
 
-@app.command()
-def teach(config: ConfigOption, overrides: Overrides = None) -> None:
-    """Write down what the teachers say of every training sample, for many trainings."""
-    from kdp.config.compose import load_config
-    from kdp.log import log
+@command("cache-targets", "kdp cache-targets -c rep_mobile_kd.yml")
+def cache_targets(
+    overrides: Overrides = None,
+    config: ChainConfig = None,
+    values: SetValues = None,
+    device: StageDevice = None,
+) -> None:
+    """Precompute and cache the teachers' outputs for every training sample.
+
+    Trainings with the same data and seed can then read them instead of running the teachers.
+    """
+    opened = open_stage("cache-targets", config, merged(overrides, values, device))
     from kdp.stages.train.cache_targets import teach as run
 
-    done = run(load_config(config, overrides or ()))
+    done = opened.run(run)
     log.info(
         f"{done.samples} samples, {done.size / 1e6:.1f} MB; read with distill.targets={done.folder}"
     )
     typer.echo(done.folder)
-
-
-@app.command()
-def finetune(config: ConfigOption, overrides: Overrides = None, resume: Resume = False) -> None:
-    """Recover a pruned network by distillation; what was removed stays removed."""
-    from kdp.config.compose import load_config
-    from kdp.stages.train.finetune import finetune as run
-
-    for path in run(load_config(config, overrides or ()), resume).values():
-        typer.echo(path)

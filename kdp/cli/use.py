@@ -7,86 +7,113 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdp.cli.app import app
+from kdp.cli.app import command
+from kdp.cli.options import Device, NetworkFile, SetValues, merged
 from kdp.errors import KdpError
+from kdp.log import log
+
+_VIDEO_ENDINGS = (".mp4", ".mkv", ".avi")
 
 
-@app.command()
+@command(
+    "infer",
+    "kdp infer small.pth photos/ -o upscaled/",
+    "kdp infer faces.pth --camera 0 -o labelled.mp4",
+)
 def infer(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Artifact or checkpoint.")],
-    pictures: Annotated[
+    file: NetworkFile,
+    images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PICTURE]...", help="Files, folders, quoted patterns; a video."),
+        typer.Argument(metavar="IMAGE", help="Images, folders, quoted patterns, or one video."),
     ] = None,
-    target: Annotated[
+    output: Annotated[
         Path | None,
-        typer.Option("--to", help="Folder for pictures (default: photos_x2, photos_faces)."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Folder for images, or the file of a labelled video (.mp4, .mkv, .avi).",
+        ),
     ] = None,
     ensemble: Annotated[
-        bool, typer.Option("--x8", help="Mean over eight flips and turns; eight times the work.")
+        bool,
+        typer.Option(
+            "--x8", help="Super-resolution: average over eight flips and rotations; 8 times slower."
+        ),
     ] = False,
-    camera: Annotated[int | None, typer.Option(min=0, help="Label what a camera sees.")] = None,
+    camera: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Label the frames of camera N."),
+    ] = None,
     csi: Annotated[
-        bool, typer.Option("--csi", help="Label what a Jetson's CSI camera sees.")
+        bool, typer.Option("--csi", help="Label the frames of a Jetson's CSI camera.")
     ] = False,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Faces: look for none, classify whole pictures.")
+        bool,
+        typer.Option("--whole", help="Faces: classify whole images instead of the faces in them."),
     ] = False,
-    save: Annotated[
-        Path | None, typer.Option(help="Write the labelled video (mp4, mkv, avi).")
-    ] = None,
     headless: Annotated[
-        bool, typer.Option("--headless", help="No window; a line of JSON for every frame.")
+        bool,
+        typer.Option(
+            "--headless", help="Open no window; print a line of JSON for every image or frame."
+        ),
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto.")] = None,
-    values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
-    ] = None,
+    device: Device = None,
+    values: SetValues = None,
 ) -> None:
-    """Super-resolve pictures; or label faces or objects in pictures, a video or a camera."""
+    """Super-resolve images, or label faces or objects in images, a video or a camera's frames.
+
+    Writes under the current folder, never beside its input.
+    """
     from kdp.stages.compare.compare import settings
     from kdp.stages.infer.infer import infer as run
     from kdp.stages.infer.stream import Request
 
-    given = (target, ensemble, camera, csi, whole, save, headless)
-    asked = Request(tuple(pictures or ()), *given)
-    done = run(file, asked, settings(None, values or (), device), typer.echo)
+    is_video = output is not None and output.suffix.lower() in _VIDEO_ENDINGS
+    folder, video = (None, output) if is_video else (output, None)
+    request = Request(tuple(images or ()), folder, ensemble, camera, csi, whole, video, headless)
+    done = run(file, request, settings(None, merged(None, values), device), typer.echo)
     for path in done.written:
         typer.echo(path, err=headless)
     if done.unreadable:
         raise KdpError("; ".join(done.unreadable))
 
 
-@app.command()
+@command("export", "kdp export small.pth --format onnx -o small.onnx")
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Artifact or checkpoint.")],
-    to: Annotated[
-        Literal["onnx", "torchscript", "ultralytics"], typer.Option("--to", help="The format.")
-    ],
+    file: NetworkFile,
+    file_format: Annotated[
+        Literal["onnx", "torchscript", "ultralytics"],
+        typer.Option("--format", help="Format of the file to write."),
+    ] = "onnx",
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
-        typer.Option(help="ONNX: half precision, or 8-bit weights and dynamic quantisation."),
+        typer.Option(
+            help="ONNX: full precision, half precision, or 8-bit weights by dynamic quantisation."
+        ),
     ] = "fp32",
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(metavar="HEIGHT WIDTH", help="Input of a network that is fixed to one size."),
+        typer.Option(
+            metavar="HEIGHT WIDTH", help="Input size of a network that is exported for one size."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write (default: beside FILE).")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="File to write. Default: beside the network."
+        ),
     ] = None,
-    values: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override; repeatable.")
-    ] = None,
+    device: Device = None,
+    values: SetValues = None,
 ) -> None:
-    """Write ONNX or TorchScript, once it gives what PyTorch gives."""
-    from kdp.log import log
+    """Write a network for other runtimes, once its outputs equal PyTorch's."""
     from kdp.stages.compare.compare import settings
     from kdp.stages.export.export import export as run
 
-    done = run(file, settings(None, values or (), None), to, precision, size, output)
+    chosen = settings(None, merged(None, values), device)
+    done = run(file, chosen, file_format, precision, size, output)
     shape = "x".join(str(side) for side in done.input_shape)
-    free = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " alone"
-    log.info(
-        f"input {shape}{free}; largest relative difference from PyTorch: {done.difference:.1e}"
-    )
+    axes = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " only"
+    log.info(f"input {shape}{axes}; largest relative difference from PyTorch {done.difference:.1e}")
     typer.echo(done.path)

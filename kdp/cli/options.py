@@ -1,0 +1,150 @@
+"""Arguments and options that several commands share, and what they amount to together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kdp.cli import renamed
+from kdp.errors import KdpError
+
+_SHIPPED = "kdp configs lists the ones that come with kdp."
+ConfigFile = Annotated[
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", help=f"Configuration file; {_SHIPPED}"),
+]
+ChainConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help=f"Configuration file; {_SHIPPED} Default: go on with the newest chain of this folder "
+        "(see kdp chains).",
+    ),
+]
+EvaluationConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Configuration file with the evaluation sets, `measure` and `tiles`. Default: the "
+        "data that comes with kdp.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Change keys of the configuration, such as train.lr=1e-4."
+    ),
+]
+SetValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one key of the configuration; repeatable."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:1. Default: auto."
+    ),
+]
+StageDevice = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="Where to compute: auto, cpu or cuda; the same as device=DEVICE. Default: as the "
+        "configuration says.",
+    ),
+]
+OutputFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Folder for the networks; the same as output.dir=FOLDER.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")
+]
+NetworkFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="Artifact, foreign checkpoint or ONNX file of a network."),
+]
+NetworkFiles = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE", help="Artifacts, foreign checkpoints or ONNX files of networks."
+    ),
+]
+ExperimentsFolder = Annotated[
+    Path, typer.Option("--folder", metavar="FOLDER", help="Folder that holds the experiments.")
+]
+
+TableFormat = Literal["table", "csv", "json", "md"]
+TextFormat = Literal["table", "json"]
+TableFormatOption = Annotated[
+    TableFormat, typer.Option("--format", help="Format of what is printed.")
+]
+TextFormatOption = Annotated[
+    TextFormat, typer.Option("--format", help="Format of what is printed.")
+]
+TableFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the table into a file, too; its ending, .csv, .json or .md, is the format. "
+        "Repeatable.",
+    ),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write everything as JSON, too."),
+]
+
+
+def merged(
+    overrides: Sequence[str] | None,
+    values: Sequence[str] | None = None,
+    device: str | None = None,
+    output: Path | None = None,
+) -> list[str]:
+    """All changes of a configuration as KEY=VALUE; later ones win.
+
+    Args:
+        overrides: given as arguments.
+        values: given by `--set`.
+        device: given by `--device`.
+        output: given by `--output`, a folder.
+    """
+    given = [*(overrides or ()), *(values or ())]
+    if output is not None:
+        given.append(f"output.dir={output}")
+    if device is not None:
+        given.append(f"device={device}")
+    return renamed.keys(given)
+
+
+def table_format(path: Path) -> Literal["csv", "json", "md"]:
+    """The format that the ending of a table's file stands for.
+
+    Raises:
+        KdpError: it stands for none.
+    """
+    match path.suffix.lower():
+        case ".csv":
+            return "csv"
+        case ".json":
+            return "json"
+        case ".md":
+            return "md"
+    raise KdpError(f"cannot write the table {path}: its name must end with .csv, .json or .md")
