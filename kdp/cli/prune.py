@@ -17,11 +17,10 @@ from kdp.cli.options import (
     StageDevice,
     merged,
 )
-from kdp.cli.stage import open_stage
 from kdp.log import log
 
 if TYPE_CHECKING:
-    from kdp.cli.stage import Stage
+    from kdp.stages.chains import OpenedChain
 
 
 @command("prune", "kdp prune -c config_catanet.yml mac_constraint=0.5")
@@ -38,25 +37,27 @@ def prune(
     The importance of units is measured once and reused. The section `rounds` prunes, fine-tunes
     and rebuilds again and again.
     """
-    opened = open_stage("prune", config, merged(overrides, values, device, output))
-    for path in _in_rounds(opened, resume) if opened.config.rounds else _at_once(opened, resume):
+    from kdp.stages.chains import open_chain
+
+    chain = open_chain("prune", config, merged(overrides, values, device, output))
+    for path in _in_rounds(chain, resume) if chain.config.rounds else _at_once(chain, resume):
         typer.echo(path)
 
 
-def _at_once(opened: Stage, resume: bool) -> tuple[Path, ...]:
+def _at_once(chain: OpenedChain, resume: bool) -> tuple[Path, ...]:
     from kdp.stages.prune.prune import prune as run
     from kdp.stages.prune.report import show
 
-    pruned = opened.run(run, resume=resume)
+    pruned = chain.run(run, resume=resume)
     show(pruned)
     return pruned.pruned, pruned.masks
 
 
-def _in_rounds(opened: Stage, resume: bool) -> tuple[Path, ...]:
+def _in_rounds(chain: OpenedChain, resume: bool) -> tuple[Path, ...]:
     from kdp.stages.prune.progressive import prune_in_rounds
     from kdp.stages.prune.report import show_rounds
 
-    rounds = opened.run(prune_in_rounds, resume=resume)
+    rounds = chain.run(prune_in_rounds, resume=resume)
     show_rounds(rounds.rows)
     return rounds.path, rounds.table
 
@@ -71,10 +72,12 @@ def finetune(
     resume: Resume = False,
 ) -> None:
     """Recover the accuracy of a pruned network by distillation; removed units stay removed."""
-    opened = open_stage("finetune", config, merged(overrides, values, device, output))
+    from kdp.stages.chains import open_chain
+
+    chain = open_chain("finetune", config, merged(overrides, values, device, output))
     from kdp.stages.train.finetune import finetune as run
 
-    for path in opened.run(run, resume=resume).values():
+    for path in chain.run(run, resume=resume).values():
         typer.echo(path)
 
 
@@ -100,10 +103,12 @@ def rebuild(
     ] = None,
 ) -> None:
     """Write the physically smaller network, once its outputs equal those of the masked one."""
-    opened = open_stage("rebuild", config, merged(overrides, values, device))
+    from kdp.stages.chains import open_chain
+
+    chain = open_chain("rebuild", config, merged(overrides, values, device))
     from kdp.stages.prune.rebuild import rebuild as run
 
-    done = opened.run(run, source=source, masks_path=masks, target=output)
+    done = chain.run(run, source=source, masks_path=masks, target=output)
     share = done.parameters / done.full_parameters
     log.info(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
     log.info(f"largest relative difference from the masked network: {done.difference:.1e}")

@@ -1,12 +1,20 @@
-"""Set up: `validate` and `paths`."""
+"""Set up: `validate`, `paths` and `chains`."""
 
 from __future__ import annotations
 
 import typer
 
 from kdp.cli.app import command
-from kdp.cli.options import ChainConfig, ConfigFile, Overrides, SetValues, StageDevice, merged
-from kdp.cli.stage import open_stage
+from kdp.cli.options import (
+    ChainConfig,
+    ConfigFile,
+    Overrides,
+    SetValues,
+    StageDevice,
+    TextFormatOption,
+    merged,
+)
+from kdp.log import log
 
 
 @command("validate", "kdp validate -c config_catanet.yml")
@@ -17,10 +25,12 @@ def validate(
     device: StageDevice = None,
 ) -> None:
     """Check a configuration before a long run: keys, files, data, one step, time and memory."""
-    opened = open_stage("validate", config, merged(overrides, values, device))
+    from kdp.stages.chains import open_chain
+
+    chain = open_chain("validate", config, merged(overrides, values, device))
     from kdp.stages.validate import validate as run
 
-    checks = list(run(opened.config))
+    checks = list(run(chain.config))
     for check in checks:
         typer.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.what}: {check.found}")
     raise typer.Exit(0 if all(check.passed for check in checks) else 2)
@@ -35,3 +45,24 @@ def paths(config: ConfigFile, overrides: Overrides = None, values: SetValues = N
     changes = merged(overrides, values)
     chosen, files = load_config(config, changes), composed_files(config, changes)
     typer.echo(make_variables(chosen, files), nl=False)
+
+
+@command("chains", "kdp chains")
+def chains(text_format: TextFormatOption = "table") -> None:
+    """List the chains of this folder, newest first; stages without --config go on with the first.
+
+    A chain is what the stages wrote with one configuration and its changes.
+    """
+    import json
+
+    from kdp.stages.chains import list_chains
+
+    found = list_chains()
+    if text_format == "json":
+        typer.echo(json.dumps([chain.plain() for chain in found], indent=2))
+        return
+    for chain in found:
+        state = "finished" if chain.finished else "not finished"
+        typer.echo(f"{chain.output}  {chain.stage} {state}, {chain.time}  {chain.arguments}")
+    if not found:
+        log.info("there are no chains in this folder; kdp train or kdp prune starts one")

@@ -14,7 +14,6 @@ from kdp.cli.options import (
     StageDevice,
     merged,
 )
-from kdp.cli.stage import open_stage
 from kdp.log import log
 
 
@@ -31,10 +30,12 @@ def train(
 
     The section `distill` makes it a student; the section `dynamic` prunes it while it trains.
     """
-    opened = open_stage("train", config, merged(overrides, values, device, output))
+    from kdp.stages.chains import open_chain
+
+    chain = open_chain("train", config, merged(overrides, values, device, output))
     from kdp.stages.train.train import train as run
 
-    for path in opened.run(run, resume=resume).values():
+    for path in chain.run(run, resume=resume).values():
         typer.echo(path)
 
 
@@ -49,10 +50,12 @@ def cache_targets(
 
     Trainings with the same data and seed can then read them instead of running the teachers.
     """
-    opened = open_stage("cache-targets", config, merged(overrides, values, device))
+    from kdp.stages.chains import open_chain
+
+    chain = open_chain("cache-targets", config, merged(overrides, values, device))
     from kdp.stages.train.cache_targets import teach as run
 
-    done = opened.run(run)
+    done = chain.run(run)
     log.info(
         f"{done.samples} samples, {done.size / 1e6:.1f} MB; read with distill.targets={done.folder}"
     )

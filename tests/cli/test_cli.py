@@ -127,6 +127,7 @@ INTERFACE: dict[str, list[str]] = {
     "sweep": [*STAGE, "--jobs", "--launcher", "--stage"],
     "validate": STAGE,
     "paths": ["--config -c", "--set", "<overrides>"],
+    "chains": ["--format"],
 }
 """What users and scripts rely on; a change here belongs in the changelog."""
 
