@@ -1,4 +1,4 @@
-"""Counting the operations of narrowed networks without building them."""
+"""Counting the MACs of narrowed networks from weight shapes, without building them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from kdp.pruning.knapsack import MacCounter
 
 
 def weight_mac_counter(
-    model: nn.Module, example: Tensor, groups: Sequence[Group], dense: int
+    model: nn.Module, example: Tensor, groups: Sequence[Group], dense_macs: int
 ) -> MacCounter:
-    """MACs as the entries of every layer's weight times the positions it is applied at.
+    """A counter that multiplies the size of each weight by the positions it is applied at.
 
-    That is all there is to convolutional networks. Products of two features, as in attention, are
-    taken for constant: compare with a real count before use.
+    That is exact for convolutional networks. Products of two features, as in attention, are taken
+    as constant, so compare the counter with a real count before using it.
 
     Args:
         model: on any device, "meta" included.
         example: an input on the same device.
-        groups: what narrows.
-        dense: MACs of the full network.
+        groups: all groups of the network.
+        dense_macs: MACs of the full network.
     """
-    positions = _positions(model, example)
+    positions = _output_positions(model, example)
     shapes = {name: tuple(model.get_parameter(name).shape) for name in positions}
-    rest = dense - sum(positions[name] * prod(shape) for name, shape in shapes.items())
+    # Whatever the weights do not explain is charged to every narrowed network alike.
+    constant = dense_macs - sum(positions[name] * prod(shape) for name, shape in shapes.items())
     narrowed: dict[str, list[tuple[str, int, int]]] = {}
     for group in groups:
         for piece in group.weight_slices:
@@ -37,8 +38,8 @@ def weight_mac_counter(
                 narrowed.setdefault(piece.param, []).append((group.name, piece.dim, piece.width))
     units = {group.name: group.units for group in groups}
 
-    def count(kept: Mapping[str, int]) -> int:
-        total = rest
+    def count_macs(kept: Mapping[str, int]) -> int:
+        total = constant
         for name, shape in shapes.items():
             sides = list(shape)
             for group, dim, width in narrowed.get(name, ()):
@@ -46,29 +47,29 @@ def weight_mac_counter(
             total += positions[name] * prod(sides)
         return total
 
-    return count
+    return count_macs
 
 
-def _positions(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """How often each weight is applied, by its name."""
-    found: dict[str, int] = {}
-
+def _output_positions(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """How many positions each convolution or linear weight is applied at, by its name."""
+    positions: dict[str, int] = {}
     with ExitStack() as stack, torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                stack.callback(
-                    module.register_forward_hook(_Noting(f"{name}.weight", found)).remove
-                )
+                hook = _CountPositions(f"{name}.weight", positions)
+                stack.callback(module.register_forward_hook(hook).remove)
         model.eval()(example)
-    return found
+    return positions
 
 
-class _Noting:
-    """A forward hook that adds up the positions of a layer's outputs."""
+class _CountPositions:
+    """A forward hook that adds up the output positions of a layer over all its calls."""
 
-    def __init__(self, name: str, found: dict[str, int]) -> None:
-        self.name, self.found = name, found
+    def __init__(self, name: str, positions: dict[str, int]) -> None:
+        self.name, self.positions = name, positions
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = module.get_parameter("weight")
-        self.found[self.name] = self.found.get(self.name, 0) + output.numel() // len(weight)
+        out_channels = len(module.get_parameter("weight"))
+        self.positions[self.name] = (
+            self.positions.get(self.name, 0) + output.numel() // out_channels
+        )

@@ -1,7 +1,8 @@
-"""A physically smaller network out of a masked one."""
+"""Building the physically smaller network that equals a masked one."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,18 +15,26 @@ from kdp.pruning.masks import kept_units, masks_applied
 from kdp.types import Arch
 
 TOLERANCE = 1e-4
+"""Largest accepted `largest_difference` between the masked and the rebuilt network."""
 
 
 def smaller_arch(arch: Arch, groups: Sequence[Group], kept: Mapping[str, int]) -> Arch:
-    """The architecture with each group's number of units replaced by what it keeps."""
+    """The architecture whose groups have as many units as they keep.
+
+    Args:
+        arch: of the full network.
+        groups: all its groups.
+        kept: units that each group keeps, by name.
+    """
     args = dict(arch.args)
-    for argument in {group.argument: None for group in groups}:
+    for argument in {group.argument: None for group in groups}:  # a dict keeps the order
         members = [group for group in groups if group.argument == argument]
         if not members[0].positions:
             args[argument] = kept[members[0].name]
             continue
-        values = {place: kept[group.name] for group in members for place in group.positions}
-        args[argument] = [values.get(i, 0) for i in range(members[0].length)]
+        widths = {place: kept[group.name] for group in members for place in group.positions}
+        # A place without a group belongs to one that an earlier pruning has emptied.
+        args[argument] = [widths.get(i, 0) for i in range(members[0].length)]
     return Arch(arch.name, args)
 
 
@@ -34,8 +43,14 @@ def rebuild(
 ) -> tuple[nn.Module, Arch]:
     """Cut the removed units out of the weights and load the rest into a smaller network.
 
+    Args:
+        model: the full network, masked or not; it is not changed.
+        arch: its architecture.
+        groups: all its groups.
+        masks: which units stay.
+
     Returns:
-        The network, in eval mode, and its architecture.
+        The smaller network in eval mode, and its architecture.
 
     Raises:
         KdpError: the cut weights do not fit the smaller network.
@@ -43,10 +58,9 @@ def rebuild(
     small_arch = smaller_arch(arch, groups, kept_units(masks))
     small = build(small_arch.name, **small_arch.args).eval()
     params = smaller_params(model.state_dict(), groups, masks)
-    wanted = small.state_dict().keys()
     try:
-        # What only an emptied group needed is not part of the smaller network.
-        small.load_state_dict({name: params[name] for name in wanted})
+        # By the smaller network's names: layers that only an emptied group used are not in it.
+        small.load_state_dict({name: params[name] for name in small.state_dict()})
     except (KeyError, RuntimeError) as error:
         raise KdpError(f"the masks do not fit {arch.name}: {error}") from error
     return small, small_arch
@@ -55,16 +69,24 @@ def rebuild(
 def smaller_params(
     params: Mapping[str, Tensor], groups: Sequence[Group], masks: Masks
 ) -> dict[str, Tensor]:
-    """Parameters without the entries of the removed units."""
-    gone: dict[tuple[str, int], list[Tensor]] = {}
+    """Parameters and buffers without the entries of the removed units.
+
+    Args:
+        params: state dict of the full network.
+        groups: all its groups.
+        masks: which units stay.
+    """
+    removed: dict[tuple[str, int], list[Tensor]] = {}
     for group in groups:
         for piece in group.slices:
-            own = unit_indices(~masks[group.name], piece.width, piece.start)
-            gone.setdefault((piece.param, piece.dim), []).append(own)
+            indices = unit_indices(~masks[group.name], piece.width, piece.start)
+            removed.setdefault((piece.param, piece.dim), []).append(indices)
     result = dict(params)
-    for (name, dim), places in gone.items():
+    # Several groups may share a dimension (concatenated inputs): collect all their indices before
+    # cutting, because the first cut would shift the entries of the others.
+    for (name, dim), indices_of_groups in removed.items():
         keep = torch.ones(params[name].shape[dim], dtype=torch.bool)
-        keep[torch.cat(places)] = False
+        keep[torch.cat(indices_of_groups)] = False
         index = keep.nonzero().flatten().to(params[name].device)
         result[name] = result[name].index_select(dim, index)
     return result
@@ -76,19 +98,23 @@ def full_params(
     groups: Sequence[Group],
     masks: Masks,
 ) -> dict[str, Tensor]:
-    """The other way round: parameters of the smaller network in their places in the full one.
+    """The inverse of `smaller_params`: put a smaller network's parameters back into the full one.
 
     Args:
-        small: see `smaller_params`; on any device, the result is on the CPU.
-        full: what is kept where the smaller network has nothing; entries of removed units in
-            learnt parameters are zero in it.
+        small: state dict of the smaller network, on any device.
+        full: state dict of the full network, which fills the entries that `small` lacks; its
+            learned parameters are zero at removed units.
         groups, masks: what the smaller network was cut by.
+
+    Returns:
+        A state dict of the full network, on the CPU.
     """
+    # Cutting the flat index of every entry tells where each entry of the smaller network came from.
     index = {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in full.items()}
-    places = smaller_params(index, groups, masks)
+    origin = smaller_params(index, groups, masks)
     result = {name: tensor.detach().cpu().clone() for name, tensor in full.items()}
     for name, tensor in small.items():
-        result[name].view(-1)[places[name].flatten()] = tensor.detach().cpu().flatten()
+        result[name].view(-1)[origin[name].flatten()] = tensor.detach().cpu().flatten()
     return result
 
 
@@ -96,11 +122,19 @@ def full_params(
 def largest_difference(
     model: nn.Module, small: nn.Module, groups: Sequence[Group], masks: Masks, probe: Tensor
 ) -> float:
-    """Largest difference between the masked and the rebuilt network's outputs on a probe.
+    """Largest difference between the outputs of the masked and the rebuilt network.
 
-    Measured in float64, where a tie or a rounding cannot reorder tokens, and relative to the
-    largest output.
+    Args:
+        model: the full network.
+        small: the rebuilt one.
+        groups, masks: what it was cut by.
+        probe: (B, ...), an input.
+
+    Returns:
+        The difference relative to the largest output of the masked network.
     """
+    # In float64, where rounding does not flip the ties of a token sort: the two networks sum in
+    # different orders, and one swapped token would look like a fault.
     model, small = (_double(network) for network in (model, small))
     with masks_applied(model, groups, masks):
         expected = model(probe.double())
@@ -109,6 +143,4 @@ def largest_difference(
 
 
 def _double(model: nn.Module) -> nn.Module:
-    import copy
-
     return copy.deepcopy(model).cpu().double().eval()

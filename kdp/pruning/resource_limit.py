@@ -1,4 +1,4 @@
-"""A limit of time and memory for work that may never end."""
+"""Limit the time and memory of work that may not terminate."""
 
 from __future__ import annotations
 
@@ -13,52 +13,53 @@ from types import FrameType
 
 from kdp.errors import KdpError
 
-LOOK_EVERY = 0.2
-"""Seconds."""
+CHECK_INTERVAL = 0.2
+"""Seconds between two checks of the limits."""
 
 
 @contextmanager
-def limit_resources(what: str, seconds: float, memory: float) -> Iterator[None]:
-    """Stop the block once it has run too long or made the process too large.
+def limit_resources(work: str, seconds: float, memory: float) -> Iterator[None]:
+    """Stop the block once it runs too long or makes the process too large.
 
-    It looks at both by SIGALRM, between two lines of Python; outside of the main thread, which
-    alone gets signals, there is no limit.
+    SIGALRM interrupts the block between two lines of Python. Only the main thread receives
+    signals; in any other thread there is no limit.
 
     Args:
-        what: the work, for the message.
-        seconds: of wall time.
-        memory: bytes by which the process may grow beyond the most it has had.
+        work: what the block does, for the message.
+        seconds: wall time.
+        memory: bytes by which the process may grow beyond its peak so far.
 
     Raises:
-        KdpError: it was stopped.
+        KdpError: a limit was exceeded.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     started, before, reasons = time.monotonic(), peak_memory(), list[str]()
 
-    def look(number: int, frame: FrameType | None) -> None:
+    def check(number: int, frame: FrameType | None) -> None:
         if time.monotonic() - started > seconds:
-            reasons.append(f"{what} was stopped after {seconds:g} seconds")
+            reasons.append(f"{work} was stopped after {seconds:g} seconds")
         elif peak_memory() - before > memory:
-            reasons.append(f"{what} was stopped at {memory / 1e9:g} GB of memory")
+            reasons.append(f"{work} was stopped at {memory / 1e9:g} GB of memory")
         if reasons:
             raise KdpError(reasons[0])
 
-    old = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, LOOK_EVERY, LOOK_EVERY)
+    previous = signal.signal(signal.SIGALRM, check)
+    signal.setitimer(signal.ITIMER_REAL, CHECK_INTERVAL, CHECK_INTERVAL)
     try:
         yield
     except Exception as error:
-        if reasons:  # the block may have caught the error itself, and made another one of it
+        # The block may have caught the KdpError itself and raised something else because of it.
+        if reasons:
             raise KdpError(reasons[0]) from error
         raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def peak_memory() -> int:
-    """Bytes of memory the process has had at most."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    """The largest resident set size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux reports kilobytes

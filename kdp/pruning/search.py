@@ -1,12 +1,10 @@
-"""From importance and cost to masks: keep the most importance a budget allows.
+"""From importance and costs to masks: keep the most importance that a budget allows.
 
-Within a group the least important units go first, so the importance that is lost per operation
-saved only grows from step to step; taking steps in that order over all groups is the fractional
-knapsack optimum, short of it by less than one step.
-
-That holds where costs add up, as those of heads and of hidden neurons do. Channels of convolutions
-that follow one another cost less the fewer the others are: there the search goes in stages, and
-counts what a unit costs anew in each.
+Removing units in ascending order of importance per MAC, over all groups, solves the fractional
+knapsack problem (Dantzig 1957): the result is optimal but for less than one step. That holds
+where costs add up, as those of attention heads and hidden neurons do. A channel of consecutive
+convolutions costs less the fewer channels the neighbours keep; there the search goes in stages
+and counts unit costs anew at the beginning of each.
 """
 
 from __future__ import annotations
@@ -36,14 +34,14 @@ from kdp.pruning.knapsack import (
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """What a search decided.
+    """The result of a search.
 
     Attributes:
-        masks: what stays.
-        planned_macs: by the sum of unit costs where they add up, else as `macs`.
+        masks: which units stay.
+        planned_macs: MACs by the sum of unit costs where those add up, otherwise as `macs`.
         macs: counted for the smaller network.
         dense_macs: counted for the full network.
-        kept_importance: kept share of all importance.
+        kept_importance: share of the summed importance that stays, 0..1.
     """
 
     masks: Masks
@@ -57,38 +55,38 @@ def plan_pruning(
     groups: Sequence[Group],
     scores: Scores,
     costs: Mapping[str, float],
-    count: MacCounter,
+    count_macs: MacCounter,
     mac_constraint: float,
     limits: Limits,
 ) -> PruningPlan:
-    """`plan`, where something must go.
+    """`plan_within_budget` for a budget that must remove something.
 
     Raises:
-        KdpError: the budget cannot be reached, or nothing would be removed.
+        KdpError: the budget cannot be reached, or it removes nothing.
     """
-    found = plan_within_budget(groups, scores, costs, count, mac_constraint, limits)
-    if found.macs >= found.dense_macs:
-        raise KdpError(f"mac_constraint={mac_constraint} removes nothing")
-    return found
+    plan = plan_within_budget(groups, scores, costs, count_macs, mac_constraint, limits)
+    if plan.macs >= plan.dense_macs:
+        raise KdpError(f"mac_constraint={mac_constraint} removes nothing; lower it")
+    return plan
 
 
 def plan_within_budget(
     groups: Sequence[Group],
     scores: Scores,
     costs: Mapping[str, float],
-    count: MacCounter,
+    count_macs: MacCounter,
     mac_constraint: float,
     limits: Limits,
 ) -> PruningPlan:
-    """Masks that keep the most importance within `mac_constraint` of the dense MACs.
+    """Masks that keep the most importance within a share of the dense MACs.
 
-    Unit costs decide the order; the true count decides how far to go.
+    Unit costs decide the order of the steps; the counted MACs decide how many are taken.
 
     Args:
-        groups: what may go.
+        groups: what may be pruned.
         scores: importance of their units.
-        costs: MACs of a unit of each group in the full network.
-        count: of any choice.
+        costs: MACs of one unit of each group in the full network.
+        count_macs: counts any choice of kept units.
         mac_constraint: share of the dense MACs that may stay, 0..1.
         limits: what every group keeps.
 
@@ -96,67 +94,85 @@ def plan_within_budget(
         KdpError: the budget cannot be reached.
     """
     steps = ordered_steps(groups, scores, costs, limits)
-    dense = count({group.name: group.units for group in groups})
+    dense = count_macs({group.name: group.units for group in groups})
     budget = mac_constraint * dense
-    needed = steps_needed(steps, groups, count, budget)
-    if costs_are_additive(groups, costs, count):
-        kept = kept_after(groups, steps[:needed])
-        kept = spend_leftover(kept, steps[:needed], costs, count, budget)
+    # Called in both cases: it raises when even all steps together do not reach the budget, where
+    # the loop in `_keep_in_stages` would never end.
+    number = steps_needed(steps, groups, count_macs, budget)
+    if costs_are_additive(groups, costs, count_macs):
+        kept = kept_after(groups, steps[:number])
+        kept = spend_leftover(kept, steps[:number], costs, count_macs, budget)
         planned = dense - sum(costs[g.name] * (g.units - kept[g.name]) for g in groups)
     else:
-        kept = _in_stages(groups, scores, count, budget, limits)
-        planned = count(kept)
+        kept = _keep_in_stages(groups, scores, count_macs, budget, limits)
+        planned = count_macs(kept)
     masks = _masks(groups, scores, kept)
-    return PruningPlan(masks, planned, count(kept), dense, _kept_share(groups, scores, masks))
+    share = _kept_share(groups, scores, masks)
+    return PruningPlan(masks, planned, count_macs(kept), dense, share)
 
 
-def _in_stages(
-    groups: Sequence[Group], scores: Scores, count: MacCounter, budget: float, limits: Limits
+def _keep_in_stages(
+    groups: Sequence[Group],
+    scores: Scores,
+    count_macs: MacCounter,
+    budget: float,
+    limits: Limits,
 ) -> KeptUnits:
-    """What stays where the cost of a unit depends on what else stays.
+    """Kept units where the cost of a unit depends on which others are kept.
 
-    In each stage a tenth of the MACs goes, by the costs at its beginning.
+    Each stage removes a tenth of the remaining MACs by the unit costs at its beginning.
     """
     kept = {group.name: group.units for group in groups}
-    done: list[PruneStep] = []
-    while count(kept) > budget:
-        goal = max(budget, 0.9 * count(kept))
-        costs = unit_costs(groups, count, kept)
+    taken: list[PruneStep] = []
+    while count_macs(kept) > budget:
+        goal = max(budget, 0.9 * count_macs(kept))
+        costs = unit_costs(groups, count_macs, kept)
         for step in ordered_steps(groups, scores, costs, limits):
-            if count(kept) <= goal:
+            if count_macs(kept) <= goal:
                 break
-            if step.before == kept[step.group]:
-                kept[step.group] = step.kept
-                done.append(step)
-    return spend_leftover(kept, done, unit_costs(groups, count, kept), count, budget)
+            # The list starts at full groups; steps of earlier stages are skipped.
+            if step.units_before == kept[step.group]:
+                kept[step.group] = step.units_after
+                taken.append(step)
+    final_costs = unit_costs(groups, count_macs, kept)
+    return spend_leftover(kept, taken, final_costs, count_macs, budget)
 
 
 def plan_uniform(
     groups: Sequence[Group],
     scores: Scores,
-    count: MacCounter,
+    count_macs: MacCounter,
     pruning_ratio: float,
     limits: Limits,
 ) -> PruningPlan:
-    """Masks that keep floor((1 - pruning_ratio) * units) of every group, or what limits allow.
+    """Masks that remove the same share of every group, as far as limits allow.
+
+    A group keeps floor((1 - pruning_ratio) * units), rounded down to an allowed number.
+
+    Args:
+        groups: what may be pruned.
+        scores: importance of their units.
+        count_macs: counts any choice of kept units.
+        pruning_ratio: share of the units to remove, 0..1.
+        limits: what every group keeps.
 
     Raises:
         KdpError: nothing would be removed.
     """
     kept = {
-        # 100 * (1 - 0.9) is a little less than 10
+        # In floating point 100 * (1 - 0.9) is slightly less than 10, and would floor to 9.
         g.name: limits.largest_allowed(g, math.floor(g.units * (1 - pruning_ratio) + 1e-9))
         for g in groups
     }
     if all(kept[g.name] == g.units for g in groups):
-        raise KdpError(f"pruning_ratio={pruning_ratio} removes nothing")
+        raise KdpError(f"pruning_ratio={pruning_ratio} removes nothing; raise it")
     full = {group.name: group.units for group in groups}
-    masks, macs = _masks(groups, scores, kept), count(kept)
-    return PruningPlan(masks, macs, macs, count(full), _kept_share(groups, scores, masks))
+    masks, macs = _masks(groups, scores, kept), count_macs(kept)
+    return PruningPlan(masks, macs, macs, count_macs(full), _kept_share(groups, scores, masks))
 
 
 def _masks(groups: Sequence[Group], scores: Scores, kept: KeptUnits) -> Masks:
-    """Keep the units of highest importance; ties keep the first."""
+    """Masks that keep the most important units; of equal scores the first units stay."""
     masks = {}
     for group in groups:
         order = scores[group.name].argsort(descending=True, stable=True)
@@ -167,6 +183,7 @@ def _masks(groups: Sequence[Group], scores: Scores, kept: KeptUnits) -> Masks:
 
 
 def _kept_share(groups: Sequence[Group], scores: Scores, masks: Masks) -> float:
+    """Share of the summed importance that the masks keep."""
     total = sum(float(scores[g.name].sum()) for g in groups)
     kept = sum(float(scores[g.name][masks[g.name]].sum()) for g in groups)
     return kept / total if total else 1.0

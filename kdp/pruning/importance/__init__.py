@@ -1,4 +1,4 @@
-"""The criteria, by name."""
+"""Importance criteria of `kdp prune`, by name."""
 
 from __future__ import annotations
 
@@ -17,27 +17,40 @@ CRITERIA: dict[str, Callable[..., UnitScorer]] = {
     "taylor": taylor,
     "random": random,
 }
-"""(context, **options) -> scorer: prepares once for a network, then measures group by group."""
+"""(context, **options) -> scorer. A criterion prepares once per network, then scores by group."""
 
 SCORE_COMBINERS: dict[str, Callable[..., Scores]] = {"optin": combine_optin}
-"""(measurements, **options) -> scores, for criteria that measure more than one number."""
+"""(measurements, **options) -> scores, for criteria with several measurements per unit.
+
+Their options change how measurements are combined, not the measurements, which are cached.
+"""
 
 
 def make_scorer(name: str, context: ScoringContext, options: dict[str, Any]) -> UnitScorer:
-    """A criterion ready to score the groups of a network.
+    """A criterion, ready to score the groups of a network.
+
+    Args:
+        name: a key of `CRITERIA`.
+        context: network, groups and calibration batch.
+        options: `prune.options` of the configuration.
 
     Raises:
-        KdpError: no such criterion, or options it does not take.
+        KdpError: there is no such criterion, or it does not take these options.
     """
     if name not in CRITERIA:
-        raise KdpError(f"no criterion is called {name!r}; {suggest(name, CRITERIA)}")
+        raise KdpError(f"prune.criterion: unknown criterion {name!r}; {suggest(name, CRITERIA)}")
     return CRITERIA[name](context, **checked_options(CRITERIA[name], options, "prune.options"))
 
 
 def combine_scores(name: str, parts: RawScores, options: dict[str, Any]) -> Scores:
-    """Scores out of measurements."""
+    """One score per unit from the measurements of a criterion.
+
+    Args:
+        name: a key of `CRITERIA`.
+        parts: measurements of all groups.
+        options: `prune.options` of the configuration.
+    """
     if name in SCORE_COMBINERS:
-        return SCORE_COMBINERS[name](
-            parts, **checked_options(SCORE_COMBINERS[name], options, "prune.options")
-        )
+        combiner = SCORE_COMBINERS[name]
+        return combiner(parts, **checked_options(combiner, options, "prune.options"))
     return {group: values[:, 0] for group, values in parts.items()}

@@ -1,4 +1,4 @@
-"""What a criterion is given, and gives."""
+"""What an importance criterion receives and returns."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from kdp.pruning.groups import Group
 
 RawScores = dict[str, Tensor]
-"""Per group what was measured of each unit: (units, measurements)."""
+"""Group name -> measurements of its units: (units, measurements), float64."""
 Scores = dict[str, Tensor]
-"""Per group the importance of each unit: (units,), float64."""
+"""Group name -> importance of its units: (units,), float64; higher is kept longer."""
 
 
 class ScoringTask(Protocol):
-    """What importance asks of a task; see `kdp.tasks.base.Task`."""
+    """The part of a task that criteria use; see `kdp.tasks.base.Task`."""
 
     def inputs(self, batch: dict[str, Tensor]) -> Tensor: ...
 
@@ -30,12 +30,12 @@ class ScoringTask(Protocol):
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """A network to judge, and what to judge it on.
+    """A network to score and the data to score it on.
 
     Attributes:
         model: in eval mode.
-        groups: all that may be pruned.
-        task: loss, distance and taps.
+        groups: everything that may be pruned.
+        task: loss, output distance and taps.
         batch: the calibration batch, on the model's device.
         seed: of anything random.
     """
@@ -48,4 +48,4 @@ class ScoringContext:
 
 
 UnitScorer = Callable[[Group], Tensor]
-"""Measures the units of one group: (units, measurements)."""
+"""Measures the units of one group: (units, measurements), float64, on the CPU."""

@@ -1,10 +1,10 @@
-"""OPTIN: importance by the trajectory of features after the masked place.
+"""OPTIN: importance from the trajectory of features behind the masked unit.
 
 Khaki & Plataniotis, "The Need for Speed: Pruning Transformers with One Recipe", ICLR 2024,
-arXiv 2403.17921. Each unit is masked alone in an otherwise dense network; its importance is the
-manifold distillation distance (arXiv 2107.01378) summed over the later taps, plus the distance of
-the outputs. All rows enter the Gram matrices, so nothing is random and no score depends on
-another.
+arXiv 2403.17921. Each unit is masked alone in an otherwise dense network. Its importance is the
+manifold distillation distance (Hao et al., NeurIPS 2022, arXiv 2107.01378) summed over the taps
+behind it, plus the distance of the outputs. All rows enter the Gram matrices instead of a sample,
+so nothing is random and no score depends on another.
 
 Shape suffixes: U units, R rows (samples times positions), C channels.
 """
@@ -21,20 +21,25 @@ from kdp.pruning.importance.base import RawScores, Scores, ScoringContext, UnitS
 from kdp.pruning.replay import Replay, Trace
 
 ROWS_AT_ONCE = 16384
+"""Rows of the first tap in one batch of masked passes; bounds the memory."""
 
 
 def optin(context: ScoringContext, output_share: NonNegativeFloat = 1.0) -> UnitScorer:
-    """Measure units by replay; the measurements are one per tap, zero before the gate, and the
-    output's distance last.
+    """Measure units by replaying the network without each of them.
 
     Args:
+        context: network, taps and calibration batch.
         output_share: used by `combine_optin` only.
+
+    Returns:
+        A scorer with one measurement per tap, in order of execution (zero for taps before the
+        unit), and the output distance last.
     """
     inputs = context.task.inputs(context.batch)
     replay = Replay(context.model, context.groups, context.task.taps(context.model), inputs)
     dense = {name: normalized_rows(f, 1) for name, f in replay.dense.features.items()}
-    positions = next(iter(replay.dense.features.values()))[:, 0].numel()
-    at_once = max(ROWS_AT_ONCE // positions, 1)
+    rows_per_unit = next(iter(replay.dense.features.values()))[:, 0].numel()
+    units_at_once = max(ROWS_AT_ONCE // rows_per_unit, 1)
 
     def measure(trace: Trace, count: int) -> Tensor:
         columns = []
@@ -49,8 +54,8 @@ def optin(context: ScoringContext, output_share: NonNegativeFloat = 1.0) -> Unit
         return torch.stack([*columns, distance.view(count, -1).mean(1)], dim=1)
 
     def score(group: Group) -> Tensor:
-        starts = range(0, group.units, at_once)
-        batches = [range(i, min(i + at_once, group.units)) for i in starts]
+        starts = range(0, group.units, units_at_once)
+        batches = [range(i, min(i + units_at_once, group.units)) for i in starts]
         return torch.cat(
             [measure(replay.without(group, u), len(u)).double().cpu() for u in batches]
         )
@@ -59,33 +64,58 @@ def optin(context: ScoringContext, output_share: NonNegativeFloat = 1.0) -> Unit
 
 
 def combine_optin(parts: RawScores, output_share: NonNegativeFloat = 1.0) -> Scores:
-    """Trajectory plus output term, the latter scaled to `output_share` times the mean trajectory.
+    """Trajectory plus output distance.
 
-    One factor for all units, taken after all were measured: the order does not matter.
+    The two have different units, so the output distance is scaled to `output_share` times the
+    mean trajectory. The factor is the same for all units and taken after all were measured:
+    scores do not depend on the order of the groups.
+
+    Args:
+        parts: measurements of `optin`, by group.
+        output_share: 0 leaves the output out.
     """
-    everything = torch.cat(list(parts.values()))
-    trajectory, output = everything[:, :-1].sum(1).mean(), everything[:, -1].mean()
+    all_units = torch.cat(list(parts.values()))
+    trajectory, output = all_units[:, :-1].sum(1).mean(), all_units[:, -1].mean()
     weight = output_share * trajectory / output if output > 0 else torch.zeros(())
     return {name: p[:, :-1].sum(1) + weight * p[:, -1] for name, p in parts.items()}
 
 
 def normalized_rows(feature: Tensor, count: int) -> Tensor:
-    """Features as rows of unit length: (U*B, C, ...) maps or (U*B, N, C) tokens -> (U, R, C)."""
+    """Features as one row of unit length per position.
+
+    Args:
+        feature: (U * B, C, ...) maps, (U * B, N, C) tokens or (U * B, C) vectors.
+        count: U.
+
+    Returns:
+        (U, R, C).
+    """
     if feature.ndim != 3:
         feature = feature.flatten(2).transpose(1, 2) if feature.ndim > 2 else feature[:, None]
     return F.normalize(feature, dim=-1).reshape(count, -1, feature.shape[-1])
 
 
 def manifold_distance(student_URC: Tensor, teacher_1RC: Tensor) -> Tensor:
-    """Mean squared difference of the Gram matrices of all rows: (U,).
+    """Mean squared difference of the Gram matrices of all rows (arXiv 2107.01378).
 
-    With D = S - T, S S' - T T' = T D' + D S', whose squared norm needs only C x C products:
-    tr(T'T D'D) + tr(D'D S'S) + 2 tr(T'D S'D). No two large numbers are subtracted.
+    ||S S' - T T'||^2 / R^2 is computed without the R x R matrices, which do not fit into memory
+    for image positions.
+
+    Args:
+        student_URC: rows of unit length, per unit.
+        teacher_1RC: rows of the dense network.
+
+    Returns:
+        (U,).
     """
     s, t = student_URC, teacher_1RC.expand_as(student_URC)
+    # The textbook form ||S'S||^2 - 2 ||S'T||^2 + ||T'T||^2 subtracts numbers of size R^2 that agree
+    # in almost all digits, because one unit changes little. With D = S - T, and therefore
+    # S S' - T T' = T D' + D S', every term is as small as the result:
+    #   tr(T'T D'D) + tr(D'D S'S) + 2 tr(T'D S'D), products of C x C matrices.
     d = s - t
     tt, ss, dd = (x.transpose(1, 2) @ x for x in (t[:1], s, d))
     td, sd = t.transpose(1, 2) @ d, s.transpose(1, 2) @ d
     total = (tt * dd).sum((1, 2)) + (dd * ss).sum((1, 2))
     total = total + 2 * (td * sd.transpose(1, 2)).sum((1, 2))
-    return total.clamp(min=0) / s.shape[1] ** 2
+    return total.clamp(min=0) / s.shape[1] ** 2  # rounding may leave a tiny negative number
