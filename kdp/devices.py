@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, first_line
 
 
 def pick_device(name: str) -> torch.device:
@@ -19,9 +19,7 @@ def pick_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise KdpError(
-            f"device {name!r} is not usable here: {str(error).splitlines()[0]}"
-        ) from error
+        raise KdpError(f"device {name!r} is not usable here: {first_line(error)}") from error
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -14,6 +14,11 @@ class Interrupted(Exception):
     """Work stopped on request (Ctrl-C, SIGTERM) after it had saved what `--resume` needs."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, whose message may be a page; its type if empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+
+
 def join_names(names: Sequence[str], most: int = 6) -> str:
     """Names for a sentence, the first of many."""
     more = len(names) - most

@@ -43,7 +43,7 @@ def experiments(
     from dataclasses import asdict
 
     from kdp.files import write_atomic
-    from kdp.stages.compare.tables import json_text
+    from kdp.serialize import json_text
     from kdp.stages.experiments import list as stage
 
     shown = stage.difference(folder, *diff) if diff else stage.runs(folder, sort, reverse)

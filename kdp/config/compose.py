@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from kdp.config import Config
 from kdp.config.explain import explain
-from kdp.errors import KdpError
+from kdp.errors import KdpError, first_line
 
 # KEY=VALUE, +KEY=VALUE, ++KEY=VALUE, ~KEY or ~KEY=VALUE
 _OVERRIDE = re.compile(r"(\+{0,2}[^\s=+~]+=.*)|(~[^\s=]+(=.*)?)", re.DOTALL)
@@ -57,7 +57,7 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
     except (HydraException, OmegaConfBaseException) as error:
         given = getattr(error, "override", None)
         where = f" (in the override {given.removeprefix('++')!r})" if given else ""
-        raise KdpError(f"{path}: {str(error).splitlines()[0]}{where}") from error
+        raise KdpError(f"{path}: {first_line(error)}{where}") from error
 
 
 def _register_all(path: Path, overrides: Sequence[str]) -> tuple[list[Path], set[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, first_line
 
 Wave = npt.NDArray[np.float32]
 """(samples,) of one channel, mostly in -1..1."""
@@ -26,7 +26,7 @@ def audio_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise KdpError(f"sound needs: pip install soundfile soxr ({reason})") from error
 
 

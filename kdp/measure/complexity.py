@@ -113,8 +113,18 @@ def run_checked(model: nn.Module, example: Tensor) -> Tensor:
 
 def parameters(model: nn.Module) -> tuple[int, int]:
     """How many parameters there are, and how many of them are not zero."""
-    tensors = [p.detach() for p in model.parameters()]
-    return sum(p.numel() for p in tensors), sum(int(p.count_nonzero()) for p in tensors)
+    nonzero = sum(int(parameter.detach().count_nonzero()) for parameter in model.parameters())
+    return count_parameters(model), nonzero
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many parameters there are; buffers do not count."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def parameter_bytes(count: int, bits: int = 32) -> int:
+    """Bytes that parameters take at a precision, file headers and buffers not counted."""
+    return count * bits // 8
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, first_line
 from kdp.models.class_names import check_classes
 from kdp.models.mobile import SCENES
 from kdp.models.torchvision_shim import install
@@ -85,7 +85,7 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     except ImportError as error:
         raise KdpError(NEEDED) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise KdpError(f"{folder} holds no audio transformer in safetensors: {reason}") from error
     found = {key: int(getattr(whole.config, key)) for key in (*KEPT, *INPUT)}
     merged = {**found, **args}

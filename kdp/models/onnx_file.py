@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact
-from kdp.errors import KdpError
+from kdp.errors import KdpError, first_line
 from kdp.types import Arch, Parent, Provenance
 
 PROPERTY = "kdp"
@@ -91,7 +91,7 @@ class OnnxNetwork(nn.Module):
         try:
             return torch.from_numpy(self.session.run(None, {self.input: x})[0])
         except Exception as error:  # onnxruntime's own exceptions have no base but this
-            reason = _first_line(error)
+            reason = first_line(error)
             raise KdpError(f"{self.name} cannot be run by onnxruntime: {reason}") from error
 
 
@@ -121,7 +121,7 @@ def _session(content: bytes, name: str) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no base but this
-        raise KdpError(f"{name} cannot be run by onnxruntime: {_first_line(error)}") from error
+        raise KdpError(f"{name} cannot be run by onnxruntime: {first_line(error)}") from error
 
 
 def _about(properties: dict[str, str], name: str) -> dict[str, Any]:
@@ -139,7 +139,3 @@ def _about(properties: dict[str, str], name: str) -> dict[str, Any]:
 
 def _size(size: Any) -> str:
     return "x".join(str(side) for side in size)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

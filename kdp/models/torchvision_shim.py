@@ -16,7 +16,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, first_line
 from kdp.log import log
 
 SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -46,9 +46,8 @@ def install() -> None:
             warnings.simplefilter("ignore")  # that its readers of pictures do not load either
             vision = importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
         raise KdpError(
-            f"torchvision does not load ({reason}): pip uninstall torchvision"
+            f"torchvision does not load ({first_line(error)}): pip uninstall torchvision"
         ) from error
     if importlib.util.find_spec("ultralytics"):
         vision.ops.nms = vision.ops.boxes.nms = _nms

@@ -21,6 +21,7 @@ from kdp.config.compose import load_config
 from kdp.errors import KdpError, join_names
 from kdp.files import file_lock, is_locked, write_atomic
 from kdp.log import log
+from kdp.serialize import json_text
 from kdp.stages.paths import locked_paths
 from kdp.training.processes import is_main_process
 
@@ -237,7 +238,7 @@ def _append(chain: Chain) -> None:
     with file_lock(CHAINS_FILE, LOCK_TIMEOUT):
         others = [other for other in list_chains()[::-1] if other.output != chain.output]
         plain = {"version": VERSION, "chains": [c.plain() for c in (*others, chain)]}
-        write_atomic(CHAINS_FILE, (json.dumps(plain, indent=2) + "\n").encode())
+        write_atomic(CHAINS_FILE, json_text(plain).encode())
 
 
 @cache

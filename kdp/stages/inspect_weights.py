@@ -20,7 +20,7 @@ from kdp.measure.complexity import build_on_meta
 from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS
 from kdp.models.loading import inferred, read_weights
-from kdp.stages.compare.tables import json_text
+from kdp.serialize import json_text
 from kdp.types import Arch, Provenance
 
 

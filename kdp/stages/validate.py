@@ -14,6 +14,7 @@ from kdp.config import Config, TrainConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import check_writable, free_bytes
+from kdp.measure.complexity import count_parameters
 from kdp.models.loading import load_network
 from kdp.pruning.resource_limit import peak_memory
 from kdp.stages.prune.prune import macs_by_width
@@ -105,7 +106,7 @@ def _network(found: _Found) -> str:
         source = str(config.model.weights or "new")
     else:
         raise KdpError("the configuration names neither `teacher` nor `model`")
-    count = sum(p.numel() for p in found.model.parameters())
+    count = count_parameters(found.model)
     return f"{found.arch.name} ({source}), {count:,} parameters"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdp.errors import KdpError
 from kdp.files import write_atomic
+from kdp.serialize import json_line
 
 Row = dict[str, Any]
 
@@ -35,7 +36,7 @@ class Curves:
         self.folder = folder
         self._drawn = time.monotonic()
         self.rows = [row for row in self._read() if row["step"] <= done]
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        text = "".join(json_line(row) + "\n" for row in self.rows)
         write_atomic(self._path, text.encode())
 
     def add(self, row: Row) -> None:
@@ -47,7 +48,7 @@ class Curves:
         self.rows.append(row)
         try:
             with self._path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json_line(row) + "\n")
         except OSError as error:
             raise KdpError(f"cannot write {self._path}: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate.tracking import TensorBoardTracker, WandBTracker, get_available_trackers
 
+from kdp.errors import first_line
 from kdp.log import log
 
 PROJECT = "kdp"
@@ -51,8 +52,8 @@ class Trackers:
             action(*given)
         except Exception as error:
             del self._running[name]
-            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            log.info(f"the run {otherwise} by {name}: {reason.rstrip('.')}{_ADVICE.get(name, '')}")
+            reason = first_line(error).rstrip(".")
+            log.info(f"the run {otherwise} by {name}: {reason}{_ADVICE.get(name, '')}")
 
 
 def _tensorboard(folder: Path) -> TensorBoardTracker:

@@ -184,7 +184,7 @@ def test_a_failed_recording_leaves_nothing(
         raise KdpError("no space left")
 
     shutil.copytree(trained / "w", tmp_path / "w")
-    monkeypatch.setattr(experiments, "table_of", fail)
+    monkeypatch.setattr(experiments, "csv_of_mappings", fail)
     with pytest.raises(KdpError, match="no space"):
         keep_again(tmp_path)
     assert not list((tmp_path / "experiments").iterdir())
@@ -194,7 +194,9 @@ def test_a_killed_recording_is_no_experiment(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained / "w", tmp_path / "w")
-    monkeypatch.setattr(experiments, "table_of", lambda rows: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(
+        experiments, "csv_of_mappings", lambda rows: os.kill(os.getpid(), signal.SIGKILL)
+    )
     child = os.fork()
     if not child:
         keep_again(tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdp.serialize import json_text
 from kdp.stages.compare.compare import Column, Comparison
 
 _SHARE = ("%", 2, 100)
@@ -145,11 +145,6 @@ def to_json(comparison: Comparison) -> str:
     content = asdict(comparison)
     content["rows"] = [{**asdict(row), "relative": row.relative} for row in rows(comparison)]
     return json_text(content)
-
-
-def json_text(content: Any) -> str:
-    """Strict JSON: paths as text, numbers that are not finite as null."""
-    return json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
 
 
 WRITERS: dict[str, Callable[[Comparison], str]] = {

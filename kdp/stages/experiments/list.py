@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from kdp.errors import KdpError, suggest
 from kdp.stages.experiments.store import COLUMNS, CONFIG, FILES, INFO, METRICS, RESULTS, result_of
+from kdp.stages.tables import plain_table, print_line
 
 Row = dict[str, Any]
 _SHOWN = {"params": "params", "MACs": "MACs", "bytes": "bytes", "pruning_step": "step"}
@@ -124,15 +124,15 @@ def show(found: Runs | Difference, console: Console | None = None) -> None:
         return
     console.print(_table(found.rows) if found.rows else "there are no experiments here")
     for line in found.left_out:
-        console.print(f"left out: {line}", highlight=False, soft_wrap=True, markup=False)
+        print_line(console, f"left out: {line}")
 
 
 def _show_difference(found: Difference, console: Console) -> None:
     """The keys that differ, then the metrics."""
     for letter, name in zip("AB", found.ids, strict=True):
-        console.print(f"{letter}: {name}", highlight=False, soft_wrap=True, markup=False)
+        print_line(console, f"{letter}: {name}")
     for title, pairs in (("configuration", found.config), ("result", found.metrics)):
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = plain_table()
         table.add_column(title, overflow="fold")
         table.add_column("A", overflow="fold")
         table.add_column("B", overflow="fold")
@@ -187,7 +187,7 @@ def _paired(first: Row, second: Row) -> dict[str, tuple[Any, Any]]:
 def _table(rows: Sequence[Row]) -> Table:
     """The id is never broken: it is there to be copied."""
     names = sorted({row["headline"] for row in rows})
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = plain_table()
     table.add_column("id", no_wrap=True, min_width=max(len(row["exp_id"]) for row in rows))
     table.add_column(names[0].replace("_", "\n") if len(names) == 1 else "quality")
     for title in _SHOWN.values():

@@ -16,8 +16,9 @@ from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import sha256, write_atomic
 from kdp.models.loading import load_network
+from kdp.serialize import csv_of_mappings
 from kdp.stages.experiments.list import find, read_info
-from kdp.stages.experiments.store import CHECKPOINT, CONFIG, PREDICTIONS, table_of
+from kdp.stages.experiments.store import CHECKPOINT, CONFIG, PREDICTIONS
 from kdp.tasks import task_for
 
 
@@ -86,7 +87,7 @@ def _predict(path: Path, info: dict[str, Any], device: str) -> str:
     config = load_config(path / CONFIG)
     model, arch, _ = load_network(path / CHECKPOINT)
     with _threads(info["threads"]):
-        return table_of(task_for(arch, config).predictions(model.to(pick_device(device))))
+        return csv_of_mappings(task_for(arch, config).predictions(model.to(pick_device(device))))
 
 
 @contextmanager

@@ -10,12 +10,10 @@ experiments/<id>/config.yml         the whole configuration, to be loaded again
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import count
@@ -32,9 +30,9 @@ from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.files import sha256, write_atomic
 from kdp.log import log
-from kdp.measure.complexity import COUNTER, count_macs_of, parameters
+from kdp.measure.complexity import COUNTER, count_macs_of, parameter_bytes, parameters
 from kdp.measure.latency import device_name
-from kdp.stages.compare.tables import json_text
+from kdp.serialize import csv_of_mappings, json_text
 from kdp.tasks.base import Metrics, Task
 
 CONFIG, CHECKPOINT, PREDICTIONS = "config.yml", "checkpoint.pth", "predictions.csv"
@@ -97,22 +95,12 @@ def record(
         info |= {**_costs(checkpoint, task, model), **_quality(task, metrics), **_machine(model)}
         whole = yaml.safe_dump(config.plain(), sort_keys=False)
         write_atomic(unfinished / CONFIG, whole.encode())
-        write_atomic(unfinished / PREDICTIONS, table_of(task.predictions(model)).encode())
+        write_atomic(unfinished / PREDICTIONS, csv_of_mappings(task.predictions(model)).encode())
         write_atomic(unfinished / METRICS, json_text(dict(metrics)).encode())
         write_atomic(unfinished / INFO, json_text(info).encode())
     _append(config.experiments.folder / RESULTS, result_of(info))
     log.info(f"kept as {final}")
     return final
-
-
-def table_of(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as CSV; the columns are those of all rows, in the order they first occur."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def result_of(info: Info) -> dict[str, Any]:
@@ -182,7 +170,7 @@ def _costs(checkpoint: Path, task: Task, model: nn.Module) -> Info:
         "params": total,
         "nonzero": nonzero,
         "macs": {"count": macs, "counter": COUNTER, "input_size": list(task.input_size)},
-        "bytes": {"fp32": 4 * total, "fp16": 2 * total},
+        "bytes": {"fp32": parameter_bytes(total), "fp16": parameter_bytes(total, 16)},
     }
 
 
@@ -203,7 +191,7 @@ def _machine(model: nn.Module) -> Info:
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
     """Add a line once no other run is writing; the first one writes the header too."""
-    header, _, line = table_of([row]).partition("\n")
+    header, _, line = csv_of_mappings([row]).partition("\n")
     try:
         with path.open("a", newline="") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

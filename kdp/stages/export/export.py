@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import tempfile
 import warnings
@@ -27,6 +26,7 @@ from kdp.models.loading import load_network
 from kdp.models.onnx_file import PROPERTY, OnnxNetwork
 from kdp.models.ultralytics_file import write_ultralytics
 from kdp.models.ultralytics_names import to_ultralytics
+from kdp.serialize import json_line
 from kdp.stages.export.onnx import AXES, constant_bytes, in_precision, onnx_proto
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -158,7 +158,7 @@ def _onnx(
     proto = in_precision(proto, precision)
     entry = proto.metadata_props.add()
     about = {**about, "precision": precision, "weight_bytes": constant_bytes(proto.graph)}
-    entry.key, entry.value = PROPERTY, json.dumps(about)
+    entry.key, entry.value = PROPERTY, json_line(about)
     content = proto.SerializeToString(deterministic=True)
     return content, OnnxNetwork(content, "the exported network")
 
@@ -172,7 +172,7 @@ def _torchscript(
 ) -> Written:
     buffer = io.BytesIO()
     traced = torch.jit.trace(model, (probe,), check_trace=False)
-    torch.jit.save(traced, buffer, _extra_files={PROPERTY: json.dumps(about)})
+    torch.jit.save(traced, buffer, _extra_files={PROPERTY: json_line(about)})
     content = _without_sources(buffer.getvalue())
     return content, torch.jit.load(io.BytesIO(content))
 

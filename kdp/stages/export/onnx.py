@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, first_line
 from kdp.models.onnx_file import NEEDED
 
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -50,7 +50,7 @@ def onnx_proto(model: nn.Module, probe: Tensor, dynamic_axes: Sequence[int]) -> 
     except ImportError as error:
         raise KdpError(NEEDED) from error
     except Exception as error:  # the exporter's exceptions have no base but this
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        reason = first_line(error.__cause__ or error)
         raise KdpError(f"this network cannot be exported to ONNX: {reason}") from error
     assert program is not None
     proto = program.model_proto
@@ -115,4 +115,6 @@ def in_precision(proto: Any, precision: str) -> Any:
     except ImportError as error:
         raise KdpError(NEEDED) from error
     except Exception as error:  # the converters' exceptions have no base but this
-        raise KdpError(f"this network cannot be converted to {precision}: {error}") from error
+        raise KdpError(
+            f"this network cannot be converted to {precision}: {first_line(error)}"
+        ) from error

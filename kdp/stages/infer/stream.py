@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from kdp.devices import pick_device
 from kdp.errors import Interrupted, KdpError
 from kdp.files import write_atomic
 from kdp.progress import progress
+from kdp.serialize import json_line
 from kdp.stages.infer.display import VideoFile, Window
 from kdp.stages.infer.images import Inference, find_images, targets
 from kdp.stages.infer.video import (
@@ -84,7 +84,7 @@ def watch(
     stream = _stream(request)
     model.to(pick_device(task.config.device))
     label, noun = _labeller(model, task, request.whole)
-    report: Report = (lambda found: emit(json.dumps(found))) if request.headless else _silent
+    report: Report = (lambda found: emit(json_line(found))) if request.headless else _silent
     with graceful_shutdown() as shutdown:
         if stream is None:
             return _pictures(label, noun, request, report, shutdown)

@@ -15,9 +15,10 @@ from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import file_lock, sha256, write_atomic
 from kdp.log import log
-from kdp.measure.complexity import count_macs_of, parameters
+from kdp.measure.complexity import count_macs_of, parameter_bytes, parameters
 from kdp.models import fuse, fused_arch
 from kdp.models.loading import load_network
+from kdp.serialize import json_text
 from kdp.stages.experiments.store import record as keep
 from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.prune.prune import prune
@@ -85,7 +86,7 @@ def prune_in_rounds(
             previous = chain_paths(own).rebuilt
         _finish(config, previous, target)
     table = record.with_name("table.json")
-    write_atomic(table, (json.dumps(rows, indent=2) + "\n").encode())
+    write_atomic(table, json_text(rows).encode())
     return Rounds(target, rows, table)
 
 
@@ -164,8 +165,8 @@ def _measured(own: Config, path: Path, about: Mapping[str, Any]) -> Row:
         "parameters": count,
         "macs": count_macs_of(fused_arch(arch), task.example(task.input_size)),
         "nonzero": nonzero,
-        "bytes": 4 * count,
-        "bytes_fp16": 2 * count,
+        "bytes": parameter_bytes(count),
+        "bytes_fp16": parameter_bytes(count, 16),
     }
 
 
@@ -195,7 +196,7 @@ def _finish(config: Config, last: Path, target: Path) -> None:
 
 def _note(path: Path, done: list[State], later: list[State], state: State) -> None:
     """Keep how far the rounds are, and how far an earlier run came."""
-    write_atomic(path, (json.dumps([*done, state, *later], indent=2) + "\n").encode())
+    write_atomic(path, json_text([*done, state, *later]).encode())
 
 
 def _there(state: State, what: str, *paths: Path) -> bool:

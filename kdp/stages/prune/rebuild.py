@@ -12,6 +12,7 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import file_lock
 from kdp.log import log
+from kdp.measure.complexity import count_parameters
 from kdp.models import fuse as fuse_network
 from kdp.models.loading import load_network
 from kdp.pruning.groups import full_masks
@@ -84,7 +85,7 @@ def rebuild(
         metrics = {**measured, "largest_difference": difference}
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record))
-    counts = [sum(p.numel() for p in network.parameters()) for network in (small, model)]
+    counts = [count_parameters(network) for network in (small, model)]
     return Rebuilt(target, counts[0], counts[1], difference)
 
 

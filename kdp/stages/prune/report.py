@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from kdp.pruning.groups import Group
 from kdp.pruning.masks import kept_units
 from kdp.stages.prune.prune import Pruned
+from kdp.stages.tables import plain_table
 
 console = Console()
 
@@ -20,7 +20,7 @@ def show(found: Pruned) -> None:
     kinds = list(dict.fromkeys(group.kind for group in found.groups))
     places = list(dict.fromkeys(_place(group) for group in found.groups))
     kept = kept_units(found.plan.masks)
-    table = Table(title="units kept")
+    table = plain_table("units kept")
     table.add_column("place")
     for kind in kinds:
         table.add_column(kind, justify="right")
@@ -40,7 +40,7 @@ def show(found: Pruned) -> None:
 def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print what was measured before the first and after each round; quality of every set."""
     sets, primary_metric = list(rows[0]["metrics"]), rows[0]["headline"]
-    table = Table(title="progressive pruning")
+    table = plain_table("progressive pruning")
     table.add_column("round")
     for title in ("ratio", "steps", *(f"{name} {primary_metric}" for name in sets)):
         table.add_column(title, justify="right")

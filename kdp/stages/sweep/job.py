@@ -7,7 +7,6 @@ for each, and because a point that dies then takes no other with it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -23,7 +22,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from kdp.config import Config
+from kdp.errors import first_line
 from kdp.files import write_atomic
+from kdp.serialize import json_line
 from kdp.stages.chains import NO_CHAINS
 from kdp.types import Arch
 
@@ -77,11 +78,6 @@ def start(command: list[str], log: IO[str], output: IO[str] | None = None) -> su
     )
 
 
-def one_line(error: Exception) -> str:
-    """What an error says first."""
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 @hydra.main(version_base="1.3", config_path=None)
 def _point(settings: DictConfig) -> None:
     """A job of Hydra's: run the stages, and write what became of them."""
@@ -95,9 +91,9 @@ def _point(settings: DictConfig) -> None:
     try:
         outcome = _run(own["stages"], arguments, folder)
     except Exception as error:  # whatever it is, the other points go on
-        outcome = {"status": "failed", "error": one_line(error)}
+        outcome = {"status": "failed", "error": first_line(error)}
     point = Point(number, varied, **outcome)
-    write_atomic(folder / OUTCOME, json.dumps(asdict(point)).encode())
+    write_atomic(folder / OUTCOME, json_line(asdict(point)).encode())
 
 
 def _suffix(varied: Sequence[str], number: int) -> str:

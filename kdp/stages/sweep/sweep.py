@@ -22,18 +22,17 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from kdp.config import Config
 from kdp.config.compose import load_config
-from kdp.errors import KdpError, suggest
+from kdp.errors import KdpError, first_line, suggest
 from kdp.files import write_atomic
 from kdp.log import log
-from kdp.stages.sweep.job import OWN, Point, is_hydra, one_line
+from kdp.stages.sweep.job import OWN, Point, is_hydra
 from kdp.stages.sweep.launcher import launch
+from kdp.stages.tables import plain_table
 
 STAGES = ("train", "prune", "finetune", "rebuild")
 LAUNCHERS = {"local": "basic", "joblib": "joblib", "slurm": "submitit_slurm"}
@@ -82,7 +81,7 @@ def sweep(
 
 def show(points: Sequence[Point], console: Console | None = None) -> None:
     """Print what became of every point."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = plain_table()
     for title in ("point", "status", "result"):
         table.add_column(title, overflow="fold")
     for point in points:
@@ -118,7 +117,7 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
             counts.append(sum(1 for _ in parsed.sweep_string_iterator()))
         except (HydraException, AttributeError) as error:
             raise KdpError(
-                f"the override {override!r} cannot be swept: {one_line(error)}"
+                f"the override {override!r} cannot be swept: {first_line(error)}"
             ) from error
         grid.append(f"++{override.lstrip('+')}")
     return fixed, grid, math.prod(counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdp.config import Config
 from kdp.errors import KdpError
-from kdp.measure.complexity import build_on_meta, count_macs
+from kdp.measure.complexity import build_on_meta, count_macs, count_parameters, parameter_bytes
 from kdp.models import fused_arch
 from kdp.tasks.base import Task
 from kdp.types import Arch
@@ -23,9 +23,8 @@ def check_limits(config: Config, task: Task, arch: Arch) -> None:
         macs = count_macs(shapes, task.example(task.input_size).to("meta"))
     except Exception as error:  # whatever stops the count, there is no number to trust
         raise KdpError(f"limits: what {arch.name} takes cannot be measured: {error}") from error
-    count = sum(parameter.numel() for parameter in shapes.parameters())
     limits = config.limits
-    found = {"bytes": count * limits.bits // 8, "macs": macs}
+    found = {"bytes": parameter_bytes(count_parameters(shapes), limits.bits), "macs": macs}
     for what, limit in (("bytes", limits.bytes), ("macs", limits.macs)):
         if limit is not None and found[what] > limit:
             raise KdpError(f"limits.{what}: {arch.name} takes {found[what]:,}, more than {limit:,}")

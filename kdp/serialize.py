@@ -1,0 +1,46 @@
+"""JSON and CSV as text: every file of these formats that kdp writes is built here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def json_text(content: Any) -> str:
+    """Strict JSON, indented, for files: paths as text, numbers that are not finite as null."""
+    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+
+
+def json_line(content: Any) -> str:
+    """The same on one line without a line break, for JSON Lines and metadata."""
+    return json.dumps(_strict(content), allow_nan=False)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV with one header; None becomes an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def csv_of_mappings(rows: Sequence[Mapping[str, object]]) -> str:
+    """CSV with the columns of all rows, in the order they first occur."""
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    return csv_text(header, ([row.get(key, "") for key in header] for row in rows))
+
+
+def _strict(value: Any) -> Any:
+    # json writes NaN and Infinity, which are not JSON: other programs refuse the whole file.
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
