@@ -30,6 +30,14 @@ def set_up_logging(level: int = logging.INFO) -> None:
     log.propagate = False
 
 
+def is_interactive() -> bool:
+    """Whether standard error is a terminal that can redraw a line.
+
+    FORCE_COLOR makes rich take a pipe for a terminal: then colours are wanted, bars are not.
+    """
+    return console.is_interactive and console.file.isatty()
+
+
 @cache
 def log_once(message: str) -> None:
     """Log a message at INFO, and the same message never again in this process.

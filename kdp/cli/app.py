@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -114,4 +115,6 @@ def _options(
 ) -> None:
     """Compress trained networks by structured pruning and knowledge distillation."""
     level = logging.DEBUG if verbose or debug else logging.WARNING if quiet else logging.INFO
-    set_up_logging(level)
+    # Of several processes of one training the first one speaks, as torchrun numbers them.
+    is_main = os.environ.get("RANK", "0") == "0"
+    set_up_logging(level if is_main else max(level, logging.WARNING))

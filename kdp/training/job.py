@@ -28,6 +28,7 @@ class TrainingJob:
         objective: (model, batch, step) -> the loss and its named parts.
         validate: model -> quality by set and metric.
         primary_metric: the metric of the first set that picks the best; higher is better.
+        headline_metrics: what a validation prints; the primary metric where empty.
         settings: the optimisation.
         folder: where checkpoint and curves go.
         seed: of everything random outside the data.
@@ -52,6 +53,7 @@ class TrainingJob:
     extra_modules: nn.Module = field(default_factory=nn.Module)
     after_step: Callable[[nn.Module, int], None] = lambda model, step: None
     best_from_step: int = 0
+    headline_metrics: tuple[str, ...] = ()
     signature: dict[str, Any] = field(default_factory=dict)
 
 

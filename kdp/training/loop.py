@@ -21,6 +21,7 @@ from kdp.training.average import averaged
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
 from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult
+from kdp.training.report import StepReport, validation_line
 from kdp.training.schedule import learning_rate
 from kdp.training.shutdown import graceful_shutdown
 from kdp.training.trackers import Trackers
@@ -53,6 +54,8 @@ class _Run:
         self.checkpoint = Checkpoint(job.folder / "checkpoint.pth", job.signature)
         if resume:
             self._restore()
+            log.info(f"Resuming after step {self.step} of {self.settings.steps}")
+        self.step_report = StepReport(self.step, self.settings.steps)
         if self.accelerator.is_main_process:
             self.curves = Curves(job.folder, self.step)
             self.trackers = Trackers(self.settings.trackers, job.folder, job.signature)
@@ -95,7 +98,7 @@ class _Run:
                 persistent_workers=self.job.workers > 0,
             )
         )
-        with progress("training", total, self.step) as advance:
+        with progress("training", total, self.step, lines=False) as advance:
             for batch in loader:
                 yield batch
                 advance(note=f"loss {self.loss:.4g}")
@@ -154,6 +157,7 @@ class _Run:
         if self.step % settings.log_every == 0 or last:
             numbers = {name: float(part.detach()) for name, part in parts.items()}
             self._log({"loss": self.loss, **numbers, "seconds": seconds})
+            self.step_report(self.step, self.loss, learning_rate(settings, self.step - 1))
         if self.step % settings.validate_every == 0 or last:
             self._validate()
         if self.step % settings.checkpoint_every == 0 and not last:
@@ -174,7 +178,8 @@ class _Run:
             flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
             self._log(flat)
             self.curves.draw(last=False)
-            log.info(f"step {self.step}: " + ", ".join(f"{k} {v:.4g}" for k, v in flat.items()))
+            headline = self.job.headline_metrics or (self.job.primary_metric,)
+            log.info(validation_line(self.step, self.metrics, headline))
             self._keep_best(next(iter(self.metrics.values()))[self.job.primary_metric])
         self.accelerator.wait_for_everyone()
 
