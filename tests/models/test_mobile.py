@@ -46,7 +46,7 @@ def test_cp_mobile_is_exactly_the_baseline() -> None:
 
 
 def test_fused_rep_mobile_is_within_the_limits_and_below_the_baseline() -> None:
-    parameters, macs = counted(build("rep_mobile", fuse=True))
+    parameters, macs = counted(build("rep_mobile", fused=True))
     assert 2 * parameters <= BYTES
     assert macs <= MACS
     assert (parameters, macs) < (61_148, 29_419_156)

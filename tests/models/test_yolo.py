@@ -52,10 +52,7 @@ from tests.conftest import ROOT
 from tests.runs import run_kdp, start_kdp, wait_until
 
 SIZE = 64
-ARCH: dict[str, Any] = {
-    "name": "yolo11",
-    "args": {"scale": "n", "classes": list(CLASSES), "image_size": SIZE},
-}
+ARCH = Arch("yolo11", {"scale": "n", "classes": list(CLASSES), "image_size": SIZE})
 ATTENTION = {"losses": {"attention_transfer": {"weight": 0.75, "schedule": "piecewise"}}}
 HEAD_READS = ["layers.16", "layers.19", "layers.22"]
 STEPS = {
@@ -73,7 +70,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     return {
         "device": "cpu",
         "output": {"name": "tiny", "dir": str(folder), "runs": str(folder / "runs")},
-        "model": ARCH,
+        "model": ARCH.plain(),
         "teacher": str(folder / "teacher.pth"),
         "data": {"kind": "voc", "folder": str(folder / "voc")},
         "evaluation": {"toy": {"kind": "voc", "folder": str(folder / "voc"), "split": "train"}},
@@ -98,7 +95,7 @@ def config_file(folder: Path, **changes: Any) -> Path:
 def lively(scale: str = "n", **args: Any) -> nn.Module:
     """A network whose normalisations are not those of a new one."""
     torch.manual_seed(0)
-    model = build("yolo11", **{**ARCH["args"], "scale": scale, **args})
+    model = build("yolo11", **{**ARCH.args, "scale": scale, **args})
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -192,7 +189,7 @@ def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     monkeypatch.setattr(distil, "TeacherEnsemble", ensemble)
     losses = {"attention_transfer": {"weight": 1.0, "align": align}}
     settings = config(folder, distill={"losses": losses, "task_weight": 0})
-    student, task = build("yolo11", **ARCH["args"]), task_for(ARCH, settings)
+    student, task = build("yolo11", **ARCH.args), task_for(ARCH, settings)
     learnt = distil.build_objective(task, student, settings, 4)
     teacher = made[0].teachers[0].model
     before = {name: t.clone() for name, t in teacher.state_dict().items()}
@@ -218,7 +215,7 @@ def test_the_rival_distils_as_ultralytics_does(folder: Path) -> None:
         pair.append(plain)
     rival = module.DistillationModel(*pair).train()
     settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS})
-    arch = Arch("yolo11", {**ARCH["args"], "scale": "s"})
+    arch = Arch("yolo11", {**ARCH.args, "scale": "s"})
     learnt = distil.build_objective(task_for(arch, settings), student, settings, 4)
     (_, own) = learnt.extra
     own.load_state_dict(
@@ -247,7 +244,7 @@ def test_attention_of_the_student_itself_comes_nearer(folder: Path) -> None:
     x = default_collate([task.training_data(4)[i] for i in range(4)])["image"]
     teacher = load_network(folder / "teacher.pth")[0]
     torch.manual_seed(settings.seed)
-    fresh = build("yolo11", **ARCH["args"])
+    fresh = build("yolo11", **ARCH.args)
     trained = load_network(train(settings)["last"])[0]
     assert distance(trained.train(), teacher, x) < 0.9 * distance(fresh.train(), teacher, x)
 
