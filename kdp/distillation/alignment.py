@@ -1,4 +1,7 @@
-"""Comparing features of networks that differ in width."""
+"""Learned layers that bring a student's features to the width of its teacher's.
+
+They are trained together with the student, are not part of it, and are dropped after training.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Widths = Mapping[str, int]
-"""Channels (dimension 1) of a feature, by the name of its tap."""
+"""Name of a tap in the student -> channels (dimension 1) of the feature there."""
 
 
 class Alignment(nn.Module):
-    """Brings a student's feature to its teacher's width, and both to one scale.
+    """Projects a student's feature to the teacher's width and normalizes both.
 
-    The student's goes through a 1x1 convolution and a BatchNorm without affine parameters; the
-    teacher's through such a BatchNorm alone, for a normalised feature can only be like a
-    normalised one. It learns with the student and is no part of it.
+    The student's feature goes through a 1x1 convolution and a BatchNorm without affine
+    parameters. The teacher's goes through such a BatchNorm alone: a normalized feature cannot
+    match the teacher's own scale and offset, which would remain as a constant error.
 
     Args:
-        width, teacher_width: channels of the two features.
+        width: channels of the student's feature.
+        teacher_width: channels of the teacher's feature.
     """
 
     def __init__(self, width: int, teacher_width: int) -> None:
@@ -29,21 +33,27 @@ class Alignment(nn.Module):
         self.norm = nn.BatchNorm1d(teacher_width, affine=False)
 
     def forward(
-        self, student: Tensor, teacher: Tensor, alone: bool = False
+        self, student: Tensor, teacher: Tensor, student_only: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """(B, width, ...), (B, teacher_width, ...) -> both (B, teacher_width, ...).
+        """Align a pair of features.
 
         Args:
-            student, teacher: the features.
-            alone: leave the teacher's as it is.
+            student: (B, width, ...).
+            teacher: (B, teacher_width, ...).
+            student_only: leave the teacher's feature as it is.
+
+        Returns:
+            Both, (B, teacher_width, ...). Features of different sizes are returned unchanged:
+            the loss refuses them with a message that names the tap.
         """
         if student.shape[2:] != teacher.shape[2:]:
-            return student, teacher  # what compares them says what is wrong
+            return student, teacher
         aligned = self.norm(self.project(_positions(student)))
-        if alone:
+        if student_only:
             return aligned.view_as(teacher), teacher
-        normal = F.batch_norm(_positions(teacher), None, None, training=True, eps=self.norm.eps)
-        return aligned.view_as(teacher), normal.view_as(teacher)
+        # Batch statistics, as the student's in training; the teacher needs no running ones.
+        normalized = F.batch_norm(_positions(teacher), None, None, training=True, eps=self.norm.eps)
+        return aligned.view_as(teacher), normalized.view_as(teacher)
 
 
 def _positions(feature: Tensor) -> Tensor:
@@ -52,20 +62,23 @@ def _positions(feature: Tensor) -> Tensor:
 
 
 class Alignments(nn.Module):
-    """An `Alignment` for every tap whose width differs from the teacher's.
+    """One `Alignment` for every tap whose width differs from the teacher's.
 
     Args:
         widths: of the student's features.
-        teacher_widths: of the teacher's, by the student's names.
-        every: one for the taps of equal width too.
+        teacher_widths: of the teacher's features, by the student's tap.
+        every_tap: add one for the taps of equal width too.
     """
 
-    def __init__(self, widths: Widths, teacher_widths: Widths, every: bool = False) -> None:
+    def __init__(self, widths: Widths, teacher_widths: Widths, every_tap: bool = False) -> None:
         super().__init__()
         self.unequal = {name for name in widths if widths[name] != teacher_widths[name]}
         self.numbers = {
-            name: str(number) for number, name in enumerate(widths) if every or name in self.unequal
+            name: str(number)
+            for number, name in enumerate(widths)
+            if every_tap or name in self.unequal
         }
+        # Keys are numbers: names of modules contain dots, which ModuleDict does not allow.
         self.aligned = nn.ModuleDict(
             {key: Alignment(widths[n], teacher_widths[n]) for n, key in self.numbers.items()}
         )
@@ -73,28 +86,28 @@ class Alignments(nn.Module):
     def forward(
         self, pairs: Mapping[str, tuple[Tensor, Tensor]]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """The pairs (student, teacher), those of unequal width aligned."""
+        """Align the pairs (student, teacher) of unequal width; pass on the others unchanged."""
         return {
             name: self.aligned[self.numbers[name]](*pair) if name in self.unequal else pair
             for name, pair in pairs.items()
         }
 
-    def students(
+    def align_students(
         self, pairs: Mapping[str, tuple[Tensor, Tensor]]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """The pairs with every feature of the student aligned and the teacher's as they are."""
+        """Align every student's feature; leave the teacher's as they are."""
         return {
-            name: self.aligned[self.numbers[name]](*pair, alone=True)
+            name: self.aligned[self.numbers[name]](*pair, student_only=True)
             for name, pair in pairs.items()
         }
 
 
 class Projections(nn.Module):
-    """Two 1x1 convolutions with a ReLU between them, to the teacher's width, for every tap.
+    """For every tap two 1x1 convolutions with a ReLU between them, to the teacher's width.
 
     Args:
         widths: of the student's features.
-        teacher_widths: of the teacher's, by the student's names.
+        teacher_widths: of the teacher's features, by the student's tap.
     """
 
     def __init__(self, widths: Widths, teacher_widths: Widths) -> None:
@@ -107,11 +120,11 @@ class Projections(nn.Module):
     def forward(
         self, pairs: Mapping[str, tuple[Tensor, Tensor]]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """The pairs with every feature of the student projected and the teacher's as they are."""
+        """Project every student's feature; leave the teacher's as they are."""
         result = {}
         for name, (student, teacher) in pairs.items():
-            moved = self.projected[self.numbers[name]](_positions(student))
-            result[name] = moved.view(len(student), -1, *student.shape[2:]), teacher
+            projected = self.projected[self.numbers[name]](_positions(student))
+            result[name] = projected.view(len(student), -1, *student.shape[2:]), teacher
         return result
 
 
@@ -122,5 +135,5 @@ def _projection(width: int, teacher_width: int) -> nn.Module:
 
 @torch.no_grad()
 def widths_of(features: Mapping[str, Tensor]) -> dict[str, int]:
-    """Channels of features."""
+    """Channels of each feature."""
     return {name: feature.shape[1] for name, feature in features.items()}

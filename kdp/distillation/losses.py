@@ -1,9 +1,9 @@
-"""Distillation losses: how far what the student computes is from what its teacher computes.
+"""Distillation losses: how far the student's tensors are from the teacher's.
 
-A loss is a function of one pair of tensors (student, teacher) that returns a scalar, and a line
-in `LOSSES`. Its keyword-only parameters are the options that a configuration can give; one called
-`random` is handed the generator of the step, and `weights` those of the positions. Gradients flow
-to the student.
+A loss is a function of two tensors (student, teacher) that returns a scalar, and one line in
+`LOSSES`. Its keyword-only parameters are the options of the configuration, except for `random`
+(the generator of the step) and `weights` (one per position). Gradients flow to the student only;
+teachers run without them.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from kdp.config.options import checked_options
 from kdp.errors import KdpError, suggest
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
-"""What is compared, by name of the place: (of the student, of the teacher)."""
+"""Name of a tap (or "output") -> the tensors to compare, (student, teacher)."""
 
 _EPS = 1e-8
 
 
 @dataclass(frozen=True)
 class DistillationLoss:
-    """An entry of the table.
+    """An entry of `LOSSES`.
 
     Attributes:
         compute: (student, teacher, *, options) -> scalar.
-        compares: the outputs of the two networks, or their features at the taps.
-        any_width: the number of channels (dimension 1) may differ between the two; where it may
-            not, features of another width are aligned (see `kdp.distillation.alignment`).
-        projected: the student's features pass a `Projection` of that module instead.
-        weighted: `compute` takes `weights`, (B, positions): how sure the teacher is there.
+        compares: the outputs of the networks, or their features at the taps.
+        any_width: the numbers of channels (dimension 1) may differ. Without it, features of
+            another width are aligned first (see `kdp.distillation.alignment`).
+        projected: the student's features pass two 1x1 convolutions first (`Projections` there).
+        weighted: `compute` takes `weights`, (B, positions): the teacher's confidence.
     """
 
     compute: Callable[..., Tensor]
@@ -49,7 +49,7 @@ class DistillationLoss:
 
 @dataclass(frozen=True)
 class BoundLoss:
-    """A loss of the table with its options."""
+    """A loss with its options."""
 
     loss: DistillationLoss
     options: dict[str, Any] = field(default_factory=dict)
@@ -57,71 +57,74 @@ class BoundLoss:
     def __call__(
         self, pairs: Pairs, random: torch.Generator, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """The sum over the pairs, in single precision at least.
+        """The sum of the loss over the pairs, a scalar of at least float32.
 
         Args:
-            pairs: what is compared.
-            random: what a loss draws by.
-            weights: of the positions, by place, for a loss that is weighted.
+            pairs: what to compare.
+            random: for losses that draw a sample.
+            weights: (B, positions) by tap, for losses that are weighted.
 
         Raises:
-            KdpError: the shapes of a pair cannot be compared; names the place.
+            KdpError: the shapes of a pair do not fit; the message names the tap.
         """
         options, terms = dict(self.options), []
         if "random" in inspect.signature(self.loss.compute).parameters:
             options["random"] = random
-        for place, (student, teacher) in pairs.items():
-            self._check(place, student, teacher)
+        for name, (student, teacher) in pairs.items():
+            self._check_shapes(name, student, teacher)
             if self.loss.weighted and weights:
-                options["weights"] = weights[place]
-            terms.append(self.loss.compute(precise(student), precise(teacher), **options))
+                options["weights"] = weights[name]
+            terms.append(
+                self.loss.compute(at_least_float32(student), at_least_float32(teacher), **options)
+            )
         return torch.stack(terms).sum()
 
-    def _check(self, place: str, student: Tensor, teacher: Tensor) -> None:
-        mine, wanted = list(student.shape), list(teacher.shape)
+    def _check_shapes(self, name: str, student: Tensor, teacher: Tensor) -> None:
+        student_shape, teacher_shape = list(student.shape), list(teacher.shape)
         if self.loss.any_width:
-            if min(len(mine), len(wanted)) < 3:
-                raise KdpError(f"cannot compare {place!r}: a map with positions is needed")
-            del mine[1], wanted[1]
-        if mine != wanted:
-            shapes = (
-                f"{tuple(student.shape)} in the student and {tuple(teacher.shape)} in the teacher"
+            if min(len(student_shape), len(teacher_shape)) < 3:
+                raise KdpError(f"cannot compare {name!r}: this loss needs a map with positions")
+            del student_shape[1], teacher_shape[1]
+        if student_shape != teacher_shape:
+            raise KdpError(
+                f"cannot compare {name!r}: its shape is {tuple(student.shape)} in the student and "
+                f"{tuple(teacher.shape)} in the teacher"
             )
-            raise KdpError(f"cannot compare {place!r}: its shape is {shapes}")
 
 
 def mean_absolute(student: Tensor, teacher: Tensor) -> Tensor:
-    """L1: the mean absolute difference."""
+    """L1 loss: the mean absolute difference."""
     return F.l1_loss(student, teacher)
 
 
 def affinity_transfer(
     student: Tensor, teacher: Tensor, *, random: torch.Generator, sample: PositiveInt | None = 256
 ) -> Tensor:
-    """FAKD (He et al., ICIP 2020): mean |A_s - A_t| over all pairs of positions.
+    """FAKD: mean |A_s - A_t| over all pairs of positions (He et al., ICIP 2020).
 
-    A feature map (B, C, H, W) is normalised at every position over C; A = F^T F, (B, HW, HW),
-    is the cosine similarity of all pairs of positions.
+    A feature map (B, C, H, W) is normalized over C at every position; the affinity matrix
+    A = F^T F, (B, HW, HW), holds the cosine similarities of all pairs of positions.
 
     Args:
-        student, teacher: (B, C, ...), of any C each.
+        student, teacher: (B, C, ...); C may differ.
         random: draws the sample.
-        sample: rows of A to compare, drawn anew at every step and shared by both networks; the
-            expected loss is the exact one, in sample / HW of the memory. None, or HW and more:
-            the exact form.
+        sample: rows of A to compare, drawn anew at every step and shared by both networks. The
+            expected loss is the exact one, at sample / HW of the memory. None, or at least HW:
+            all rows.
     """
     positions, rows = student[0, 0].numel(), None
     if sample is not None and sample < positions:
+        # Drawn on the CPU, so that the sample does not depend on the device.
         rows = torch.randperm(positions, generator=random)[:sample].to(student.device)
     return F.l1_loss(affinity(student, rows), affinity(teacher, rows))
 
 
 def affinity(feature: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Cosine similarity between positions of a feature map.
+    """Cosine similarities between the positions of a feature map.
 
     Args:
-        feature: (B, C, ...), N positions in all.
-        rows: (K,) positions to compare with all others; all of them where None.
+        feature: (B, C, ...), with N positions.
+        rows: (K,), the positions to compare with all others; all if None.
 
     Returns:
         (B, K, N), or (B, N, N).
@@ -133,30 +136,32 @@ def affinity(feature: Tensor, rows: Tensor | None = None) -> Tensor:
 
 
 def attention_transfer(student: Tensor, teacher: Tensor, *, p: PositiveFloat = 2.0) -> Tensor:
-    """Attention transfer (Zagoruyko and Komodakis 2017): ||A_t - A_s||_2 / N of one layer.
+    """Attention transfer: ||A_t - A_s||_2 / B of one layer (Zagoruyko and Komodakis, ICLR 2017).
 
-    The attention map of a picture, A = sum_c |F_c|^p, is divided by its L2 norm over the
-    positions; the norm of the difference is over the whole batch of N.
+    The attention map of an image, A = sum_c |F_c|^p, is divided by its L2 norm over the positions.
+    The norm of the difference is taken over the whole batch of B images.
 
     Args:
-        student, teacher: (N, C, ...), of any C each.
-        p: the power.
+        student, teacher: (B, C, ...); C may differ.
+        p: power of the activations.
     """
     difference = attention_map(teacher, p) - attention_map(student, p)
     return torch.linalg.vector_norm(difference) / len(student)
 
 
 def attention_map(feature: Tensor, p: float) -> Tensor:
-    """Where a layer looks: (N, C, ...) -> (N, positions), of L2 norm 1."""
-    a_NP = feature.abs().pow(p).sum(1).flatten(1)
-    return a_NP / (a_NP.norm(dim=1, keepdim=True) + _EPS)
+    """Where a layer is active: (B, C, ...) -> (B, positions), with L2 norm 1."""
+    a_BP = feature.abs().pow(p).sum(1).flatten(1)
+    return a_BP / (a_BP.norm(dim=1, keepdim=True) + _EPS)
 
 
 def logits(student: Tensor, teacher: Tensor, *, temperature: PositiveFloat = 4.0) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)) (Hinton et al. 2015).
 
+    The factor T^2 keeps the gradient's size independent of the temperature.
+
     Args:
-        student, teacher: (B, classes, ...); the mean is over the rest of the dimensions.
+        student, teacher: (B, classes, ...); the mean is taken over all other dimensions.
         temperature: T.
     """
     log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher))
@@ -164,17 +169,18 @@ def logits(student: Tensor, teacher: Tensor, *, temperature: PositiveFloat = 4.0
 
 
 def score_weighted(student: Tensor, teacher: Tensor, *, weights: Tensor | None = None) -> Tensor:
-    """Squared difference of features where the teacher sees something, as Ultralytics distils.
+    """Squared difference of features, weighted by the teacher's confidence at each position.
 
-    Source: its `DistillationModel` (8.4), which weights it by 6 and taps what the head reads.
+    Source: the `DistillationModel` of Ultralytics 8.4, which gives it weight 6 and taps what the
+    detection head reads.
 
     Args:
         student, teacher: (B, C, ...).
-        weights: (B, positions), the teacher's greatest probability there; all equal where None.
+        weights: (B, positions), the teacher's highest class probability; all 1 if None.
     """
     squared_BP = (student - teacher).square().mean(1).flatten(1)
     weights_BP = torch.ones_like(squared_BP) if weights is None else weights
-    # Ultralytics adds this to the sum over the channels too.
+    # Ultralytics adds 1e-9 to a denominator that also sums over the channels, hence the division.
     return (squared_BP * weights_BP).sum() / (weights_BP.sum() + 1e-9 / student.shape[1])
 
 
@@ -191,17 +197,21 @@ LOSSES: dict[str, DistillationLoss] = {
 
 
 def make_loss(name: str, options: Mapping[str, Any]) -> BoundLoss:
-    """A loss of the table with its options.
+    """A loss with its options.
+
+    Args:
+        name: a key of `LOSSES`.
+        options: `distill.losses.<name>.options` of the configuration.
 
     Raises:
-        KdpError: no such loss, or an option it does not take.
+        KdpError: there is no such loss, or it does not take these options.
     """
     if name not in LOSSES:
-        raise KdpError(f"distill.losses: no loss is called {name!r}; {suggest(name, LOSSES)}")
+        raise KdpError(f"distill.losses: unknown loss {name!r}; {suggest(name, LOSSES)}")
     compute, key = LOSSES[name].compute, f"distill.losses.{name}.options"
     return BoundLoss(LOSSES[name], checked_options(compute, options, key, given={"weights"}))
 
 
-def precise(feature: Tensor) -> Tensor:
-    """At least single precision: features come in half under mixed precision."""
+def at_least_float32(feature: Tensor) -> Tensor:
+    """Cast half-precision features of mixed precision to float32; leave others as they are."""
     return feature.to(torch.promote_types(feature.dtype, torch.float32))

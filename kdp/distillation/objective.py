@@ -1,4 +1,4 @@
-"""What a student minimises: the loss of its task and what it learns from its teachers."""
+"""The distillation objective: task loss plus what the student learns from its teachers."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from torch import Tensor, nn
 from kdp.config import DistillConfig
 from kdp.devices import device_of
 from kdp.distillation.alignment import Alignments, Projections, Widths, widths_of
-from kdp.distillation.losses import Pairs, make_loss, precise
-from kdp.distillation.schedules import factor
+from kdp.distillation.losses import BoundLoss, Pairs, at_least_float32, make_loss
+from kdp.distillation.schedules import weight_factor
 from kdp.distillation.teacher import Targets, TargetSource
 from kdp.errors import KdpError
 from kdp.models.taps import Taps
 
 Batch = dict[str, Tensor]
 Adapter = Callable[[Pairs], Pairs]
-"""Makes a student's features comparable with those of a teacher."""
+"""Makes features of the student comparable with those of one teacher."""
 
 
 class Distiller:
-    """task_weight * task loss + the sum of weight * schedule * distillation loss.
+    """task_weight * task loss + sum of weight * schedule * distillation loss.
 
-    Called as the training loop calls an objective: (model, batch, step) -> the total and its
-    parts by name, unweighted: `task` and one for each loss of the configuration. Outputs are
-    compared with the mean output of the teachers, features with those of each, by its share.
+    The training loop calls it as its objective: (model, batch, step) -> the total, and its parts
+    by name before their weights ("task", and one per loss of the configuration). Outputs are
+    compared with the mean output of the teachers; features with those of each teacher, and the
+    results are averaged by the teachers' shares.
 
     Args:
-        config: losses, weights, schedules.
+        config: losses, weights and schedules.
         student: the network before any wrapper; features are read off its own modules.
-        teachers: say what there is to learn of a batch.
+        teachers: batch -> targets.
         taps: modules of the student whose features are compared -> those of the teachers.
-        inputs: what the networks read, out of a batch.
+        inputs: batch -> what the networks read.
         task_loss: (output, batch) -> the loss against the ground truth.
         steps: of the whole run.
-        seed: of what the losses draw; a step draws the same whenever it runs.
-        probe: a batch to see the widths of the features with.
-        confidence_map: an output -> how sure it is at every position of the taps, one after
-            another, (B, positions).
+        seed: of the losses that draw a sample; a step draws the same whenever it runs.
+        probe: a batch to find the widths of the features with.
+        confidence_map: output -> confidence at every position of the taps, one tap after another,
+            (B, positions).
 
     Attributes:
-        alignments: learn with the student.
+        alignments: modules to train along with the student.
 
     Raises:
         KdpError: an unknown loss, option or tap.
@@ -63,19 +64,24 @@ class Distiller:
     ) -> None:
         self.config, self.inputs, self.task_loss = config, inputs, task_loss
         self.steps, self.seed, self.teachers = steps, seed, teachers
-        self.losses = {name: make_loss(name, c.options) for name, c in config.losses.items()}
-        needed = compares_features(config)
-        if needed and not taps:
-            raise KdpError("distill.taps: a loss compares features, but no module is named")
-        self.names = dict(taps) if needed else {}
-        self.taps = Taps(student, list(self.names))
         self.confidence_map = confidence_map
-        widths = self._widths(student, probe) if self.names else []
-        aligned = [Alignments(*pair, every=self._aligns()) for pair in widths]
+        self.losses = {name: make_loss(name, c.options) for name, c in config.losses.items()}
+        reads_features = compares_features(config)
+        if reads_features and not taps:
+            raise KdpError("distill.taps: a loss compares features, but no module is named")
+        self.teacher_taps = dict(taps) if reads_features else {}
+        # On the student's modules, not on the wrapper that the loop calls: hooks there survive
+        # DistributedDataParallel and mixed precision.
+        self.taps = Taps(student, list(self.teacher_taps))
+        widths = self._widths(student, probe) if self.teacher_taps else []
+        # One set of modules per teacher; the order of construction decides their initial weights.
+        aligned = [Alignments(*pair, every_tap=self._aligns_every_tap()) for pair in widths]
         projects = any(bound.loss.projected for bound in self.losses.values())
         projected = [Projections(*pair) for pair in widths] if projects else []
         self.alignments = nn.ModuleList([*aligned, *projected])
-        self._adapters = {name: self._adapter(name, aligned, projected) for name in self.losses}
+        self._adapters = {
+            name: self._adapters_for(name, aligned, projected) for name in self.losses
+        }
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: int
@@ -85,123 +91,144 @@ class Distiller:
         targets = self.teachers(batch)
         parts = {"task": self.task_loss(output, batch)}
         outputs: Pairs = {"output": (output, targets.output)}
-        pairs = self._pairs(features, targets)
+        feature_pairs = self._feature_pairs(features, targets)
         for name, bound in self.losses.items():
             parts[name] = (
-                bound(outputs, self._random(step))
+                bound(outputs, self._generator(step))
                 if bound.loss.compares == "output"
-                else self._of_features(name, pairs, targets.output, step)
+                else self._feature_loss(name, feature_pairs, targets.output, step)
             )
         return self._total(parts, step), parts
 
-    def _of_features(self, name: str, pairs: list[Pairs], output: Tensor, step: int) -> Tensor:
+    def _feature_loss(
+        self, name: str, feature_pairs: list[Pairs], teacher_output: Tensor, step: int
+    ) -> Tensor:
+        """A loss on features, averaged over the teachers by their shares."""
         bound, adapters = self.losses[name], self._adapters[name]
-        weights = self._weights(output, pairs[0]) if bound.loss.weighted else None
-        total = torch.zeros((), device=output.device)
-        for share, own, adapt in zip(self.teachers.shares, pairs, adapters, strict=True):
-            total = total + share * bound(adapt(own), self._random(step), weights)
+        weights = (
+            self._position_weights(teacher_output, feature_pairs[0])
+            if bound.loss.weighted
+            else None
+        )
+        total = torch.zeros((), device=teacher_output.device)
+        for share, pairs, adapt in zip(self.teachers.shares, feature_pairs, adapters, strict=True):
+            # A new generator of the same seed for each teacher and loss: all compare one sample.
+            total = total + share * bound(adapt(pairs), self._generator(step), weights)
         return total
 
-    def _adapter(
+    def _adapters_for(
         self, name: str, aligned: list[Alignments], projected: list[Projections]
     ) -> Sequence[Adapter]:
-        """What a loss reads the features through, for each teacher."""
+        """What the features pass before a loss compares them, one adapter per teacher."""
         loss = self.losses[name].loss
         if loss.projected:
             return projected
         if not loss.any_width:
             return aligned
         if self.config.losses[name].align:
-            return [one.students for one in aligned]
+            return [alignments.align_students for alignments in aligned]
         return [lambda pairs: pairs for _ in aligned]
 
-    def _aligns(self) -> bool:
+    def _aligns_every_tap(self) -> bool:
         return any(loss.align for loss in self.config.losses.values())
 
-    def _weights(self, output: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-        """How sure the teachers are at the positions of each tap, of which the largest is first."""
+    def _position_weights(self, teacher_output: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+        """The teachers' confidence at the positions of each tap, (B, positions) by tap.
+
+        Raises:
+            KdpError: the taps are not the feature maps of the teacher's output, largest first.
+        """
         sizes = [teacher[0, 0].numel() for _, teacher in pairs.values()]
-        sure_BP = precise(self.confidence_map(output))
-        if sum(sizes) != sure_BP.shape[1]:
+        confidence_BP = at_least_float32(self.confidence_map(teacher_output))
+        if sum(sizes) != confidence_BP.shape[1]:
             raise KdpError(
-                f"distill.taps: {', '.join(pairs)} have {sum(sizes)} positions, and the teacher's "
-                f"output has {sure_BP.shape[1]}: name the modules that its head reads"
+                f"distill.taps: {', '.join(pairs)} have {sum(sizes)} positions, but the teacher's "
+                f"output has {confidence_BP.shape[1]}: name the modules that its head reads"
             )
+        # The output concatenates the maps from the largest to the smallest. In another order the
+        # sum of the sizes would still fit, and weights would silently go to the wrong positions.
         if sizes != sorted(sizes, reverse=True):
             raise KdpError(
-                f"distill.taps: {', '.join(pairs)} must be named as the teacher's head reads them, "
-                "the largest map first"
+                f"distill.taps: name {', '.join(pairs)} in the order in which the teacher's head "
+                "reads them, the largest map first"
             )
-        return dict(zip(pairs, sure_BP.split(sizes, 1), strict=True))
+        return dict(zip(pairs, confidence_BP.split(sizes, 1), strict=True))
 
-    def _pairs(self, features: dict[str, Tensor], targets: Targets) -> list[Pairs]:
-        """Features of the student beside those of each teacher, by the student's names."""
+    def _feature_pairs(self, features: dict[str, Tensor], targets: Targets) -> list[Pairs]:
+        """For each teacher the pairs (student, teacher) of features, by the student's tap."""
         return [
-            {mine: (_ran(features, mine), _ran(theirs, name)) for mine, name in self.names.items()}
-            for theirs in targets.features
+            {
+                tap: (_feature(features, tap), _feature(teacher_features, teacher_tap))
+                for tap, teacher_tap in self.teacher_taps.items()
+            }
+            for teacher_features in targets.features
         ]
 
     @torch.no_grad()
     def _widths(self, student: nn.Module, probe: Batch) -> list[tuple[Widths, Widths]]:
-        """Of the student's features and of each teacher's."""
+        """For each teacher the widths of the student's features and of the teacher's."""
         training, device = student.training, device_of(student)
         probe = {name: tensor.to(device) for name, tensor in probe.items()}
         with self.taps as features:
+            # In eval mode: the probe must not move the student's BatchNorm statistics.
             student.eval()(self.inputs(probe))
         student.train(training)
-        pairs = self._pairs(features, self.teachers(probe))
         return [
             (
-                widths_of({name: pair[0] for name, pair in own.items()}),
-                widths_of({name: pair[1] for name, pair in own.items()}),
+                widths_of({name: pair[0] for name, pair in pairs.items()}),
+                widths_of({name: pair[1] for name, pair in pairs.items()}),
             )
-            for own in pairs
+            for pairs in self._feature_pairs(features, self.teachers(probe))
         ]
 
     def _total(self, parts: dict[str, Tensor], step: int) -> Tensor:
         total = self.config.task_weight * parts["task"]
         for name, config in self.config.losses.items():
-            weight = config.weight * factor(config, step, self.steps)
+            weight = config.weight * weight_factor(config, step, self.steps)
             total = total + weight * parts[name]
         return total
 
-    def _random(self, step: int) -> torch.Generator:
+    def _generator(self, step: int) -> torch.Generator:
+        """A generator that depends on seed and step alone: a resumed run draws the same sample."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 
 
 def compares_features(config: DistillConfig) -> bool:
-    """Whether any of the losses needs taps.
+    """True if any loss compares features, and therefore needs taps.
 
     Raises:
         KdpError: an unknown loss or option.
     """
-    return any(
-        make_loss(n, c.options).loss.compares == "features" for n, c in config.losses.items()
-    )
+    return any(bound.loss.compares == "features" for bound in _losses(config))
 
 
 def compares_outputs(config: DistillConfig) -> bool:
-    """Whether any of the losses compares what the networks say of the classes, or their pictures.
+    """True if any loss compares the networks' outputs.
 
     Raises:
         KdpError: an unknown loss or option.
     """
-    return any(make_loss(n, c.options).loss.compares == "output" for n, c in config.losses.items())
+    return any(bound.loss.compares == "output" for bound in _losses(config))
 
 
 def compares_widths(config: DistillConfig) -> bool:
-    """Whether any of the losses compares features that must have the teacher's width.
+    """True if any loss compares features that must have the teacher's width.
 
     Raises:
         KdpError: an unknown loss or option.
     """
-    losses = [make_loss(n, c.options).loss for n, c in config.losses.items()]
+    losses = [bound.loss for bound in _losses(config)]
     return any(
         loss.compares == "features" and not (loss.any_width or loss.projected) for loss in losses
     )
 
 
-def _ran(features: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in features:
-        raise KdpError(f"distill.taps: the module {name!r} does not run; name another")
-    return precise(features[name])
+def _losses(config: DistillConfig) -> list[BoundLoss]:
+    return [make_loss(name, c.options) for name, c in config.losses.items()]
+
+
+def _feature(features: Mapping[str, Tensor], tap: str) -> Tensor:
+    """The feature of a tap, at least in float32."""
+    if tap not in features:
+        raise KdpError(f"distill.taps: the module {tap!r} does not run; name another")
+    return at_least_float32(features[tap])

@@ -13,33 +13,34 @@ ATTENTION_PHASES = (
     PhaseConfig(until=100 / 150, start=0.3, end=0.0),
     PhaseConfig(until=1.0, start=0.05, end=0.05),
 )
-"""The published three phases of attention transfer: 150 epochs, with breaks at 40 and 100."""
+"""The three published phases of attention transfer: breaks at epochs 40 and 100 of 150."""
 
 
-def factor(config: LossConfig, step: int, steps: int) -> float:
-    """Factor of a loss's weight at a step.
+def weight_factor(config: LossConfig, step: int, steps: int) -> float:
+    """What a loss's weight is multiplied by at a step.
 
-    `linear` and `cosine` fall from 1 to 0; `piecewise` is linear inside each of `phases`.
+    `constant` is 1, `linear` and `cosine` fall from 1 to 0, `piecewise` is linear in each phase.
 
     Args:
-        config: schedule and phases are read.
+        config: `schedule` and `phases` are read.
         step: counted from 0.
-        steps: of the whole run; the factor at this step would be the schedule's last.
+        steps: of the whole run. The last step of a run is `steps - 1`, so the schedule's final
+            value is approached and not reached.
     """
-    done = min(step / steps, 1.0)
+    progress = min(step / steps, 1.0)
     if config.schedule == "linear":
-        return 1.0 - done
+        return 1.0 - progress
     if config.schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
     if config.schedule == "piecewise":
-        return _piecewise(config.phases or ATTENTION_PHASES, done)
+        return _piecewise(config.phases or ATTENTION_PHASES, progress)
     return 1.0
 
 
-def _piecewise(phases: Sequence[PhaseConfig], done: float) -> float:
-    """A phase holds from where the one before ends, included, to its own end, excluded."""
-    ends = [0.0, *(phase.until for phase in phases)]
-    for phase, (begin, end) in zip(phases, pairwise(ends), strict=True):
-        if done < end:
-            return phase.start + (phase.end - phase.start) * (done - begin) / (end - begin)
+def _piecewise(phases: Sequence[PhaseConfig], progress: float) -> float:
+    """Interpolate within the phase that progress lies in; a phase excludes its own end."""
+    bounds = [0.0, *(phase.until for phase in phases)]
+    for phase, (begin, end) in zip(phases, pairwise(bounds), strict=True):
+        if progress < end:
+            return phase.start + (phase.end - phase.start) * (progress - begin) / (end - begin)
     return phases[-1].end

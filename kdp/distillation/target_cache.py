@@ -1,8 +1,9 @@
-"""What teachers say of the training samples, computed once and read from files.
+"""Teachers' targets for all training samples, computed once and read from files.
 
-Sample number i is the same whoever asks for it, augmentation included, so that targets are kept
-by number: file k of a folder holds those of samples k*n to (k+1)*n - 1. An index, written when all
-files are there, says what they hold; without it nothing is read.
+A sample is determined by its number and the seed, augmentation included, so its targets can be
+stored by number: file k of a folder holds those of samples k * size to (k + 1) * size - 1. An
+index, written after all files, says what they hold. Without it nothing is read, so an interrupted
+`kdp cache-targets` leaves no half-valid cache.
 """
 
 from __future__ import annotations
@@ -20,20 +21,26 @@ from kdp.types import Provenance
 
 Sample = dict[str, Tensor]
 Key = dict[str, Any]
+"""Everything that the targets depend on: teachers, taps, data, seed."""
 
 
 def target_path(folder: Path, number: int) -> Path:
-    """The file with this number."""
+    """The file of targets with this number."""
     return folder / f"{number:06d}.pth"
 
 
 def index_path(folder: Path) -> Path:
-    """The file that says what the others hold."""
+    """The file that says what all files of targets hold."""
     return folder / "index.pth"
 
 
 def write_targets(path: Path, key: Key, targets: Sample) -> None:
-    """Keep the targets of consecutive samples, (n, ...) each.
+    """Write the targets of consecutive samples.
+
+    Args:
+        path: see `target_path`.
+        key: what they depend on.
+        targets: (n, ...) each, n consecutive samples.
 
     Raises:
         KdpError: the file cannot be written.
@@ -42,7 +49,7 @@ def write_targets(path: Path, key: Key, targets: Sample) -> None:
 
 
 def is_cached(path: Path, key: Key, count: int) -> bool:
-    """Whether a file has the targets of `count` samples, of the same teachers, taps and data."""
+    """True if a file holds the targets of `count` samples for this key."""
     if not path.exists():
         return False
     extra = load(path).extra
@@ -50,21 +57,29 @@ def is_cached(path: Path, key: Key, count: int) -> bool:
 
 
 def write_index(folder: Path, key: Key, record: Provenance, samples: int, size: int) -> None:
-    """Say that the files hold `samples` targets, `size` in each."""
+    """Declare the cache complete.
+
+    Args:
+        folder: of the files.
+        key: what the targets depend on.
+        record: provenance.
+        samples: number of all samples.
+        size: samples per file.
+    """
     extra = {"key": key, "samples": samples, "size": size}
     save(index_path(folder), Artifact({}, record=record, extra=extra))
 
 
 class CachedTargetDataset(Dataset[Sample]):
-    """A data set whose samples carry their teachers' targets too.
+    """A data set that adds the cached targets to each sample.
 
     Args:
         samples: the data set, sample by number.
-        folder: of the files.
-        key: what they must have been written for.
+        folder: of the cached targets.
+        key: what the targets must depend on.
 
     Raises:
-        KdpError: there are no files, or those of other teachers, taps or samples, or too few.
+        KdpError: there are no targets, they were computed for another key, or for fewer samples.
     """
 
     def __init__(self, samples: Dataset[Sample], folder: Path, key: Key) -> None:
@@ -74,16 +89,16 @@ class CachedTargetDataset(Dataset[Sample]):
         if index["samples"] < len(self):
             raise KdpError(
                 f"{folder} has targets of {index['samples']} samples, {len(self)} are needed; "
-                "run `kdp teach` again"
+                "run `kdp cache-targets` again"
             )
 
     def __len__(self) -> int:
         return len(self.samples)  # type: ignore[arg-type]
 
     def __getitem__(self, number: int) -> Sample:
-        targets = _targets(target_path(self.folder, number // self.size))
-        mine = {name: tensor[number % self.size] for name, tensor in targets.items()}
-        return {**self.samples[number], **mine}
+        targets = _read_targets(target_path(self.folder, number // self.size))
+        of_sample = {name: tensor[number % self.size] for name, tensor in targets.items()}
+        return {**self.samples[number], **of_sample}
 
 
 def first_target(folder: Path, key: Key) -> Sample:
@@ -93,32 +108,34 @@ def first_target(folder: Path, key: Key) -> Sample:
         KdpError: see `CachedTargetDataset`.
     """
     read_index(folder, key)
-    return {name: tensor[0] for name, tensor in _targets(target_path(folder, 0)).items()}
+    return {name: tensor[0] for name, tensor in _read_targets(target_path(folder, 0)).items()}
 
 
 def read_index(folder: Path, key: Key) -> dict[str, Any]:
-    """The index, `samples` and `size`.
+    """The index of a complete cache: a dict with `key`, `samples` and `size`.
 
     Raises:
-        KdpError: there is none, or it is of other teachers, taps or samples.
+        KdpError: there is none, or the targets were computed for another key.
     """
     if not index_path(folder).exists():
-        raise KdpError(f"{folder} holds no (or not all) targets; run `kdp teach` first")
+        raise KdpError(f"{folder} holds no complete set of targets; run `kdp cache-targets` first")
     extra = load(index_path(folder)).extra
     changed = sorted(name for name, value in key.items() if extra["key"].get(name) != value)
     if changed:
         raise KdpError(
-            f"{folder} was written for other {', '.join(changed)}; run `kdp teach` again"
+            f"{folder} was computed for other {', '.join(changed)}; run `kdp cache-targets` again"
         )
     return extra
 
 
-def _targets(path: Path) -> Sample:
+def _read_targets(path: Path) -> Sample:
     if not path.exists():
-        raise KdpError(f"{path} does not exist; run `kdp teach` again")
-    return _targets_at(path, path.stat().st_mtime_ns)
+        raise KdpError(f"{path} does not exist; run `kdp cache-targets` again")
+    return _read_cached(path, path.stat().st_mtime_ns)
 
 
+# Samples are read in order: a batch touches one file, or two at a boundary. The time of writing is
+# part of the cache's key, so a file that was written again is read again.
 @lru_cache(maxsize=2)
-def _targets_at(path: Path, written: int) -> Sample:
+def _read_cached(path: Path, modified: int) -> Sample:
     return dict(load(path).extra["targets"])

@@ -1,4 +1,4 @@
-"""The networks that are learnt from: one or several, running or written down."""
+"""Teachers: one or several networks that run beside the student, or whose outputs are cached."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from kdp.models.taps import Taps
 
 Batch = Mapping[str, Tensor]
 PREFIX = "teacher."
-"""Of what `kdp teach` wrote down, among the entries of a batch."""
+"""Marks the entries of a batch that `kdp cache-targets` computed."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What teachers make of a batch.
+    """What the student is compared with for one batch.
 
     Attributes:
-        output: the mean of their outputs (of their logits, where they classify), by share.
-        features: of each teacher, by the name of the tap in the teacher.
+        output: mean output of the teachers (for classifiers, of their logits), weighted by share.
+        features: for each teacher, the tapped features by the tap's name in the teacher.
     """
 
     output: Tensor
     features: list[dict[str, Tensor]]
 
     def flat(self) -> dict[str, Tensor]:
-        """One dict, as a batch carries it."""
-        named = {
+        """As entries of a batch: `teacher.output` and `teacher.<number>.<tap>`."""
+        features = {
             f"{PREFIX}{number}.{tap}": feature
-            for number, features in enumerate(self.features)
-            for tap, feature in features.items()
+            for number, of_teacher in enumerate(self.features)
+            for tap, feature in of_teacher.items()
         }
-        return {f"{PREFIX}output": self.output, **named}
+        return {f"{PREFIX}output": self.output, **features}
 
 
 class TargetSource(Protocol):
-    """Where targets come from; `shares` are the weights of the teachers and sum to 1."""
+    """Where targets come from. `shares` are the weights of the teachers and sum to 1."""
 
     shares: list[float]
 
@@ -48,19 +48,22 @@ class TargetSource(Protocol):
 
 
 class Teacher:
-    """A frozen network: eval mode, no gradients, never updated, in its own (full) precision.
+    """A frozen network: in eval mode, without gradients, in its own precision.
+
+    It is called outside of the wrappers of mixed precision and distributed training, so its
+    targets are those of the full-precision network.
 
     Args:
-        model: the network; it is frozen in place, and moved to where its input is.
-        names: the modules whose features are wanted.
+        model: the network; frozen in place, and moved to the device of its input.
+        taps: names of the modules to read features from.
 
     Raises:
         KdpError: the network has no such module.
     """
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, taps: Sequence[str]) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.taps = Taps(model, names)
+        self.taps = Taps(model, taps)
         self.device: torch.device | None = None
 
     @torch.no_grad()
@@ -79,9 +82,9 @@ class TeacherEnsemble:
 
     Args:
         models: one or several; frozen in place.
-        names: the modules whose features are wanted, in every teacher.
-        inputs: what networks read, out of a batch.
-        shares: relative weight of each; equal where not given.
+        taps: names of the modules to read features from, in every teacher.
+        inputs: batch -> what the networks read.
+        shares: relative weight of each teacher; equal if not given.
 
     Raises:
         KdpError: a teacher has no such module.
@@ -90,37 +93,43 @@ class TeacherEnsemble:
     def __init__(
         self,
         models: Sequence[nn.Module],
-        names: Sequence[str],
+        taps: Sequence[str],
         inputs: Callable[[dict[str, Tensor]], Tensor],
         shares: Sequence[float] | None = None,
     ) -> None:
-        self.teachers = [Teacher(model, names) for model in models]
+        self.teachers = [Teacher(model, taps) for model in models]
         self.inputs = inputs
-        self.shares = shares_of(len(models), shares)
+        self.shares = normalized_shares(len(models), shares)
 
     def __call__(self, batch: Batch) -> Targets:
+        """Run all teachers on a batch.
+
+        Raises:
+            KdpError: the shapes of their outputs differ.
+        """
         x = self.inputs(dict(batch))
-        found = [teacher(x) for teacher in self.teachers]
-        shapes = [tuple(output.shape) for output, _ in found]
+        outputs, features = zip(*(teacher(x) for teacher in self.teachers), strict=True)
+        shapes = [tuple(output.shape) for output in outputs]
         if len(set(shapes)) > 1:
-            raise KdpError(f"the teachers' outputs cannot be averaged: their shapes are {shapes}")
-        weighted = [share * out for share, (out, _) in zip(self.shares, found, strict=True)]
-        output = found[0][0] if len(found) == 1 else torch.stack(weighted).sum(0)
-        return Targets(output, [features for _, features in found])
+            raise KdpError(f"cannot average the teachers' outputs: their shapes are {shapes}")
+        weighted = [share * output for share, output in zip(self.shares, outputs, strict=True)]
+        mean = outputs[0] if len(outputs) == 1 else torch.stack(weighted).sum(0)
+        return Targets(mean, list(features))
 
 
 class CachedTeacher:
-    """Targets that `kdp teach` wrote down and the data set added to each sample.
+    """Targets that `kdp cache-targets` computed and the data set adds to each sample.
 
     Args:
-        teachers: how many there are.
-        shares: relative weight of each; equal where not given.
+        teachers: number of teachers.
+        shares: relative weight of each; equal if not given.
     """
 
     def __init__(self, teachers: int, shares: Sequence[float] | None = None) -> None:
-        self.shares = shares_of(teachers, shares)
+        self.shares = normalized_shares(teachers, shares)
 
     def __call__(self, batch: Batch) -> Targets:
+        """Collect the targets of a batch; the inverse of `Targets.flat`."""
         features: list[dict[str, Tensor]] = [{} for _ in self.shares]
         for key, tensor in batch.items():
             number, _, tap = key.removeprefix(PREFIX).partition(".")
@@ -129,7 +138,7 @@ class CachedTeacher:
         return Targets(batch[f"{PREFIX}output"], features)
 
 
-def shares_of(teachers: int, given: Sequence[float] | None) -> list[float]:
-    """Relative weights of so many teachers, of sum 1; equal where none are given."""
-    shares = list(given or [1.0] * teachers)
-    return [share / sum(shares) for share in shares]
+def normalized_shares(teachers: int, shares: Sequence[float] | None) -> list[float]:
+    """Weights of the teachers that sum to 1; equal if none are given."""
+    weights = list(shares or [1.0] * teachers)
+    return [weight / sum(weights) for weight in weights]

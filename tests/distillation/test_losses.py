@@ -13,7 +13,7 @@ from kdp.config import DistillConfig, LossConfig
 from kdp.data.pairs import embedded
 from kdp.distillation.losses import LOSSES, make_loss
 from kdp.distillation.objective import Distiller
-from kdp.distillation.schedules import factor
+from kdp.distillation.schedules import weight_factor
 from kdp.distillation.teacher import Teacher, TeacherEnsemble
 from kdp.errors import KdpError
 from kdp.models import build
@@ -210,7 +210,7 @@ def test_maps_that_cannot_be_compared_are_named(name: str, other: tuple[int, ...
 def test_features_without_positions_have_no_affinity() -> None:
     a, b = features((2, 3), (2, 3))
     for name in ("fakd", "attention_transfer"):
-        with pytest.raises(KdpError, match="'head': a map with positions is needed"):
+        with pytest.raises(KdpError, match="'head': this loss needs a map with positions"):
             make_loss(name, {})({"head": (a, b)}, generator())
 
 
@@ -236,7 +236,7 @@ def test_wrong_losses_and_options_are_named(
 )
 def test_schedules_run_from_one_to_their_end(schedule: str, values: tuple[float, ...]) -> None:
     config = LossConfig.model_validate({"schedule": schedule})
-    found = [factor(config, step, 40) for step in (0, 10, 40)]
+    found = [weight_factor(config, step, 40) for step in (0, 10, 40)]
     assert found == pytest.approx(values, abs=1e-6)
 
 
@@ -249,7 +249,7 @@ def three_phases(epoch: int) -> float:
 
 def test_piecewise_is_the_three_phase_lambda_at_every_epoch() -> None:
     config = LossConfig(schedule="piecewise")
-    found = [factor(config, epoch, 150) for epoch in range(151)]
+    found = [weight_factor(config, epoch, 150) for epoch in range(151)]
     assert found == pytest.approx([three_phases(epoch) for epoch in range(151)], abs=1e-12)
     effective = {epoch: 0.75 * found[epoch] for epoch in (0, 20, 40, 70, 100, 150)}
     published = {0: 1.5, 20: 0.75, 40: 0.225, 70: 0.1125, 100: 0.0375, 150: 0.0375}
@@ -259,7 +259,7 @@ def test_piecewise_is_the_three_phase_lambda_at_every_epoch() -> None:
 def test_phases_can_be_given() -> None:
     phases = [{"until": 0.5, "start": 4, "end": 2}, {"until": 1, "start": 1, "end": 0}]
     config = LossConfig.model_validate({"schedule": "piecewise", "phases": phases})
-    assert [factor(config, step, 8) for step in (0, 2, 4, 6, 8)] == [4, 3, 1, 0.5, 0]
+    assert [weight_factor(config, step, 8) for step in (0, 2, 4, 6, 8)] == [4, 3, 1, 0.5, 0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from kdp.config import Config, ModelConfig, TeacherConfig
 from kdp.distillation.objective import Distiller, compares_features, compares_outputs
 from kdp.distillation.target_cache import CachedTargetDataset, first_target
-from kdp.distillation.teacher import CachedTeacher, TargetSource, TeacherEnsemble, shares_of
+from kdp.distillation.teacher import CachedTeacher, TargetSource, TeacherEnsemble, normalized_shares
 from kdp.errors import KdpError, join_names
 from kdp.files import sha256
 from kdp.log import log
@@ -181,7 +181,7 @@ def target_key(task: Task, config: Config, taps: dict[str, str]) -> dict[str, An
     first = task.inputs(_first_batch(task))
     return {
         "teachers": [sha256(path) for path in teacher.files],
-        "shares": shares_of(len(teacher.paths), teacher.shares),
+        "shares": normalized_shares(len(teacher.paths), teacher.shares),
         "taps": sorted(set(taps.values())),
         "data": data,
         "seed": config.seed,
