@@ -26,38 +26,38 @@ PICTURE := 'import skimage.data as d; print(d.__path__[0] + "/astronaut.png")'
 all: compare
 
 student:
-	$(MAKE) --no-print-directory all CONFIG=configs/student_dynamic.yml
+	$(MAKE) --no-print-directory all CONFIG=configs/catanet/student_dynamic.yml
 
 # The picture is one of scikit-image's; every network is small enough to be made anew.
 face: $(READY)
-	$(MAKE) --no-print-directory train CONFIG=configs/face_mask.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/face_mask_kd_small.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/face_mask/face_mask.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/face_mask/face_mask_kd_small.yml
 	$(MAKE) --no-print-directory all CONFIG=configs/face_mask_prune.yml
 	$(KDP) compare runs/toy_faces/face_mask{,_small,_pruned_rebuilt}.pth \
-		--config configs/face_mask.yml --device $(DEVICE) --md runs/toy_faces/compare.md
+		--config configs/face_mask/face_mask.yml --device $(DEVICE) --md runs/toy_faces/compare.md
 	$(KDP) infer runs/toy_faces/face_mask_pruned_rebuilt.pth --device $(DEVICE) \
 		--to runs/toy_faces/labelled "$$($(VENV)/bin/python -c $(PICTURE))"
 
 SCENES := runs/toy_scenes/rep_mobile
 scenes: $(READY)
-	$(MAKE) --no-print-directory train CONFIG=configs/cp_mobile.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/rep_mobile.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/rep_mobile_kd.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/scenes/cp_mobile.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/scenes/rep_mobile.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/scenes/rep_mobile_kd.yml
 	$(KDP) prune --config configs/prune_schedule.yml --resume device=$(DEVICE)
-	$(KDP) rebuild --config configs/rep_mobile_kd.yml device=$(DEVICE)
+	$(KDP) rebuild --config configs/scenes/rep_mobile_kd.yml device=$(DEVICE)
 	$(KDP) compare $(dir $(SCENES))cp_mobile.pth $(SCENES)_{kd,kd_rebuilt,progressive_rebuilt}.pth \
-		--config configs/cp_mobile.yml --device $(DEVICE) --md $(dir $(SCENES))compare.md
+		--config configs/scenes/cp_mobile.yml --device $(DEVICE) --md $(dir $(SCENES))compare.md
 
 # The network is distilled, then pruned and distilled from what it was; so young, it is never sure.
 SHAPES := runs/toy_shapes
 EXAMPLE := 'import cv2; from kdp.data.toy_shapes import toy_shapes as shapes; \
 	cv2.imwrite("$(SHAPES)/example.png", shapes(True)[0].read()[:, :, ::-1])'
 yolo: $(READY)
-	$(MAKE) --no-print-directory train CONFIG=configs/yolo11_smoke_teacher.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/yolo11_smoke.yml
-	$(MAKE) --no-print-directory all CONFIG=configs/yolo11_prune.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/yolo11/yolo11_smoke_teacher.yml
+	$(MAKE) --no-print-directory train CONFIG=configs/yolo11/yolo11_smoke.yml
+	$(MAKE) --no-print-directory all CONFIG=configs/yolo11/yolo11_prune.yml
 	$(KDP) compare $(SHAPES)/yolo11_{teacher,student,pruned_rebuilt}.pth \
-		--config configs/yolo11_smoke.yml --device $(DEVICE) --md $(SHAPES)/compare.md
+		--config configs/yolo11/yolo11_smoke.yml --device $(DEVICE) --md $(SHAPES)/compare.md
 	$(VENV)/bin/python -c $(EXAMPLE)
 	$(KDP) infer $(SHAPES)/yolo11_pruned_rebuilt.pth --device $(DEVICE) --set detect.confidence=0.08 \
 		--to $(SHAPES)/labelled $(SHAPES)/example.png

@@ -2,7 +2,7 @@
 
 The loss of attention transfer with nothing between the features and it: ||A_t - A_s|| of each
 picture, mean over the pictures, by tap and summed. Run:
-python benchmarks/attention_distance.py -c configs/yolo11_smoke.yml --set boxes=bccd TEACHER FILE...
+python benchmarks/attention_distance.py -c yolo11_smoke.yml --set boxes=bccd TEACHER FILE...
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 out=runs/results
 mkdir -p "$out"
 teacher=weights/catanet_teacher_x2.pth
-chain=configs/catanet_bsds.yml
+chain=configs/catanet/catanet_bsds.yml
 set5='evaluation={set5: {kind: paired, hr: "${oc.env:KDP_SR}/Set5/x2/HR", lr: "${oc.env:KDP_SR}/Set5/x2/LR"}}'
 
 # 1. Criteria at equal MACs, before any training. Rebuilt networks equal the masked ones and are faster.
@@ -33,7 +33,7 @@ for budget in 0.7 0.5; do
     kdp finetune -c "$chain" "${options[@]}"
     kdp rebuild -c "$chain" "${options[@]}"
     kdp compare "$teacher" "$folder"/x_{pruned,finetuned_feature_kd,rebuilt}.pth \
-        -c configs/sr_benchmarks.yml --md "$out/chain_$budget.md" --json "$out/chain_$budget.json"
+        -c configs/catanet/sr_benchmarks.yml --md "$out/chain_$budget.md" --json "$out/chain_$budget.json"
 done
 
 # 3. How much the masks depend on the calibration patches and the seed.

@@ -10,21 +10,21 @@ photos=(faces=real train.steps=1400)
 tuned=(faces=real finetune.steps=1400)
 table() { # NAME FILE...
     name=$1; shift
-    kdp compare "$@" -c configs/face_mask.yml --set faces=real --json "$out/$name.json" --md "$out/$name.md"
+    kdp compare "$@" -c configs/face_mask/face_mask.yml --set faces=real --json "$out/$name.json" --md "$out/$name.md"
 }
 
 # 1. The base: 40 epochs.
-kdp train -c configs/face_mask.yml "${photos[@]}" seed=0 "output.dir=$out"
+kdp train -c configs/face_mask/face_mask.yml "${photos[@]}" seed=0 "output.dir=$out"
 
 for seed in 0 1 2; do
     # 2. What the base says of 40 epochs of changed pictures, written down once for all below.
     teacher=("distill.teacher.weights=$base" "seed=$seed" "output.dir=$out")
     taught=$out/taught_$seed
-    kdp teach -c configs/face_mask_kd_small.yml "${photos[@]}" "${teacher[@]}" "distill.targets=$taught"
+    kdp teach -c configs/face_mask/face_mask_kd_small.yml "${photos[@]}" "${teacher[@]}" "distill.targets=$taught"
 
     # 3. The students with it and without.
     for size in small medium; do
-        student=(-c "configs/face_mask_kd_$size.yml" "${photos[@]}" "${teacher[@]}")
+        student=(-c "configs/face_mask/face_mask_kd_$size.yml" "${photos[@]}" "${teacher[@]}")
         kdp train "${student[@]}" "output.name=${size}_kd_$seed" "distill.targets=$taught"
         kdp train "${student[@]}" "output.name=${size}_alone_$seed" '~distill'
     done

@@ -10,12 +10,12 @@ trained=("${real[@]}" train.{steps,validate_every}=600 train.{warmup_steps=60,em
 tuned=("${real[@]}" finetune.{ema_decay=0.99,checkpoint_every=100})
 table() { # NAME FILE...
     name=$1; shift
-    kdp compare "$@" -c configs/cp_mobile.yml --set scenes=esc10 --json "$out/$name.json" --md "$out/$name.md"
+    kdp compare "$@" -c configs/scenes/cp_mobile.yml --set scenes=esc10 --json "$out/$name.json" --md "$out/$name.md"
 }
 
 # 1. Two audio transformers.
 for seed in 0 1; do
-    kdp train -c configs/scenes_teacher.yml "${trained[@]}" train.steps=1200 train.validate_every=1200 "seed=$seed" "output.name=transformer_$seed"
+    kdp train -c configs/scenes/scenes_teacher.yml "${trained[@]}" train.steps=1200 train.validate_every=1200 "seed=$seed" "output.name=transformer_$seed"
 done
 table teachers "$out"/transformer_{0,1}.pth
 
@@ -23,13 +23,13 @@ for seed in 0 1 2; do
     # 2. The baseline, the network alone, and taught by the mean logits of both transformers and of
     # the network that learnt alone.
     own=("${trained[@]}" "seed=$seed")
-    kdp train -c configs/cp_mobile.yml "${own[@]}" "output.name=cp_$seed"
-    kdp train -c configs/rep_mobile.yml "${own[@]}" "output.name=rep_$seed"
-    kdp rebuild -c configs/cp_mobile.yml "${own[@]}" "output.name=cp_$seed"
-    kdp rebuild -c configs/rep_mobile.yml "${own[@]}" "output.name=rep_$seed"
+    kdp train -c configs/scenes/cp_mobile.yml "${own[@]}" "output.name=cp_$seed"
+    kdp train -c configs/scenes/rep_mobile.yml "${own[@]}" "output.name=rep_$seed"
+    kdp rebuild -c configs/scenes/cp_mobile.yml "${own[@]}" "output.name=cp_$seed"
+    kdp rebuild -c configs/scenes/rep_mobile.yml "${own[@]}" "output.name=rep_$seed"
     ensemble="distill.teacher.weights=[$out/transformer_0.pth,$out/transformer_1.pth,$out/rep_${seed}_rebuilt.pth]"
-    kdp train -c configs/rep_mobile_kd.yml "${own[@]}" "output.name=kd_$seed" "$ensemble"
-    kdp rebuild -c configs/rep_mobile_kd.yml "${own[@]}" "output.name=kd_$seed"
+    kdp train -c configs/scenes/rep_mobile_kd.yml "${own[@]}" "output.name=kd_$seed" "$ensemble"
+    kdp rebuild -c configs/scenes/rep_mobile_kd.yml "${own[@]}" "output.name=kd_$seed"
 
     # 3. Three rounds of 0.3 against one of as much, rounding included, with as many steps.
     chain=(-c configs/prune_schedule.yml "${tuned[@]}" "seed=$seed" "teacher=$out/kd_$seed.pth")

@@ -12,28 +12,28 @@ student=("${common[@]}" "model.args.scale=${SCALE:-n}" "train.steps=$steps" "tra
 taught=("${student[@]}" "distill.teacher.weights=$out/teacher.pth")
 table() { # NAME FILE...
     name=$1; shift
-    kdp compare "$@" -c configs/yolo11_smoke.yml --set boxes=bccd --json "$out/$name.json" --md "$out/$name.md"
+    kdp compare "$@" -c configs/yolo11/yolo11_smoke.yml --set boxes=bccd --json "$out/$name.json" --md "$out/$name.md"
 }
 
 # 1. The teacher.
-kdp train -c configs/yolo11_smoke_teacher.yml "${common[@]}" "model.args.scale=${TEACHER:-s}" \
+kdp train -c configs/yolo11/yolo11_smoke_teacher.yml "${common[@]}" "model.args.scale=${TEACHER:-s}" \
     "train.steps=$teacher_steps" "train.validate_every=$teacher_steps" output.name=teacher
 
 for seed in ${SEEDS:-0 1 2}; do
     # 2. The student alone, with attention transfer, with it after an alignment, and distilled as
     # Ultralytics does it.
     own=("seed=$seed" "${taught[@]}")
-    kdp train -c configs/yolo11_smoke.yml "seed=$seed" "${student[@]}" '~distill' "output.name=alone_$seed"
-    kdp train -c configs/yolo11_smoke.yml "${own[@]}" "output.name=attention_$seed"
-    kdp train -c configs/yolo11_smoke.yml "${own[@]}" "output.name=aligned_$seed" \
+    kdp train -c configs/yolo11/yolo11_smoke.yml "seed=$seed" "${student[@]}" '~distill' "output.name=alone_$seed"
+    kdp train -c configs/yolo11/yolo11_smoke.yml "${own[@]}" "output.name=attention_$seed"
+    kdp train -c configs/yolo11/yolo11_smoke.yml "${own[@]}" "output.name=aligned_$seed" \
         +distill.losses.attention_transfer.align=true
-    kdp train -c configs/yolo11_builtin.yml "${own[@]}" "output.name=builtin_$seed"
+    kdp train -c configs/yolo11/yolo11_builtin.yml "${own[@]}" "output.name=builtin_$seed"
 
     # 3. The student alone without 30 % of its channels: at once, fine-tuned, and with attention
     # transfer from what it was.
     for how in plain attention; do
         name=pruned_${how}_$seed
-        chain=(-c configs/yolo11_prune.yml boxes=bccd "seed=$seed" "model.args.scale=${SCALE:-n}")
+        chain=(-c configs/yolo11/yolo11_prune.yml boxes=bccd "seed=$seed" "model.args.scale=${SCALE:-n}")
         chain+=("teacher=$out/alone_$seed.pth" "output.dir=$out" "output.name=$name")
         chain+=("finetune.steps=$tuning" "finetune.validate_every=$tuning")
         chain+=(finetune.warmup_steps=26 finetune.ema_decay=0.99)
@@ -46,6 +46,6 @@ for seed in ${SEEDS:-0 1 2}; do
     files=("$out"/{alone,attention,aligned,builtin}_"$seed".pth)
     files+=("$out"/pruned_plain_"${seed}"_{before,rebuilt}.pth "$out/pruned_attention_${seed}_rebuilt.pth")
     table "seed_$seed" "$out/teacher.pth" "${files[@]}"
-    python benchmarks/attention_distance.py -c configs/yolo11_smoke.yml --set boxes=bccd \
+    python benchmarks/attention_distance.py -c configs/yolo11/yolo11_smoke.yml --set boxes=bccd \
         "$out/teacher.pth" "${files[@]}" > "$out/distance_$seed.txt"
 done

@@ -1,28 +1,36 @@
-"""Reading a configuration file: composed by Hydra, checked by the schema, explained in one line."""
+"""Reading a configuration file: found, composed by Hydra, checked by the schema."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from kdp.config import Config
 from kdp.config.explain import explain
+from kdp.config.lookup import find_config, find_default, find_overlay, overlay_groups
+from kdp.config.overrides import for_hydra, split_override
 from kdp.errors import KdpError, first_line
 
-# KEY=VALUE, +KEY=VALUE, ++KEY=VALUE, ~KEY or ~KEY=VALUE
-_OVERRIDE = re.compile(r"(\+{0,2}[^\s=+~]+=.*)|(~[^\s=]+(=.*)?)", re.DOTALL)
+_GLOBAL = "# @package _global_"
+"""A comment of an overlay whose keys are those of the whole file, not of its group."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Compose a YAML file (Hydra defaults lists, `key=value` overrides) and check it.
+    """Find a YAML file, compose it (defaults lists, `key=value` overrides) and check it.
 
     Raises:
         KdpError: the file is missing or no YAML, or a key or value does not fit the schema.
     """
+    path = find_config(path)
     plain = _compose(path, overrides)
     try:
         return Config.model_validate(plain)
@@ -36,23 +44,32 @@ def composed_files(path: Path, overrides: Sequence[str] = ()) -> list[Path]:
     Raises:
         KdpError: one of them is missing or no YAML.
     """
-    return list(dict.fromkeys(_register_all(path, overrides)[0]))
+    return list(dict.fromkeys(_register(find_config(path), overrides).files))
+
+
+@dataclass
+class _Registered:
+    """What Hydra was given.
+
+    Attributes:
+        files: in the order in which they were read, the configuration first.
+        names: what Hydra calls each file.
+        groups: those in which an overlay is chosen, and the file that says so.
+        added: those that an override alone names (`kdp compare ... --set faces=real`).
+    """
+
+    files: list[Path] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    groups: dict[str, Path] = field(default_factory=dict)
+    added: set[str] = field(default_factory=set)
 
 
 def _compose(path: Path, overrides: Sequence[str]) -> Any:
-    from hydra import compose, initialize
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    wrong = next((o for o in overrides if not _OVERRIDE.fullmatch(o)), None)
-    if wrong is not None:
-        raise KdpError(f"{path}: the override {wrong!r} is not of the form KEY=VALUE")
-    _, groups = _register_all(path, overrides)
-    fixed = [o if o.split("=")[0] in groups or o[0] in "+~" else f"++{o}" for o in overrides]
+    registered = _register(path, overrides)
+    hydra_overrides = for_hydra(path, overrides, registered.groups, registered.added)
     try:
         with initialize(version_base="1.3", config_path=None):
-            composed = compose(config_name=path.stem, overrides=fixed)
+            composed = compose(config_name=registered.names[0], overrides=hydra_overrides)
         return OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         given = getattr(error, "override", None)
@@ -60,48 +77,74 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
         raise KdpError(f"{path}: {first_line(error)}{where}") from error
 
 
-def _register_all(path: Path, overrides: Sequence[str]) -> tuple[list[Path], set[str]]:
-    """Give Hydra every file of a configuration: which they are, and the groups to choose in."""
-    from hydra.core.config_store import ConfigStore
+def _register(path: Path, overrides: Sequence[str]) -> _Registered:
+    """Give Hydra every file of a configuration, and the overlays that overrides choose."""
+    registered = _Registered()
+    _register_file(path, "", registered, ())
+    for override in overrides:
+        group, name = split_override(override)
+        if override.startswith("~"):
+            continue
+        if group not in registered.groups and group in overlay_groups(path):
+            registered.added.add(group)
+        if group in registered.groups or group in registered.added:
+            overlay = find_overlay(group, name, registered.groups.get(group, path))
+            _register_file(overlay, group, registered, ())
+    return registered
 
-    groups: set[str] = set()
-    store = ConfigStore.instance()
-    files = _register(path, path.parent, store, groups)
-    for group, _, name in (o.partition("=") for o in overrides):
-        if group in groups:
-            files += _register(_file_of(path.parent / group, name), path.parent, store, set())
-    return files, groups
+
+def _register_file(
+    path: Path, group: str, registered: _Registered, including: tuple[Path, ...]
+) -> str:
+    """Give Hydra a file and those its defaults list names.
+
+    Hydra looks files up by group and name alone. Two files of one name in different folders can
+    belong to one configuration, so a configuration gets a name that no other has; an overlay keeps
+    its own, by which it is chosen.
+
+    Returns:
+        What Hydra calls the file.
+    """
+    if any(path.samefile(other) for other in including):
+        chain = " -> ".join(str(file) for file in (*including, path))
+        raise KdpError(f"the defaults of configurations go round in a circle: {chain}")
+    node = _read(path)
+    name = path.stem if group else f"{path.stem}__{len(registered.files)}"
+    registered.files.append(path)
+    registered.names.append(name)
+    within = (*including, path)
+    defaults = [
+        _default(entry, path, group, registered, within) for entry in node.get("defaults") or []
+    ]
+    if defaults:
+        node["defaults"] = defaults
+    package = "_global_" if _GLOBAL in path.read_text().splitlines()[:3] else None
+    ConfigStore.instance().store(name=name, node=node, group=group or None, package=package)
+    return name
 
 
-def _register(path: Path, root: Path, store: Any, groups: set[str]) -> list[Path]:
-    """Give Hydra a file and those its defaults list names."""
-    from omegaconf import DictConfig, OmegaConf
+def _default(
+    entry: Any, path: Path, group: str, registered: _Registered, within: tuple[Path, ...]
+) -> Any:
+    """An entry of a defaults list, with the name that Hydra has for its file."""
+    if isinstance(entry, str):
+        if entry == "_self_":
+            return entry
+        return _register_file(find_default(entry, path), group, registered, within)
+    for choice, name in entry.items():
+        target = choice.split()[-1].lstrip("/")  # after `override` or `optional`, if any
+        inner = f"{group}/{target}" if group and not choice.split()[-1].startswith("/") else target
+        registered.groups.setdefault(inner, path)
+        if name is not None:
+            _register_file(find_overlay(target, name, path), inner, registered, within)
+    return entry
 
-    if not path.is_file():
-        raise KdpError(f"the configuration {path} does not exist")
+
+def _read(path: Path) -> DictConfig:
     try:
         node = OmegaConf.load(path)
     except Exception as error:  # the YAML library has no common base for what it raises
         raise KdpError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, DictConfig):
         raise KdpError(f"{path} holds no configuration (a mapping of keys to values)")
-    folder = path.parent.relative_to(root).as_posix()
-    group = None if folder == "." else folder
-    package = "_global_" if path.read_text().startswith("# @package _global_") else None
-    store.store(name=path.stem, node=node, group=group, package=package)
-    files = [path]
-    for entry in node.get("defaults", []):
-        pairs = [(None, entry)] if isinstance(entry, str) else list(entry.items())
-        for choice, name in pairs:
-            if name == "_self_":
-                continue
-            if choice:
-                groups.add(choice)
-            files += _register(_file_of(path.parent / (choice or ""), name), root, store, groups)
-    return files
-
-
-def _file_of(folder: Path, name: str) -> Path:
-    """The file that a defaults list means by a name."""
-    other = folder / f"{name}.yaml"
-    return other if other.exists() else folder / f"{name}.yml"
+    return node

@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from kdp.config import registry
 from kdp.config.data import SamplesConfig
@@ -50,7 +51,18 @@ def _known_keys(location: Location) -> list[str]:
     node: Any = full_schema()
     for part in location:
         node = _inside(node, part)
-    return sorted({key for section in _members(node) for key in section.model_fields})
+    return sorted({key for section in _members(node) for key in _fields(section)})
+
+
+def types_at(location: Location) -> set[Any]:
+    """What a value at a place in the file may be, but for nothing at all; empty if unknown."""
+    node: Any = full_schema()
+    try:
+        for part in location:
+            node = _inside(node, part)
+    except KeyError:
+        return set()
+    return set(_members(node)) - {type(None)}
 
 
 def _inside(node: Any, part: int | str) -> Any:
@@ -60,24 +72,29 @@ def _inside(node: Any, part: int | str) -> Any:
             return get_args(member)[-1]
         if _kind(member) == part:
             return member
-        if part in member.model_fields:
-            return member.model_fields[str(part)].annotation
+        if part in _fields(member):
+            return _fields(member)[str(part)].annotation
     raise KeyError(part)
 
 
-def _kind(section: type[BaseModel]) -> str | None:
+def _fields(node: Any) -> dict[str, FieldInfo]:
+    is_section = isinstance(node, type) and issubclass(node, BaseModel)
+    return node.model_fields if is_section else {}
+
+
+def _kind(node: Any) -> str | None:
     """The kind of samples that a section holds, if it holds samples."""
-    field = section.model_fields.get("kind")
-    return field.default if field and issubclass(section, SamplesConfig) else None
+    is_kind = isinstance(node, type) and issubclass(node, SamplesConfig)
+    return node.model_fields["kind"].default if is_kind else None
 
 
 def _members(node: Any) -> Iterator[Any]:
-    """The sections, mappings and lists that a value of this type can be."""
+    """What a value of this type can be: the members of a union."""
     origin = get_origin(node)
     if origin is Annotated:
         yield from _members(get_args(node)[0])
     elif origin in (Union, UnionType):
         for member in get_args(node):
             yield from _members(member)
-    elif origin in (dict, list) or (isinstance(node, type) and issubclass(node, BaseModel)):
+    else:
         yield node

@@ -72,6 +72,14 @@ def calls(project: Path) -> list[str]:
     return [line.split()[0] for line in lines]
 
 
+def configuration(project: Path, *names: str) -> None:
+    """Make configurations, for Make to look at their times."""
+    for name in names:
+        path = project / "configs" / f"{name}.yml"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+
 def change(project: Path, name: str) -> None:
     """Make a configuration newer than everything that was made of it."""
     later = (project / "w" / "t.md").stat().st_mtime + 5
@@ -145,7 +153,7 @@ def test_config_and_device_reach_every_stage(project: Path) -> None:
 
 
 def test_student_is_trained_rebuilt_and_compared(project: Path) -> None:
-    (project / "configs" / "student_dynamic.yml").touch()
+    configuration(project, "catanet/student_dynamic")
     assert make(project, "student").returncode == 0
     assert calls(project) == ["train", "rebuild", "compare"]
     make(project, "student")
@@ -153,7 +161,7 @@ def test_student_is_trained_rebuilt_and_compared(project: Path) -> None:
 
 
 def test_an_interrupted_training_is_resumed(project: Path) -> None:
-    (project / "configs" / "student_dynamic.yml").touch()
+    configuration(project, "catanet/student_dynamic")
     (project / "w" / "training.pth").touch()
     make(project, "student")
     train, *_ = (project / "calls").read_text().splitlines()
@@ -162,8 +170,7 @@ def test_an_interrupted_training_is_resumed(project: Path) -> None:
 
 
 def test_face_goes_from_training_to_a_labelled_picture(project: Path) -> None:
-    for name in ("face_mask", "face_mask_kd_small", "face_mask_prune"):
-        (project / "configs" / f"{name}.yml").touch()
+    configuration(project, "face_mask/face_mask", "face_mask/face_mask_kd_small", "face_mask_prune")
     (project / ".venv" / "bin" / "python").symlink_to("/bin/true")
     done = make(project, "face")
     assert done.returncode == 0, done.stderr
@@ -173,8 +180,7 @@ def test_face_goes_from_training_to_a_labelled_picture(project: Path) -> None:
 
 
 def test_scenes_goes_from_training_to_a_table(project: Path) -> None:
-    for name in ("cp_mobile", "rep_mobile", "rep_mobile_kd"):
-        (project / "configs" / f"{name}.yml").touch()
+    configuration(project, "scenes/cp_mobile", "scenes/rep_mobile", "scenes/rep_mobile_kd")
     done = make(project, "scenes")
     assert done.returncode == 0, done.stderr
     said = (project / "calls").read_text().splitlines()

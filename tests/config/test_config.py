@@ -9,12 +9,13 @@ import pytest
 
 from kdp.config import Config
 from kdp.config.compose import composed_files, load_config
+from kdp.config.shipped import CONFIGS
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.tasks.sections import PatchOptions
 from tests.conftest import ROOT
 
-SHIPPED = sorted((ROOT / "configs").glob("*.yml"))
+SHIPPED = [ROOT / "configs" / name for name in CONFIGS if not name.startswith("overlays")]
 Writer = Callable[..., Path]
 
 
@@ -52,9 +53,11 @@ def test_shipped_files_fit_the_schema(path: Path) -> None:
         build(config.model.name, **config.model.args)
 
 
-@pytest.mark.parametrize("name", [p.stem for p in (ROOT / "configs" / "faces").glob("*.yml")])
+@pytest.mark.parametrize("name", ["real", "toy"])
 def test_a_choice_for_the_whole_file_reaches_its_sections(name: str) -> None:
-    config = load_config(ROOT / "configs" / "face_mask_kd_small.yml", [f"faces={name}"])
+    config = load_config(
+        ROOT / "configs" / "face_mask" / "face_mask_kd_small.yml", [f"faces={name}"]
+    )
     assert (config.data.kind == "folders") is (name == "real")
     assert list(config.evaluation) == (["val"] if name == "real" else ["toy"])
 
@@ -172,7 +175,7 @@ def test_overrides_are_checked_as_the_file_is(write: Writer) -> None:
     assert "seed" in _fault(path, "seed=x")
 
 
-@pytest.mark.parametrize("override", ["seed", "", "seed=[1", "=3", "~"])
+@pytest.mark.parametrize("override", ["seed", "", "=3", "~"])
 def test_an_override_that_is_none_is_named(write: Writer, override: str) -> None:
     assert f"override {override!r}" in _fault(write("output: {name: a}\n"), override)
 
@@ -222,12 +225,12 @@ def test_defaults_may_end_in_yaml(write: Writer) -> None:
 
 
 def test_a_choice_that_is_not_there_is_named(write: Writer) -> None:
-    with pytest.raises(KdpError, match=r"data/huge\.yml does not exist"):
+    with pytest.raises(KdpError, match=r"data=huge does not exist; there are: large, small"):
         load_config(_composed(write), ["data=huge"])
 
 
 def test_a_default_that_is_not_there_is_named(write: Writer) -> None:
-    with pytest.raises(KdpError, match=r"gone\.yml does not exist"):
+    with pytest.raises(KdpError, match=r"run\.yml: the default 'gone' does not exist"):
         load_config(write("defaults: [gone]\noutput: {name: a}\n"))
 
 

@@ -1,0 +1,73 @@
+"""`KEY=VALUE`: numbers and lists as Hydra reads them, everything else as it was typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdp.config.compose import load_config
+from kdp.errors import KdpError
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yml"
+    path.write_text("output: {name: a}\nexperiments: {notes: ''}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "two words",
+        "[2024] set (new)",
+        "größe",
+        "日本",
+        "a=b",
+        "it's",
+        "a: b",
+        "#1!",
+        "x}{",
+        "C:\\x\\",
+        "\\'",
+        "007",
+        "1e-3",
+        "yes",
+        "true",
+        "2024",
+    ],
+)
+def test_text_is_taken_as_it_was_typed(run: Path, value: str) -> None:
+    config = load_config(run, [f"experiments.notes={value}", f"output.dir={value}"])
+    assert config.experiments is not None
+    assert config.experiments.notes == value
+    assert config.output.dir == Path(value)
+
+
+def test_numbers_lists_and_references_are_read(run: Path) -> None:
+    overrides = ["train.steps=3", "train.lr=1e-3", "train.betas=[0.5,0.6]", "seed=${train.steps}"]
+    config = load_config(run, overrides)
+    assert config.train is not None
+    assert (config.train.lr, config.train.betas, config.seed) == (1e-3, (0.5, 0.6), 3)
+
+
+def test_null_takes_a_value_away(run: Path) -> None:
+    assert load_config(run, ["mac_constraint=0.5", "mac_constraint=null"]).mac_constraint is None
+
+
+@pytest.mark.parametrize("override", ["seed=1,2", "output.name=a,b", "seed=range(1,4)"])
+def test_several_values_point_to_sweep(run: Path, override: str) -> None:
+    with pytest.raises(KdpError, match="kdp sweep") as caught:
+        load_config(run, [override])
+    assert "\n" not in str(caught.value)
+    assert str(run) in str(caught.value)
+
+
+def test_a_quoted_comma_is_text(run: Path) -> None:
+    assert load_config(run, ["output.name='a,b'"]).output.name == "a,b"
+
+
+def test_a_value_that_is_no_number_is_named(run: Path) -> None:
+    with pytest.raises(KdpError, match=r"seed: .*got '\[1'"):
+        load_config(run, ["seed=[1"])
