@@ -10,7 +10,7 @@ from typing import Any
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = runpy.run_path("kdp/config/shipped.py")
+SHIPPED = runpy.run_path("kdp/shipped.py")
 FILES = [
     *(f"configs/{name}" for name in SHIPPED["CONFIGS"]),
     *(f"weights/{name}" for name in SHIPPED["WEIGHTS"]),

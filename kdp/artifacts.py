@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kdp import __version__
 from kdp.errors import KdpError
-from kdp.files import sha256, write_atomic
+from kdp.files import input_path, sha256, write_atomic
 from kdp.types import Arch, Parent, Provenance, RunTime
 
 FORMAT, VERSION = "kdp", 2
@@ -96,13 +96,14 @@ def load(path: Path) -> Artifact:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    source = input_path(path)
+    if not source.is_file():
         setting = f"; a setting is changed by --set {path}" if "=" in path.name else ""
         raise KdpError(f"{path} does not exist{setting}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about TorchScript, which is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise KdpError(f"{path} holds more than tensors (or is no checkpoint): refused") from error
     except PermissionError as error:

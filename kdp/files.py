@@ -14,6 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kdp.errors import KdpError
+from kdp.log import log_once
+from kdp.shipped import shipped_weight
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -91,15 +93,30 @@ def _lock_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
+def input_path(path: Path) -> Path:
+    """The file to read for an input as it was written.
+
+    Inputs lie where they are written, from the current folder, with one exception: a weight that
+    comes with kdp, spelled `weights/<name>`, is read from the package where it is not here.
+    """
+    if path.exists():
+        return path
+    shipped = shipped_weight(path)
+    if shipped is None or not shipped.is_file():
+        return path
+    log_once(f"{path} is not in this folder: the one that comes with kdp is read")
+    return shipped
+
+
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes.
+    """Hexadecimal SHA-256 of the bytes of an input (see `input_path`).
 
     Raises:
         KdpError: it cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with input_path(path).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:

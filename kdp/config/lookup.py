@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from kdp.config.shipped import CONFIGS, OVERLAYS, shipped_configs
 from kdp.errors import KdpError, join_names, suggest
 from kdp.log import log_once
+from kdp.shipped import CONFIGS, OVERLAYS, shipped_configs
 
 SUFFIXES = (".yml", ".yaml")
 LOCAL = Path("configs")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdp.artifacts import Artifact
 from kdp.errors import KdpError
-from kdp.files import sha256
+from kdp.files import input_path, sha256
 from kdp.measure.complexity import build_on_meta
 from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS
@@ -87,7 +87,7 @@ def inspect(path: Path) -> Inspection:
     numbers = sum(tensor.numel() for tensor in artifact.params.values())
     return Inspection(
         path=path,
-        file_bytes=path.stat().st_size,
+        file_bytes=input_path(path).stat().st_size,
         arch=arch,
         parameters=sparsity_of(own),
         buffer_elements=numbers - sum(tensor.numel() for tensor in own.values()),

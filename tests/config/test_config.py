@@ -9,9 +9,9 @@ import pytest
 
 from kdp.config import Config
 from kdp.config.compose import composed_files, load_config
-from kdp.config.shipped import CONFIGS
 from kdp.errors import KdpError
 from kdp.models import build
+from kdp.shipped import CONFIGS
 from kdp.tasks.sections import PatchOptions
 from tests.conftest import ROOT
 

@@ -9,9 +9,9 @@ import pytest
 
 from kdp.config.compose import composed_files, load_config
 from kdp.config.lookup import find_config
-from kdp.config.shipped import CONFIGS, WEIGHTS, shipped_configs
 from kdp.errors import KdpError
 from kdp.log import log_once
+from kdp.shipped import CONFIGS, WEIGHTS, shipped_configs
 from tests.conftest import ROOT
 
 

@@ -17,7 +17,7 @@ from kdp.config.compose import load_config
 from kdp.data.images import png_bytes
 from kdp.devices import pick_device
 from kdp.errors import KdpError
-from kdp.files import write_atomic
+from kdp.files import input_path, write_atomic
 from kdp.measure.complexity import (
     COUNTER,
     build_on_meta,
@@ -276,7 +276,7 @@ def _column(
         nonzero=nonzero,
         macs=count_macs(shapes, meta),
         module_macs=count_module_macs(shapes, meta)[0],
-        file_bytes=entry.path.stat().st_size,
+        file_bytes=input_path(entry.path).stat().st_size,
         latency=latency,
         weight_bytes=weight_bytes(model),
         precision=entry.precision,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from kdp.artifacts import Artifact, load
 from kdp.config import Config
 from kdp.errors import KdpError
-from kdp.files import sha256
+from kdp.files import input_path, sha256
 from kdp.pruning.groups import Masks
 from kdp.types import Provenance
 
@@ -90,7 +90,10 @@ def _check_teacher(config: Config, path: Path, record: Provenance) -> None:
     if record.stage != "prune" or config.teacher is None or not record.parents:
         return
     teacher = record.parents[0]
-    if config.teacher.exists() and (content := sha256(config.teacher)) != teacher.sha256:
+    if (
+        input_path(config.teacher).exists()
+        and (content := sha256(config.teacher)) != teacher.sha256
+    ):
         raise KdpError(
             f"{path} was made with teacher={teacher.path} ({teacher.sha256[:12]}), and now it is "
             f"teacher={config.teacher} ({content[:12]}): run `kdp prune` again, or restore it"

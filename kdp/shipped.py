@@ -55,9 +55,16 @@ WEIGHTS = (
 
 def shipped_root() -> Path:
     """The folder that holds `configs` and `weights`: of the package, or of the repository."""
-    package = Path(__file__).resolve().parent.parent
+    package = Path(__file__).resolve().parent
     inside = package / "_shipped"
     return inside if inside.is_dir() else package.parent
+
+
+def shipped_weight(path: Path) -> Path | None:
+    """The shipped file that a path such as `weights/face_mask.pth` names, if it names one."""
+    if path.parts[:-1] != ("weights",) or path.name not in WEIGHTS:
+        return None
+    return shipped_root() / path
 
 
 def shipped_configs() -> Path:
