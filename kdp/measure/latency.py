@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from kdp.devices import device_of
 from kdp.measure.complexity import eval_mode
 
+UNRELIABLE_SPREAD = 0.2
+"""Interquartile range over median above which a latency says more about the machine's other work
+than about the network."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -24,12 +28,19 @@ class Latency:
         median: the middle one.
         q1, q3: lower and upper quartile; half of the runs lie between them.
         runs: how many there were, those that warm up not counted.
+        mean: of the same runs; above the median where a few runs were disturbed.
     """
 
     median: float
     q1: float
     q3: float
     runs: int
+    mean: float
+
+    @property
+    def is_reliable(self) -> bool:
+        """False if the runs scatter too much for the median to be compared."""
+        return self.spread <= UNRELIABLE_SPREAD * self.median
 
     @property
     def spread(self) -> float:
@@ -81,9 +92,9 @@ def _wait(device: torch.device) -> None:
 
 def _summary(times: list[float]) -> Latency:
     if len(times) == 1:
-        return Latency(times[0], times[0], times[0], 1)
+        return Latency(times[0], times[0], times[0], 1, times[0])
     q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive")
-    return Latency(median, q1, q3, len(times))
+    return Latency(median, q1, q3, len(times), statistics.fmean(times))
 
 
 def _cpu_name() -> str:

@@ -34,14 +34,19 @@ class Scale:
         return f"{scaled:+,.{self.digits}f}" if sign else f"{scaled:,.{self.digits}f}"
 
 
-def scale_for(values: Sequence[float]) -> Scale:
+def scale_for(values: Sequence[float], prefixes: bool = True) -> Scale:
     """The largest SI prefix in which none of the numbers is below 1, for one row of a table.
 
     Zeros and numbers that are not finite fit every prefix; below 1,000 there is no prefix.
+
+    Args:
+        values: numbers of one quantity.
+        prefixes: False for units that take none (thousands of ms are not written as kms).
     """
     sizes = [abs(value) for value in values if value and math.isfinite(value)]
     smallest = min(sizes, default=0.0)
-    factor, prefix = next(((f, p) for f, p in _PREFIXES if smallest >= f), (1.0, ""))
+    fitting = ((f, p) for f, p in _PREFIXES if prefixes and smallest >= f)
+    factor, prefix = next(fitting, (1.0, ""))
     whole = all(float(value).is_integer() for value in sizes) and factor == 1
     if whole or not smallest:
         return Scale(factor, prefix)

@@ -16,7 +16,7 @@ from kdp.data.images import png_bytes, read_rgb
 from kdp.errors import KdpError
 from kdp.measure.latency import Latency
 from kdp.models import build
-from kdp.stages.compare.compare import Column, Comparison
+from kdp.stages.compare.compare import Comparison, MeasuredNetwork
 from kdp.stages.compare.plots import figure
 from kdp.types import Arch
 from tests.conftest import TINY
@@ -28,7 +28,7 @@ SETS = {"Set5": 5, "Set14": 14, "my own": 3, "Urban100": 100}
 def _comparison(files: dict[str, tuple[float, float]], sets: dict[str, int]) -> Comparison:
     """Files by label, each with its MACs in G and its PSNR on the first set."""
     columns = [
-        Column(
+        MeasuredNetwork(
             label=label,
             path=Path(f"{label}.pth"),
             arch=Arch("catanet", TINY),
@@ -39,7 +39,7 @@ def _comparison(files: dict[str, tuple[float, float]], sets: dict[str, int]) -> 
             macs=round(macs * 1e9),
             module_macs=1,
             file_bytes=1,
-            latency=Latency(1.0, 1.0, 1.0, 1),
+            latency=Latency(1.0, 1.0, 1.0, 1, 1.0),
             weight_bytes=4.0,
             precision="fp32",
         )

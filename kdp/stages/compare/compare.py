@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,14 +31,15 @@ from kdp.measure.precision import HalfPrecision, weight_bytes
 from kdp.models.loading import load_runnable
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress
+from kdp.stages.compare.labels import short_labels
 from kdp.tasks import task_for
 from kdp.tasks.base import Metrics, Task
 from kdp.types import Arch
 
 
 @dataclass(frozen=True)
-class Column:
-    """What was measured of one file.
+class MeasuredNetwork:
+    """The measurements of one file: one column of the table.
 
     Attributes:
         label: short and unique among the files.
@@ -51,7 +51,7 @@ class Column:
         macs, module_macs: of one input of `Comparison.input_shape`, by either counter.
         file_bytes: size on disk.
         latency: of one input of `Comparison.latency_shape`, in milliseconds.
-        weight_bytes: what the parameters take in this precision.
+        weight_bytes: size of the parameters in this precision.
         precision: of parameters and products, in words.
     """
 
@@ -72,19 +72,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Columns, and how they were measured.
+    """Measurements of several networks, and how they were taken.
 
     Attributes:
-        columns: one per file; the first is what the others are related to.
+        columns: one per file; the others are related to the first.
         protocol: how quality is measured.
         samples: how many samples each evaluation set has.
         counter, module_counter: what counted `macs` and `module_macs`.
         input_shape, latency_shape: of the input that MACs and latency are for.
         warmup: forward passes before the clock starts.
-        device: where latency was taken.
+        device: on which latency was measured.
     """
 
-    columns: list[Column]
+    columns: list[MeasuredNetwork]
     protocol: str
     samples: dict[str, int]
     counter: str
@@ -96,7 +96,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedNetwork:
     label: str
     path: Path
     model: nn.Module
@@ -131,33 +131,33 @@ def compare(
     Args:
         paths: artifacts, foreign checkpoints or exported ONNX files, of one task and scale.
         config: `evaluation`, `measure`, `tiles` and `device` are read.
-        images: folder to write side-by-side pictures into.
-        half: measure every network that is no ONNX file in half precision as well, beside itself.
+        images: folder to write side-by-side images into.
+        half: measure every network in half precision too, except ONNX files.
 
     Raises:
-        KdpError: a file cannot be read, holds no network, or is judged in another way than the
-            first; the device is not there; the evaluation data cannot be read.
+        KdpError: a file cannot be read or holds no network; its quality is measured in another way
+            than that of the first; the device or the evaluation data is missing.
     """
     device, module_counter = pick_device(config.device), thop_version()
-    entries = _load(paths, device)
-    task = _common_task(entries, config)
+    networks = _load(paths, device)
+    task = _common_task(networks, config)
     measure = config.measure
     example, timed = task.example(task.input_size), task.example(task.latency_size)
     if half:
-        entries = _also_in_half(entries, example.to(device))
+        networks = _also_in_half(networks, example.to(device))
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
-    _check_fixed_sizes(entries, timed)
-    _check_sizes(entries, [example, timed])
-    quality = _qualities(entries, config, samples)
+    _check_fixed_sizes(networks, timed)
+    _check_sizes(networks, [example, timed])
+    quality = _qualities(networks, config, samples)
     times = latencies(
-        [entry.model for entry in entries], timed, measure.warmup_runs, measure.latency_runs
+        [network.model for network in networks], timed, measure.warmup_runs, measure.latency_runs
     )
     columns = [
-        _column(entry, example, metrics, latency)
-        for entry, metrics, latency in zip(entries, quality, times, strict=True)
+        _column(network, example, metrics, latency)
+        for network, metrics, latency in zip(networks, quality, times, strict=True)
     ]
     if images is not None:
-        _write_images(task, entries, images, sum(samples.values()))
+        _write_images(task, networks, images, sum(samples.values()))
     return Comparison(
         columns=columns,
         protocol=task.protocol,
@@ -171,121 +171,110 @@ def compare(
     )
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """Unique names of files: stems without the words they all begin with, numbered if equal."""
-    words = [path.stem.split("_") for path in paths]
-    if len({path.stem for path in paths}) > 1:
-        while len({own[0] for own in words}) == 1 and all(len(own) > 1 for own in words):
-            words = [own[1:] for own in words]
-    names = ["_".join(own) for own in words]
-    seen: Counter[str] = Counter()
-    for i, name in enumerate(names):
-        seen[name] += 1
-        if seen[name] > 1:
-            names[i] = f"{name}_{seen[name]}"
-    return names
-
-
-def _load(paths: Sequence[Path], device: torch.device) -> list[_Loaded]:
-    entries = []
-    for label, path in zip(short_names(paths), paths, strict=True):
+def _load(paths: Sequence[Path], device: torch.device) -> list[_LoadedNetwork]:
+    networks = []
+    for label, path in zip(short_labels(paths), paths, strict=True):
         model, arch, artifact = load_runnable(path)
         if isinstance(model, OnnxNetwork) and device.type != "cpu":
-            raise KdpError(f"{path} runs on the CPU alone: compare with --device cpu")
+            raise KdpError(f"{path}: ONNX files run on the CPU only; compare with --device cpu")
         precision = model.precision if isinstance(model, OnnxNetwork) else "fp32"
-        entries.append(_Loaded(label, path, model.to(device), arch, artifact, precision))
-    return entries
+        networks.append(_LoadedNetwork(label, path, model.to(device), arch, artifact, precision))
+    return networks
 
 
-def _also_in_half(entries: Sequence[_Loaded], example: Tensor) -> list[_Loaded]:
-    """Every entry, and after each network the same in half precision."""
+def _also_in_half(networks: Sequence[_LoadedNetwork], example: Tensor) -> list[_LoadedNetwork]:
+    """Every network, and after each network the same in half precision."""
     both = []
-    for entry in entries:
-        both.append(entry)
-        if not isinstance(entry.model, OnnxNetwork):
-            model, label = HalfPrecision(entry.model, example), f"{entry.label}_half"
-            both.append(replace(entry, label=label, model=model, precision=model.about))
+    for network in networks:
+        both.append(network)
+        if not isinstance(network.model, OnnxNetwork):
+            model, label = HalfPrecision(network.model, example), f"{network.label}_half"
+            both.append(replace(network, label=label, model=model, precision=model.about))
     return both
 
 
-def _common_task(entries: Sequence[_Loaded], config: Config) -> Task:
-    tasks = [task_for(entry.arch, config) for entry in entries]
-    for entry, task in zip(entries, tasks, strict=True):
+def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> Task:
+    tasks = [task_for(network.arch, config) for network in networks]
+    for network, task in zip(networks, tasks, strict=True):
         if task.protocol != tasks[0].protocol:
             raise KdpError(
-                f"cannot compare {entry.path} ({task.protocol}) with {entries[0].path} "
+                f"cannot compare {network.path} ({task.protocol}) with {networks[0].path} "
                 f"({tasks[0].protocol}): they solve different tasks"
             )
-        theirs, first = (getattr(one, "classes", ()) for one in (task, tasks[0]))
-        if theirs != first:
+        classes, first = (getattr(each, "classes", ()) for each in (task, tasks[0]))
+        if classes != first:
             raise KdpError(
-                f"cannot compare {entry.path} (classes {', '.join(theirs)}) with "
-                f"{entries[0].path} (classes {', '.join(first)})"
+                f"cannot compare {network.path} (classes {', '.join(classes)}) with "
+                f"{networks[0].path} (classes {', '.join(first)})"
             )
     return tasks[0]
 
 
-def _check_fixed_sizes(entries: Sequence[_Loaded], timed: Tensor) -> None:
-    for entry in entries:
-        size = entry.model.fixed_size if isinstance(entry.model, OnnxNetwork) else None
+def _check_fixed_sizes(networks: Sequence[_LoadedNetwork], timed: Tensor) -> None:
+    for network in networks:
+        size = network.model.fixed_size if isinstance(network.model, OnnxNetwork) else None
         if size and size != tuple(timed.shape[2:]):
             height, width = size
             raise KdpError(
-                f"{entry.path} takes {height}x{width} alone: compare with "
+                f"{network.path} was exported for {height}x{width} only: compare with "
                 f"--set measure.latency_size=[{height},{width}]"
             )
 
 
-def _check_sizes(entries: Sequence[_Loaded], inputs: Sequence[Tensor]) -> None:
-    """Whether every network can read inputs of these sizes."""
-    for entry in entries:
-        for one in inputs:
-            run_checked(build_on_meta(entry.arch), one.to("meta"))
+def _check_sizes(networks: Sequence[_LoadedNetwork], inputs: Sequence[Tensor]) -> None:
+    """Run every network on the meta device, before minutes are spent on evaluation.
+
+    Raises:
+        KdpError: a network cannot read inputs of these sizes.
+    """
+    for network in networks:
+        for example in inputs:
+            run_checked(build_on_meta(network.arch), example.to("meta"))
 
 
 def _qualities(
-    entries: Sequence[_Loaded], config: Config, samples: dict[str, int]
+    networks: Sequence[_LoadedNetwork], config: Config, samples: dict[str, int]
 ) -> list[dict[str, Metrics]]:
     """Metrics of every network, set by set so that progress shows."""
-    results: list[dict[str, Metrics]] = [{} for _ in entries]
-    with progress("evaluate", sum(samples.values()) * len(entries)) as advance:
+    results: list[dict[str, Metrics]] = [{} for _ in networks]
+    with progress("evaluate", sum(samples.values()) * len(networks)) as advance:
         for name, section in config.evaluation.items():
-            one = config.model_copy(update={"evaluation": {name: section}})
-            task = task_for(entries[0].arch, one)
-            for entry, result in zip(entries, results, strict=True):
-                advance(0, note=f"{entry.label} on {name}")
-                result.update(task.evaluate(entry.model))
+            set_config = config.model_copy(update={"evaluation": {name: section}})
+            task = task_for(networks[0].arch, set_config)
+            for network, result in zip(networks, results, strict=True):
+                advance(0, note=f"{network.label} on {name}")
+                result.update(task.evaluate(network.model))
                 advance(samples[name])
     return results
 
 
 def _column(
-    entry: _Loaded, example: Tensor, quality: dict[str, Metrics], latency: Latency
-) -> Column:
-    shapes, meta = build_on_meta(entry.arch), example.to("meta")
-    model = entry.model
+    network: _LoadedNetwork, example: Tensor, quality: dict[str, Metrics], latency: Latency
+) -> MeasuredNetwork:
+    shapes, meta = build_on_meta(network.arch), example.to("meta")
+    model = network.model
     total, nonzero = model.counts if isinstance(model, OnnxNetwork) else parameters(model)
-    record = entry.artifact.record
-    return Column(
-        label=entry.label,
-        path=entry.path,
-        arch=entry.arch,
+    record = network.artifact.record
+    return MeasuredNetwork(
+        label=network.label,
+        path=network.path,
+        arch=network.arch,
         stage=record.stage if record else None,
         quality=quality,
         parameters=total,
         nonzero=nonzero,
         macs=count_macs(shapes, meta),
         module_macs=count_module_macs(shapes, meta)[0],
-        file_bytes=input_path(entry.path).stat().st_size,
+        file_bytes=input_path(network.path).stat().st_size,
         latency=latency,
         weight_bytes=weight_bytes(model),
-        precision=entry.precision,
+        precision=network.precision,
     )
 
 
-def _write_images(task: Task, entries: Sequence[_Loaded], folder: Path, total: int) -> None:
-    models, labels = [e.model for e in entries], [e.label for e in entries]
-    with progress("pictures", total) as advance:
+def _write_images(task: Task, networks: Sequence[_LoadedNetwork], folder: Path, total: int) -> None:
+    models, labels = [n.model for n in networks], [n.label for n in networks]
+    with progress("images", total) as advance:
         for name, image in task.comparison_images(models, labels):
             write_atomic(folder / f"{name}.png", png_bytes(image))
             advance(note=name)

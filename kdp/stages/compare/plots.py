@@ -1,4 +1,4 @@
-"""A comparison as a picture: quality against cost, one panel per evaluation set."""
+"""A comparison as a plot: quality against MACs, one panel per evaluation set."""
 
 from __future__ import annotations
 
@@ -17,11 +17,8 @@ from matplotlib.transforms import Bbox
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.stages.compare.compare import Comparison
-from kdp.stages.compare.tables import Row, rows
+from kdp.stages.compare.rows import MACS, ComparisonRow, cost_rows, quality_row
 from kdp.tasks import task_for
-
-COST = "MACs, all"
-"""The row of the table on the x axis."""
 
 _WIDTH, _HEIGHT, _ACROSS = 4.8, 3.8, 3
 """Inches of a panel, and panels side by side."""
@@ -44,10 +41,10 @@ class _Point:
 
 
 def to_png(comparison: Comparison, config: Config) -> bytes:
-    """`figure` of the task's headline metric, as a PNG.
+    """`figure` of the task's primary metric, as a PNG.
 
     Args:
-        comparison: of one file or more.
+        comparison: of one network or more.
         config: the configuration that the comparison was made with.
 
     Raises:
@@ -60,43 +57,47 @@ def to_png(comparison: Comparison, config: Config) -> bytes:
 
 
 def figure(comparison: Comparison, metric: str) -> Figure:
-    """A metric against the MACs of everything: a panel per set, a labelled point per file.
+    """A metric against MACs: a panel per evaluation set, a labelled point per network.
 
     Args:
-        comparison: of one file or more.
-        metric: a key of `Column.quality`.
+        comparison: of one network or more.
+        metric: a key of `MeasuredNetwork.quality`.
 
     Raises:
         KdpError: there is no evaluation set.
     """
     if not comparison.samples:
         raise KdpError("there is nothing to plot: the configuration has no evaluation set")
-    table = {row.name: row for row in rows(comparison)}
+    cost = next(row for row in cost_rows(comparison) if row.name == MACS)
     across = min(len(comparison.samples), _ACROSS)
     down = -(-len(comparison.samples) // across)
     drawing = Figure(figsize=(_WIDTH * across + 1, _HEIGHT * down + 1), layout="constrained")
-    drawing.suptitle(_title(comparison, table[COST], across), fontsize=8)
-    labels, panels = [column.label for column in comparison.columns], []
+    drawing.suptitle(_title(comparison, cost, across), fontsize=8)
+    labels, panels = [network.label for network in comparison.columns], []
     for i, (name, count) in enumerate(comparison.samples.items(), 1):
         axes = drawing.add_subplot(down, across, i)
-        quality = table[f"{name} {metric.upper()}"]
+        quality = quality_row(comparison, name, metric)
         axes.set_title(f"{name} ({count} samples)", fontsize=10)
         axes.set_ylabel(quality.title.removeprefix(f"{name} "))
-        panels.append((axes, _draw(axes, labels, table[COST], quality)))
-    drawing.draw_without_rendering()  # where things are has to be known before labels are placed
+        panels.append((axes, _draw(axes, labels, cost, quality)))
+    drawing.draw_without_rendering()  # labels are placed by where points lie in pixels
     for axes, points in panels:
         _label(axes, points)
     return drawing
 
 
-def _title(comparison: Comparison, cost: Row, across: int) -> str:
+def _title(comparison: Comparison, cost: ComparisonRow, across: int) -> str:
     lines = (f"quality: {comparison.protocol}", f"{cost.name}: {cost.how}")
     return "\n".join(textwrap.fill(line, 90 * across) for line in lines)
 
 
-def _draw(axes: Axes, labels: Sequence[str], cost: Row, quality: Row) -> list[_Point]:
-    """The points; those that have no place on the axis are named in the title instead."""
-    values = zip(labels, cost.values, quality.values, strict=True)
+def _draw(
+    axes: Axes, labels: Sequence[str], cost: ComparisonRow, quality: ComparisonRow
+) -> list[_Point]:
+    """The points; values that are not finite have no place on an axis: the title names them."""
+    costs = [value / cost.scale.factor for value in cost.values]
+    qualities = [value / quality.scale.factor for value in quality.values]
+    values = zip(labels, costs, qualities, strict=True)
     points = [_Point(label, x, y, f"C{i % 10}") for i, (label, x, y) in enumerate(values)]
     shown = [point for point in points if math.isfinite(point.y)]
     for point in shown:
