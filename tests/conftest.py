@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 # One process per core runs tests; more threads than that only wait for one another. Set before
 # torch is imported.
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kdp.log import log, log_once
 
 ROOT = Path(__file__).parent.parent
 
@@ -38,3 +42,22 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent (set KDP_SHARED)")
     return folder
+
+
+@pytest.fixture
+def messages() -> Iterator[list[str]]:
+    """What kdp logs during a test, a message a line, whoever has configured the logger before."""
+
+    class Recorder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    lines: list[str] = []
+    handler, level = Recorder(), log.level
+    log_once.cache_clear()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield lines
+    log.removeHandler(handler)
+    log.setLevel(level)
+    log_once.cache_clear()

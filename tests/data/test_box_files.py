@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from kdp import progress
 from kdp.data import boxes as boxes_module
 from kdp.data.boxes import AnnotatedImage, DatasetIssues, checked, picture_size
 from kdp.data.images import read_rgb
@@ -25,16 +24,6 @@ WIDTH, HEIGHT = 60, 40
 Thing = tuple[str, tuple[int, int, int, int]] | tuple[str, tuple[int, int, int, int], int]
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The lines that readers said."""
-    lines: list[str] = []
-    progress.say_once.cache_clear()
-    monkeypatch.setattr(progress, "say", lines.append)
-    yield lines
-    progress.say_once.cache_clear()
-
-
 def write_picture(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((*size, 3), 90, np.uint8))
@@ -45,14 +34,14 @@ def write_picture(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
 
 
 def annotation(things: Sequence[Thing], size: tuple[int, int] | None = (HEIGHT, WIDTH)) -> str:
-    said = "" if size is None else f"<height>{size[0]}</height><width>{size[1]}</width>"
+    size_tags = "" if size is None else f"<height>{size[0]}</height><width>{size[1]}</width>"
     objects = []
     for kind, corners, *difficult in things:
         sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
         box = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
         hard = f"<difficult>{difficult[0]}</difficult>" if difficult else ""
         objects.append(f"<object><name>{kind}</name>{hard}<bndbox>{box}</bndbox></object>")
-    return f"<annotation><size>{said}</size>{''.join(objects)}</annotation>"
+    return f"<annotation><size>{size_tags}</size>{''.join(objects)}</annotation>"
 
 
 def voc(root: Path, annotations: dict[str, str | None], split: str = "train") -> Path:
@@ -79,14 +68,14 @@ def test_voc_coordinates_count_from_one_and_include_both_ends(tmp_path: Path) ->
     assert one.read().shape == (HEIGHT, WIDTH, 3)
 
 
-def test_voc_leaves_difficult_objects_out(tmp_path: Path, said: list[str]) -> None:
+def test_voc_leaves_difficult_objects_out(tmp_path: Path, messages: list[str]) -> None:
     text = annotation([("dog", (1, 1, 9, 9), 1), ("cat", (1, 1, 9, 9), 0)])
     (one,) = voc_folder(voc(tmp_path, {"a": text}), "train", CLASSES)
     assert one.labels.tolist() == [0]
-    assert not said
+    assert not messages
 
 
-def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, said: list[str]) -> None:
+def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, messages: list[str]) -> None:
     folder = voc(
         tmp_path,
         {
@@ -108,7 +97,7 @@ def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, said: list
         "cut": 1, "odd": 0, "twice": 1, "wordy": 0,
     }  # fmt: skip
     assert found["cut"].boxes.tolist() == [[49, 29, WIDTH, HEIGHT]]
-    (line,) = said
+    (line,) = messages
     assert line == (
         f"{folder}, train: boxes without area or inverted, left out: 2 (flat, inverted); "
         "boxes outside the picture, left out: 1 (outside); "
@@ -121,13 +110,13 @@ def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, said: list
     )
 
 
-def test_many_faults_are_a_few_names_and_a_count(said: list[str]) -> None:
+def test_many_faults_are_a_few_names_and_a_count(messages: list[str]) -> None:
     faults = DatasetIssues("data")
     for name in "abcde":
         faults.add("boxes outside", name, 2)
     faults.tell()
     faults.tell()
-    assert said == ["data: boxes outside: 10 (a, b, c and 2 more)"]
+    assert messages == ["data: boxes outside: 10 (a, b, c and 2 more)"]
 
 
 def test_voc_without_a_size_looks_at_the_picture(tmp_path: Path) -> None:
@@ -201,7 +190,7 @@ def test_a_corrupt_picture_is_named_when_it_is_read(tmp_path: Path) -> None:
         one.read()
 
 
-def test_bccd_as_it_is(shared: Path, said: list[str]) -> None:
+def test_bccd_as_it_is(shared: Path, messages: list[str]) -> None:
     folder = shared / "data/bccd"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
@@ -211,7 +200,7 @@ def test_bccd_as_it_is(shared: Path, said: list[str]) -> None:
     assert np.bincount(np.concatenate([one.labels for one in train])).tolist() == [2381, 214, 209]
     assert np.bincount(np.concatenate([one.labels for one in val])).tolist() == [967, 87, 83]
     assert train[0].read().shape == (480, 640, 3)
-    assert said == [
+    assert messages == [
         f"{folder}, train: boxes without area or inverted, left out: 1 (BloodImage_00343)",
         f"{folder}, val: boxes without area or inverted, left out: 1 (BloodImage_00338)",
     ]
@@ -286,7 +275,7 @@ def test_labels_beside_pictures_that_are_not_under_images(tmp_path: Path) -> Non
     assert (one.name, one.boxes.tolist()) == ("train/x.png", [[0, 0, WIDTH, HEIGHT]])
 
 
-def test_yolo_faults_are_told_in_one_line(tmp_path: Path, said: list[str]) -> None:
+def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -> None:
     file = yolo(tmp_path)
     lines = ["7 .5 .5 .1 .1", "0 .5 .5 0 .1", "0 2 2 .1 .1", "0 .9 .5 .4 .1", "0 .5 .5", "x y"]
     (tmp_path / "labels/train/c.txt").write_text("\n".join([*lines, "0.5 .5 .5 .1 .1"]))
@@ -294,7 +283,7 @@ def test_yolo_faults_are_told_in_one_line(tmp_path: Path, said: list[str]) -> No
     (tmp_path / "labels/train/d.txt").write_text("0 .5 .5 .1 .1")
     found = yolo_yaml(file, "train", CLASSES)
     assert summary(found) == {**EXPECTED, "c": [[0, 42, 18, 60, 22]]}
-    assert said == [
+    assert messages == [
         f"{file}, train: boxes of an unknown class, left out: 1 (images/train/c.jpg 7); "
         "lines that are no box, left out: 3 (images/train/c.jpg); "
         "boxes without area or inverted, left out: 1 (images/train/c.jpg); "
@@ -359,7 +348,7 @@ def test_the_size_is_that_of_the_picture_as_it_is_read(
     assert picture_size(path) == read_rgb(path).shape[:2]
 
 
-def test_boxes_with_endless_corners_are_left_out(said: list[str]) -> None:
+def test_boxes_with_endless_corners_are_left_out(messages: list[str]) -> None:
     rows = np.array([[0, 1, 1, np.inf, 5], [0, np.nan, 1, 4, 5], [0, 1, 1, 4, 5]])
     boxes, labels = checked(rows, (HEIGHT, WIDTH), "a", DatasetIssues("data"))
     assert (boxes.tolist(), labels.tolist()) == ([[1, 1, 4, 5]], [0])

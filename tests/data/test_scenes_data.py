@@ -19,7 +19,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from kdp.data import mel, scenes
+from kdp.data import mel
 from kdp.data.audio import duration, read_mono, read_wave, resampled
 from kdp.data.scenes import Clip, scene_folder, tau_folder
 from kdp.data.segments import SegmentDataset, check_disjoint, segments, votes, waves
@@ -35,7 +35,6 @@ FILES = (
     "audio/tram-vienna-7-3-s4.wav",
 )
 HEADER = ("filename", "scene_label", "identifier", "source_label")
-Said = list[str]
 
 
 def table(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
@@ -70,13 +69,6 @@ def tau(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Said:
-    lines: Said = []
-    monkeypatch.setattr(scenes, "say", lines.append)
-    return lines
-
-
 @lru_cache(maxsize=1)
 def log_mel() -> mel.LogMel:
     return mel.LogMel()
@@ -100,14 +92,27 @@ def numpy_log_mel(wave: Any) -> Any:
     return np.log(found + 1e-5)
 
 
-def test_log_mel_agrees_with_numpy_to_a_thousandth() -> None:
+def assert_same_spectrum(log_mel: Any, expected: Any) -> None:
+    """Compare two (bins, frames) log-mel spectrograms by amplitude, not by logarithm.
+
+    A single-precision FFT rounds every bin of a frame by about one epsilon of the frame's loudest
+    amplitude. Beside a tone the quiet bins are nothing but that rounding, which differs between
+    processors and FFT libraries, and the logarithm of a power near the floor magnifies it to 1e-3.
+    The relative term covers the rounding of the logarithm itself.
+    """
+    amplitude, wanted = (np.exp(np.asarray(x, np.float64) / 2) for x in (log_mel, expected))
+    rounding = np.finfo(np.float32).eps * wanted.max(0, keepdims=True)
+    assert (np.abs(amplitude - wanted) <= 1e-5 * wanted + rounding).all()
+
+
+def test_log_mel_agrees_with_its_definition_in_float64() -> None:
     random = np.random.default_rng(0)
     noise = 0.1 * random.standard_normal(32000)
     batch = np.stack([noise, sine(1000), 1e-3 * noise]).astype(np.float32)
     ours = log_mel()(torch.from_numpy(batch))
     assert ours.shape == (3, 1, 256, 65)
-    for found, wave in zip(ours[:, 0].numpy(), batch, strict=True):
-        np.testing.assert_allclose(found, numpy_log_mel(wave), atol=1e-3)
+    for spectrogram, wave in zip(ours[:, 0].numpy(), batch, strict=True):
+        assert_same_spectrum(spectrogram, numpy_log_mel(wave))
 
 
 def test_a_tone_is_loudest_where_htk_puts_it() -> None:
@@ -119,14 +124,15 @@ def test_a_tone_is_loudest_where_htk_puts_it() -> None:
 def test_the_front_end_has_no_weights_and_does_not_depend_on_the_batch() -> None:
     batch = torch.randn(20, 32000, generator=torch.Generator().manual_seed(0))
     assert not log_mel().state_dict()
-    torch.testing.assert_close(log_mel()(batch)[17:18], log_mel()(batch[17:18]))
+    assert_same_spectrum(log_mel()(batch)[17, 0], log_mel()(batch[17:18])[0, 0])
 
 
 def test_log_mel_stays_in_float32_under_autocast() -> None:
     wave = torch.from_numpy(sine(1000).astype(np.float32))[None]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = log_mel()(wave)
-    assert torch.equal(found, log_mel()(wave))
+        spectrogram = log_mel()(wave)
+    assert spectrogram.dtype == torch.float32
+    assert_same_spectrum(spectrogram[0, 0], log_mel()(wave)[0, 0])
 
 
 def spectrograms(batch: int = 6) -> Tensor:
@@ -168,7 +174,8 @@ def test_a_frequency_mask_is_one_band_at_the_mean() -> None:
     for one, before, band in zip(masked, x, changed, strict=True):
         where = band.nonzero().flatten()
         assert torch.equal(where, torch.arange(len(where)) + (where[0] if len(where) else 0))
-        assert torch.equal(one[:, band], before.mean().expand_as(one[:, band]))
+        # The mean of one spectrogram and of one in a batch may be summed in another order.
+        torch.testing.assert_close(one[:, band], before.mean().expand_as(one[:, band]))
 
 
 def test_augmentation_repeats_with_torchs_seed() -> None:
@@ -248,11 +255,11 @@ def test_a_bad_folder_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_named_and_left_out(tau: Path, said: Said) -> None:
+def test_a_missing_file_is_named_and_left_out(tau: Path, messages: list[str]) -> None:
     (tau / FILES[0]).unlink()
     clips = scene_folder(tau, "split5.csv", SCENES)
     assert [clip.name for clip in clips] == [FILES[2], FILES[1]]
-    assert said == [f"{tau / 'split5.csv'}: 1 missing sounds left out: {FILES[0]}"]
+    assert messages == [f"{tau / 'split5.csv'}: 1 missing sounds left out: {FILES[0]}"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no sound" * 99, b"RIFF\0\0"])

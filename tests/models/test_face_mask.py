@@ -126,7 +126,9 @@ def test_finetuning_computes_only_what_remains(
     monkeypatch.setattr(finetuning, "_student", lambda _, model, *__: model)
     slow = load(finetuning.finetune(config)["finetuned"]).params
     for name, tensor in slow.items():
-        if "running" not in name:  # those of removed channels are never used
+        # Statistics of removed channels are never used. The normalisation after a convolution
+        # cancels the convolution's bias: its gradient is rounding alone, which Adam scales up.
+        if "running" not in name and not name.endswith(".0.bias"):
             torch.testing.assert_close(fast[name], tensor, rtol=1e-3, atol=1e-3)
 
 
@@ -156,10 +158,11 @@ def test_optin_looks_at_every_feature_that_a_channel_changes() -> None:
         with masks_applied(model, groups, masks), Taps(model, names) as features, torch.no_grad():
             model(x)
         dense = replay.dense.features
-        changed = {n: f for n, f in features.items() if not torch.equal(f, dense[n])}
+        # A tolerance, not equality: both come from runs of their own.
+        changed = {n: f for n, f in features.items() if not torch.allclose(f, dense[n], atol=1e-5)}
         found = replay.without(group, [1]).features
         assert changed.keys() == found.keys()
-        assert all(torch.allclose(found[n], f, atol=1e-6) for n, f in changed.items())
+        assert all(torch.allclose(found[n], f, atol=1e-5) for n, f in changed.items())
 
 
 def test_finding_groups_leaves_the_network_as_it_was() -> None:
@@ -242,16 +245,14 @@ def write_pictures(folder: Path) -> None:
             cv2.imwrite(str(folder / name / f"{number}.png"), picture)
 
 
-def test_a_folder_of_pictures_for_each_class(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_pictures_for_each_class(tmp_path: Path, messages: list[str]) -> None:
     write_pictures(tmp_path)
     (tmp_path / "without_mask" / "1.png").write_bytes(b"no picture")
     found = class_folders(tmp_path, ("with_mask", "without_mask"))
     assert [one.label for one in found] == [0, 0, 0, 1, 1]
-    assert "1 corrupt pictures left out: without_mask/1.png" in capsys.readouterr().err
     assert len(class_folders(tmp_path, CLASSES)) == 5
-    assert capsys.readouterr().err == ""  # said once
+    (message,) = messages  # logged once, however often the folder is read
+    assert message.endswith("1 corrupt pictures left out: without_mask/1.png")
 
 
 def test_a_class_of_corrupt_pictures_is_named(tmp_path: Path) -> None:

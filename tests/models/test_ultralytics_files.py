@@ -135,11 +135,15 @@ def broken_torchvision() -> bool:
 
 
 def test_the_stand_in_is_announced_once_and_only_where_needed(tmp_path: Path) -> None:
-    code = (
-        "from kdp.models.torchvision_shim import install; install(); install(); import torchvision"
-    )
-    if importlib.util.find_spec("torchvision") is None:
-        code = "from kdp.models.torchvision_shim import install; install(); install()"
+    code = """
+from kdp.log import set_up_logging
+from kdp.models.torchvision_shim import install
+set_up_logging()
+install()
+install()
+"""
+    if importlib.util.find_spec("torchvision") is not None:
+        code += "import torchvision"
     done = run(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("stand-in") == broken_torchvision()
@@ -575,11 +579,12 @@ def test_plain_ultralytics_runs_it_without_kdp(pictures: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     there = json.loads((tmp_path / "result.json").read_text())
     assert there["names"] == {str(i): name for i, name in enumerate(CLASSES)}
-    assert there["metrics"] == validate(model, pictures, tmp_path / "here")
+    # The two processes may compute with different numbers of threads.
+    assert there["metrics"] == pytest.approx(validate(model, pictures, tmp_path / "here"), abs=1e-3)
     options = {"imgsz": 64, "device": "cpu", "verbose": False, "conf": 1e-6, "max_det": 20}
     again = import_ultralytics().YOLO("yolo11n.yaml")
     again.model = network()
     (found,) = again.predict(str(tmp_path / "data/images/0.png"), **options)
     torch.set_num_threads(threads)
     assert len(there["boxes"]) > 5
-    assert torch.allclose(torch.tensor(there["boxes"]), found.boxes.data, atol=1e-5)
+    assert torch.allclose(torch.tensor(there["boxes"]), found.boxes.data, atol=1e-3)

@@ -138,14 +138,16 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("scale", ["n", "s", "m"])
-def test_two_convolutions_give_exactly_what_one_cut_in_two_gives(scale: str) -> None:
+def test_two_half_convolutions_equal_one_whole_convolution(scale: str) -> None:
     model = lively(scale)
     plain = ultralytics("nn.tasks").DetectionModel(f"yolo11{scale}.yaml", nc=3, verbose=False)
     plain.load_state_dict(to_ultralytics(model.state_dict()))
     x = torch.rand(2, 3, 96, 64)
     with torch.no_grad():
         (boxes, raw), mine = plain.eval()(x), model(x)
-    assert torch.equal(mine, torch.cat([raw["boxes"], raw["scores"]], 1))
+    # Kernels for another number of channels may sum in another order.
+    expected = torch.cat([raw["boxes"], raw["scores"]], 1)
+    torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(decode(mine, (96, 64)), boxes, rtol=1e-5, atol=1e-3)
     assert same(from_ultralytics(plain.state_dict()), dict(model.state_dict()))
 
@@ -215,7 +217,7 @@ def test_the_rival_distils_as_ultralytics_does(folder: Path) -> None:
         pair.append(plain)
     rival = module.DistillationModel(*pair).train()
     settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS})
-    arch = Arch("yolo11", {**ARCH.args, "scale": "s"})
+    arch = ARCH.with_args(scale="s")
     learnt = distil.build_objective(task_for(arch, settings), student, settings, 4)
     (_, own) = learnt.extra
     own.load_state_dict(
@@ -465,7 +467,8 @@ def test_exports_find_what_the_network_finds(folder: Path) -> None:
             found = task.decoded(network(x), (SIZE, SIZE))
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
     for network in (load_runnable(onnx)[0], load_runnable(plain)[0]):
-        assert task.evaluate(network)["toy"] == pytest.approx(task.evaluate(model)["toy"], abs=1e-6)
+        # Rounding may exchange two detections of nearly the same probability.
+        assert task.evaluate(network)["toy"] == pytest.approx(task.evaluate(model)["toy"], abs=1e-3)
 
 
 def test_an_export_that_forgot_its_probabilities_is_refused(
