@@ -1,4 +1,4 @@
-"""Device and mixed precision of a run, by accelerate."""
+"""Device, mixed precision and processes of a run, through accelerate."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ def make_accelerator(settings: TrainConfig, device: str) -> Accelerator:
 
     Args:
         settings: mixed precision and batch size are read.
-        device: "auto", or the type of a device ("cpu", "cuda", ...).
+        device: "auto", or a device type ("cpu", "cuda", ...).
 
     Raises:
-        KdpError: no such device, a precision it does not have, or a batch that the processes
-            cannot share.
+        KdpError: there is no such device, it does not support the precision, or the batch does
+            not divide by the number of processes.
     """
     if ":" in device:
         raise KdpError(
-            f"trainings take a kind of device, not {device!r}: choose among GPUs by "
+            f"device={device}: training takes a device type such as 'cuda'; select GPUs with "
             "CUDA_VISIBLE_DEVICES"
         )
     if pick_device(device).type == "cpu" and settings.mixed_precision == "fp16":
-        raise KdpError("mixed_precision fp16 needs a GPU; a CPU has bf16")
+        raise KdpError("train.mixed_precision=fp16 needs a GPU; use bf16 on a CPU")
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=settings.mixed_precision)
     if settings.batch_size % accelerator.num_processes:
         raise KdpError(
-            f"batch_size {settings.batch_size} does not divide by "
-            f"{accelerator.num_processes} processes"
+            f"train.batch_size={settings.batch_size} is not divisible by the number of processes "
+            f"({accelerator.num_processes})"
         )
     return accelerator

@@ -1,4 +1,4 @@
-"""The running average of the weights while they train."""
+"""Exponential moving average (EMA) of the weights."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from torch.optim.swa_utils import AveragedModel
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential average of a network's parameters; buffers follow the network.
+def ema_of(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a network's parameters; buffers are copied, not averaged.
 
     Args:
-        model: copied here; later given to `update_parameters` after every step.
-        decay: weight of the past, 0..1; with 0 the average is the network as it is.
+        model: copied here; call `update_parameters(model)` after every step.
+        decay: weight of the past, 0..1; with 0 the average equals the network.
     """
 
     def blend(average: Tensors, current: Tensors, count: Tensor | int) -> None:
-        # A young average forgets faster, so that it is not held back by the random start.
+        # Warm-up as in TensorFlow's ExponentialMovingAverage: a young average forgets faster.
+        # Otherwise the initial weights would dominate it for the first 1 / (1 - decay) steps.
         keep = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(average, current, 1 - keep)
 

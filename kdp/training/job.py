@@ -1,4 +1,4 @@
-"""What a training is given and what it gives back."""
+"""What the training loop receives and returns."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ Objective = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass
 class TrainingJob:
-    """What to train, and on what.
+    """Everything the training loop needs.
 
     Attributes:
         model: the network, on any device.
-        data: samples numbered by (step * batch + position); see `Task.training_data`.
+        data: number of samples -> the samples; sample n is at position n % batch_size of step
+            n // batch_size (see `Task.training_data`).
         objective: (model, batch, step) -> the loss and its named parts.
         validate: model -> quality by set and metric.
         primary_metric: the metric of the first set that picks the best; higher is better.
         headline_metrics: what a validation prints; the primary metric where empty.
-        settings: the optimisation.
-        folder: where checkpoint and curves go.
-        seed: of everything random outside the data.
+        settings: optimizer, schedule, batch size, intervals.
+        folder: for checkpoint and curves.
+        seed: of everything random except the data.
         device: "auto", "cpu", "cuda", ...
-        workers: processes that load data.
-        extra_modules: modules that learn beside the model and are not part of it.
-        after_step: (model, steps done), called after every update, before it is averaged.
-        best_from_step: a validation counts as the best from this step on; the last one always does.
-        signature: what a checkpoint must agree on to be resumed.
+        workers: number of processes that load data.
+        extra_modules: modules that are trained along with the model but are not part of it.
+        after_step: (model, finished steps); called after every update, before averaging.
+        best_from_step: the first step whose validation may count as the best.
+        signature: settings that a checkpoint must share to be resumed.
     """
 
     model: nn.Module
@@ -59,9 +60,16 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Weights after the last step and at the best validation, with their quality.
+    """Averaged weights after the last step and at the best validation, with their metrics.
 
-    Of several processes only the main one knows the quality and the best weights.
+    In a distributed run only the main process knows metrics and best weights; they are empty in
+    the others.
+
+    Attributes:
+        last, best: state dicts, on the CPU.
+        last_metrics, best_metrics: metrics by evaluation set.
+        best_step: the step of the best validation.
+        device: the training ran on.
     """
 
     last: Params

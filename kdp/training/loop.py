@@ -1,14 +1,16 @@
-"""The one training loop: teachers, students and fine-tuning differ in their objective only."""
+"""The training loop. Teachers, students and fine-tuning differ only in their objective.
+
+A run that is stopped and resumed ends with the same weights as one that is not: data, learning
+rate and random draws depend on the number of the step alone, everything else is in the checkpoint.
+"""
 
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -17,29 +19,35 @@ from kdp.errors import Interrupted, KdpError
 from kdp.log import log
 from kdp.progress import progress
 from kdp.training.accelerator import make_accelerator
-from kdp.training.average import averaged
+from kdp.training.average import ema_of
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
 from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult
+from kdp.training.optimizer import make_optimizer
 from kdp.training.report import StepReport, validation_line
 from kdp.training.schedule import learning_rate
+from kdp.training.seeding import seed_everything
 from kdp.training.shutdown import graceful_shutdown
 from kdp.training.trackers import Trackers
 
 
 def fit(job: TrainingJob, resume: bool = False) -> TrainingResult:
-    """Train to the end, from the start or from the checkpoint in the job's folder.
+    """Train a network to the last step.
+
+    Args:
+        job: network, data, objective and settings.
+        resume: continue from the checkpoint in the job's folder.
 
     Raises:
-        KdpError: the loss or a weight is not finite, there is no checkpoint that fits, or the
-            device or the disk does not allow it.
+        KdpError: the loss or a weight is not finite, no checkpoint fits, the device does not
+            support the settings, or a file cannot be written.
         Interrupted: on SIGINT or SIGTERM, after writing a checkpoint.
     """
-    return _Run(job, resume).run()
+    return _TrainingRun(job, resume).run()
 
 
-class _Run:
-    """State of one training: network, average, optimizer, step, best so far."""
+class _TrainingRun:
+    """State of a training: network, average, optimizer, finished steps, best validation so far."""
 
     def __init__(self, job: TrainingJob, resume: bool) -> None:
         self.job, self.settings = job, job.settings
@@ -47,9 +55,11 @@ class _Run:
         self.metrics: Metrics = {}
         self.best: dict[str, Any] = {"value": -math.inf, "step": 0, "params": {}, "metrics": {}}
         self.accelerator = make_accelerator(self.settings, job.device)
-        self.average = averaged(job.model, self.settings.ema_decay)
-        self.model, self.optimizer = self.accelerator.prepare(job.model, _optimizer(job))
-        self.extra = job.extra_modules.to(self.accelerator.device)
+        # Copied before `prepare` wraps the network: the average is a plain one, ready to save.
+        self.average = ema_of(job.model, self.settings.ema_decay)
+        optimizer = make_optimizer(job.model, job.extra_modules, self.settings)
+        self.model, self.optimizer = self.accelerator.prepare(job.model, optimizer)
+        self.extra_modules = job.extra_modules.to(self.accelerator.device)
         self.average.to(self.accelerator.device)
         self.checkpoint = Checkpoint(job.folder / "checkpoint.pth", job.signature)
         if resume:
@@ -68,6 +78,7 @@ class _Run:
                     log.info(f"Early stopping: {metric} has not improved since step {best}")
                     break
                 self._train_step(batch)
+                # After the last step there is nothing left to resume: the run ends normally.
                 if self._any_rank(shutdown.stop_requested) and self.step < self.settings.steps:
                     self._save_checkpoint()
                     raise Interrupted(f"stopped after step {self.step}; go on with --resume")
@@ -87,12 +98,14 @@ class _Run:
         )
 
     def _batches(self) -> Iterator[Batch]:
-        """The batches from the current step on, with a progress bar."""
+        """The batches of the remaining steps, with a progress bar."""
         size, total = self.settings.batch_size, self.settings.steps
-        rest = Subset(self.job.data(size * total), range(size * self.step, size * total))
+        # Samples are numbered across the whole run. A resumed run starts at the number where the
+        # stopped one ended, and accelerate deals every batch out over the processes.
+        remaining = Subset(self.job.data(size * total), range(size * self.step, size * total))
         loader = self.accelerator.prepare(
             DataLoader(
-                rest,
+                remaining,
                 batch_size=size // self.accelerator.num_processes,
                 num_workers=self.job.workers,
                 persistent_workers=self.job.workers > 0,
@@ -104,25 +117,35 @@ class _Run:
                 advance(note=f"loss {self.loss:.4g}")
 
     def _should_stop_early(self) -> bool:
-        """Whether the best is too old; only the main process knows it."""
+        """True if the best validation is at least `patience` steps old.
+
+        Checked before a step instead of after a validation, so that a resumed run decides the same.
+        """
         patience = self.settings.patience
         if patience is None or self.step % self.settings.validate_every:
             return False
+        # Only the main process validates, and therefore knows the best.
         return self._any_rank(
             bool(self.best["params"]) and self.step - self.best["step"] >= patience
         )
 
-    def _any_rank(self, stop_requested: bool) -> bool:
-        """Whether any of the processes wants to stop: they must stop at the same step."""
+    def _any_rank(self, condition: bool) -> bool:
+        """True if the condition holds in any process.
+
+        All processes must stop at the same step: one that goes on alone waits for ever in the
+        next gradient reduction.
+        """
         if self.accelerator.num_processes == 1:
-            return stop_requested
-        flag = torch.tensor(float(stop_requested), device=self.accelerator.device)
+            return condition
+        flag = torch.tensor(float(condition), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def _train_step(self, batch: Batch) -> None:
         started = time.perf_counter()
-        # A step's randomness depends on its number alone: a resumed run draws the same.
-        _seed((self.job.seed * 1_000_003 + self.step) * 1024 + self.accelerator.process_index)
+        # Dropout and augmentation depend on the step's number alone: a resumed run draws the same.
+        # Processes draw differently; 1024 numbers per step leave room for as many of them.
+        step_seed = self.job.seed * 1_000_003 + self.step
+        seed_everything(step_seed * 1024 + self.accelerator.process_index)
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
@@ -131,28 +154,36 @@ class _Run:
         if not math.isfinite(self.loss):
             raise KdpError(
                 f"the loss is {self.loss} at step {self.step}: lower the learning rate or clip "
-                f"gradients (clip_norm); a checkpoint, if any, is in {self.job.folder}"
+                f"gradients (clip_norm); the last checkpoint, if any, is in {self.job.folder}"
             )
         self._optimizer_step(loss)
         self.step += 1
         self._report(parts, time.perf_counter() - started)
 
     def _optimizer_step(self, loss: Tensor) -> None:
+        """Update the weights, then what `after_step` changes, then the average."""
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
-        for parameter in self.extra.parameters():  # no wrapper averages these over processes
+        # The distributed wrapper averages the network's gradients over the processes, not those of
+        # modules beside it.
+        for parameter in self.extra_modules.parameters():
             if parameter.grad is not None:
                 parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         if self.settings.clip_norm:
-            learned = [*self.model.parameters(), *self.extra.parameters()]
-            self.accelerator.clip_grad_norm_(learned, self.settings.clip_norm)
+            trained = [*self.model.parameters(), *self.extra_modules.parameters()]
+            self.accelerator.clip_grad_norm_(trained, self.settings.clip_norm)
         self.optimizer.step()
-        plain = self.accelerator.unwrap_model(self.model)
-        self.job.after_step(plain, self.step + 1)
-        self.average.update_parameters(plain)
+        network = self.accelerator.unwrap_model(self.model)
+        # Here fine-tuning zeroes removed units again, which momentum has moved, and pruning while
+        # training updates its masks. The average comes after it, or it would hold the old ones.
+        self.job.after_step(network, self.step + 1)
+        self.average.update_parameters(network)
 
     def _report(self, parts: dict[str, Tensor], seconds: float) -> None:
-        """Log, validate and write a checkpoint where the settings say so."""
+        """Log, validate and write a checkpoint where they are due.
+
+        Validation comes first, so that a checkpoint of the same step knows its result.
+        """
         settings, last = self.settings, self.step == self.settings.steps
         if self.step % settings.log_every == 0 or last:
             numbers = {name: float(part.detach()) for name, part in parts.items()}
@@ -170,7 +201,7 @@ class _Run:
             self.trackers.log(numbers, self.step)
 
     def _validate(self) -> None:
-        """Quality of the averaged weights, in full precision; keeps the best."""
+        """Evaluate the averaged weights in full precision, and keep the best."""
         self.validated = self.step
         if self.accelerator.is_main_process:
             check_finite(self._params(), f"checkpoints are in {self.job.folder}")
@@ -192,7 +223,7 @@ class _Run:
             self.best["metrics"] = self.metrics
 
     def _params(self) -> Params:
-        """The weights to keep: the averaged ones."""
+        """The averaged weights, on the CPU."""
         state = self.average.module.state_dict()
         return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
@@ -206,42 +237,20 @@ class _Run:
         state = self.checkpoint.read()
         if state["step"] > self.settings.steps:
             raise KdpError(
-                f"{self.checkpoint.path} is of step {state['step']}, and the run ends at "
-                f"{self.settings.steps}: start anew, without --resume"
+                f"{self.checkpoint.path} is of step {state['step']}, but the run ends at "
+                f"{self.settings.steps}: raise train.steps, or start anew without --resume"
             )
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.step, self.best = state["step"], state["best"]
 
     def _parts(self) -> dict[str, Any]:
-        """What a checkpoint holds the state of."""
+        """The objects whose state a checkpoint holds. The keys are part of its format."""
         parts = {
             "model": self.accelerator.unwrap_model(self.model),
-            "extra_modules": self.extra,
+            "extra_modules": self.extra_modules,
             "optimizer": self.optimizer,
             "average": self.average,
         }
-        scaler = self.accelerator.scaler
+        scaler = self.accelerator.scaler  # of fp16; its scale decides which steps are skipped
         return parts if scaler is None else {**parts, "scaler": scaler}
-
-
-def _seed(number: int) -> None:
-    """Seed every generator that an objective may draw from, on every device."""
-    random.seed(number)
-    np.random.seed(number % 2**32)
-    torch.manual_seed(number % 2**63)
-
-
-def _optimizer(job: TrainingJob) -> torch.optim.Optimizer:
-    """Biases, norms, gates and what learns beside the network are not decayed."""
-    settings = job.settings
-    own = [p for p in job.model.parameters() if p.requires_grad]
-    extra = [p for p in job.extra_modules.parameters() if p.requires_grad]
-    decayed = {"params": [p for p in own if p.ndim > 1], "weight_decay": settings.weight_decay}
-    rest = {"params": [*(p for p in own if p.ndim < 2), *extra], "weight_decay": 0.0}
-    groups = [group for group in (decayed, rest) if group["params"]]
-    if settings.optimizer == "sgd":
-        momentum = settings.momentum
-        return torch.optim.SGD(groups, settings.lr, momentum, nesterov=momentum > 0)
-    kind = torch.optim.AdamW if settings.weight_decay else torch.optim.Adam
-    return kind(groups, lr=settings.lr, betas=settings.betas)

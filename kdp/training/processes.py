@@ -1,4 +1,4 @@
-"""Working in several processes, as `accelerate launch` and `torchrun` start them."""
+"""Distributed runs, as `accelerate launch` and `torchrun` start them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kdp.files import file_lock
 
 
 def is_main_process() -> bool:
-    """Whether this process writes the files; one of all the processes does."""
+    """True in the one process that writes files (rank 0)."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
 def main_process_lock(path: Path) -> Iterator[None]:
-    """`kdp.files.file_lock`, by the main process for all of them.
+    """Hold `kdp.files.file_lock` on a path, in the main process on behalf of all.
 
     Raises:
-        KdpError: another run holds the path.
+        KdpError: another run holds the lock.
     """
     if not is_main_process():
         yield

@@ -1,4 +1,4 @@
-"""Learning rates as a function of the step alone, so that a resumed run needs no state."""
+"""Learning rate schedules, as functions of the step alone: a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from kdp.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """The learning rate of a step, counted from 0.
+    """The learning rate at a step.
 
-    Schedules: `constant`; `cosine` to zero; `multistep` halves at every milestone; `trapezoid`
-    is constant and falls linearly to zero over the last `decay_steps`. All rise linearly over
-    `warmup_steps` first.
+    `constant` stays; `cosine` falls to zero; `multistep` halves at every milestone; `trapezoid`
+    is constant, then falls linearly to zero over the last `decay_steps` (a fifth of the run if
+    not given). All rise linearly over `warmup_steps` first.
+
+    Args:
+        config: rate, schedule and its parameters.
+        step: counted from 0.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
@@ -20,9 +24,10 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def _factor(config: TrainConfig, step: int) -> float:
+    """What the learning rate is multiplied by after the warm-up."""
     if config.schedule == "cosine":
-        done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-        return 0.5 * (1 + math.cos(math.pi * done))
+        progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+        return 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "multistep":
         return 0.5 ** sum(step >= milestone for milestone in config.milestones)
     if config.schedule == "trapezoid":

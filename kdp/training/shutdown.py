@@ -1,4 +1,4 @@
-"""Ending long work on request, at a point where nothing is lost."""
+"""Graceful shutdown: on SIGINT or SIGTERM finish the current step, save, then stop."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from types import FrameType
 
 
 class Shutdown:
-    """Set once somebody asks the work to end."""
+    """`stop_requested` becomes True when a signal arrives; long loops check it between steps."""
 
     stop_requested = False
 
 
 @contextmanager
 def graceful_shutdown() -> Iterator[Shutdown]:
-    """Turn SIGINT and SIGTERM into a request; a second SIGINT ends the program at once."""
+    """Turn SIGINT and SIGTERM into a request to stop, inside the block.
+
+    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python allows
+    no signal handlers, nothing changes. The previous handlers are restored afterwards.
+    """
     shutdown = Shutdown()
     if threading.current_thread() is not threading.main_thread():
         yield shutdown
         return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def request(number: int, frame: FrameType | None) -> None:
         shutdown.stop_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    for number in before:
+    for number in previous:
         signal.signal(number, request)
     try:
         yield shutdown
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,7 @@
-"""Trackers beside the curves on disk, by accelerate; one that fails is left out, in one line."""
+"""Optional experiment trackers (TensorBoard, Weights & Biases), through accelerate.
+
+A tracker that is missing or fails costs one warning and is dropped; the training goes on.
+"""
 
 from __future__ import annotations
 
@@ -13,47 +16,47 @@ from kdp.errors import first_line
 from kdp.log import log
 
 PROJECT = "kdp"
-_ADVICE = {"wandb": "; WANDB_MODE=offline keeps it on this machine"}
+_ADVICE = {"wandb": "; WANDB_MODE=offline logs to this machine only"}
 
 
 class Trackers:
-    """Those of a run that are there and could be started.
+    """The trackers of a run.
 
     Args:
         names: "tensorboard", "wandb".
-        folder: of the run, where they write (wandb: unless WANDB_DIR says otherwise).
-        settings: of the run, for them to show.
+        folder: of the run. The trackers write there; wandb prefers WANDB_DIR if it is set.
+        settings: of the run, to display.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> None:
         self._running: dict[str, Any] = {}
-        shown = {key: str(value) for key, value in settings.items()}
+        hyperparameters = {key: str(value) for key, value in settings.items()}
         for name in _installed(names):
             tracker = _TRACKERS[name](folder)
             self._running[name] = tracker
-            self._call(name, "is not tracked", tracker.start)
-            self._call(name, "is not tracked", tracker.store_init_configuration, shown)
+            self._call(name, "did not start", tracker.start)
+            self._call(name, "did not start", tracker.store_init_configuration, hyperparameters)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Numbers of a step, for every tracker."""
+        """Log the numbers of a step to every tracker."""
         for name, tracker in list(self._running.items()):
-            self._call(name, "is no longer tracked", tracker.log, numbers, step)
+            self._call(name, "stopped", tracker.log, numbers, step)
 
     def finish(self) -> None:
-        """Nothing comes any more."""
+        """Close every tracker."""
         for name, tracker in list(self._running.items()):
-            self._call(name, "is not tracked to its end", tracker.finish)
+            self._call(name, "did not finish", tracker.finish)
 
-    def _call(self, name: str, otherwise: str, action: Callable[..., None], *given: Any) -> None:
-        """Whatever goes wrong in another program is no reason not to train."""
+    def _call(self, name: str, failure: str, action: Callable[..., None], *args: Any) -> None:
+        """Call a tracker; drop it with a warning if it fails, whatever the exception."""
         if name not in self._running:
             return
         try:
-            action(*given)
+            action(*args)
         except Exception as error:
             del self._running[name]
             reason = first_line(error).rstrip(".")
-            log.info(f"the run {otherwise} by {name}: {reason}{_ADVICE.get(name, '')}")
+            log.warning(f"{name} tracking {failure}: {reason}{_ADVICE.get(name, '')}")
 
 
 def _tensorboard(folder: Path) -> TensorBoardTracker:
@@ -68,8 +71,8 @@ _TRACKERS: dict[str, Callable[[Path], Any]] = {"tensorboard": _tensorboard, "wan
 
 
 def _installed(names: Sequence[str]) -> list[str]:
-    there = [str(tracker) for tracker in get_available_trackers()]
+    installed = [str(tracker) for tracker in get_available_trackers()]
     for name in names:
-        if name not in there:
-            log.info(f"not tracked by {name}, which is missing: pip install {name}")
-    return [name for name in names if name in there]
+        if name not in installed:
+            log.warning(f"{name} is not installed, the run is not tracked: pip install {name}")
+    return [name for name in names if name in installed]

@@ -1,4 +1,4 @@
-"""Trackers of other programs: used where they work, one line where they do not."""
+"""Experiment trackers: used where they work, one warning where they do not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ config = SimpleNamespace(update=lambda values, allow_val_change: note(f"seed {va
 """
 
 
-ADVICE = "; WANDB_MODE=offline keeps it on this machine"
+ADVICE = "; WANDB_MODE=offline logs to this machine only"
 
 
 def train_with_wandb(folder: Path, logged_in: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +63,7 @@ def train_with_wandb(folder: Path, logged_in: str) -> subprocess.CompletedProces
     return done
 
 
-def test_wandb_gets_settings_numbers_and_the_end(tmp_path: Path) -> None:
+def test_wandb_receives_settings_metrics_and_finish(tmp_path: Path) -> None:
     done = train_with_wandb(tmp_path, "yes")
     assert "tracked" not in done.stderr
     first, seed, *numbers, end = (tmp_path / "notes").read_text().splitlines()
@@ -73,41 +73,36 @@ def test_wandb_gets_settings_numbers_and_the_end(tmp_path: Path) -> None:
     assert "toy/accuracy" in numbers[-1]
 
 
-def test_a_wandb_that_nobody_logged_in_to_is_one_line_and_the_training_goes_on(
-    tmp_path: Path,
-) -> None:
+def test_training_continues_without_wandb_if_nobody_is_logged_in(tmp_path: Path) -> None:
     done = train_with_wandb(tmp_path, "no")
     lines = [line for line in done.stderr.splitlines() if "wandb" in line]
-    assert lines == [f"the run is not tracked by wandb: api_key not configured (no-tty){ADVICE}"]
+    assert lines == [f"wandb tracking did not start: api_key not configured (no-tty){ADVICE}"]
     assert "A second line" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("broken", "said"), [("log", "no longer tracked"), ("finish", "not tracked to its end")]
-)
-def test_a_tracker_that_breaks_later_is_left_out(
+@pytest.mark.parametrize(("method", "failure"), [("log", "stopped"), ("finish", "did not finish")])
+def test_a_failing_tracker_is_dropped_with_one_warning(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    broken: str,
-    said: str,
+    method: str,
+    failure: str,
 ) -> None:
     tracker = MagicMock()
-    getattr(tracker, broken).side_effect = OSError("no route to host")
+    getattr(tracker, method).side_effect = OSError("no route to host")
     monkeypatch.setattr(trackers, "get_available_trackers", lambda: ["wandb"])
     monkeypatch.setitem(trackers._TRACKERS, "wandb", lambda folder: tracker)
     running = Trackers(["wandb"], tmp_path, {})
     running.log({"loss": 1.0}, 1)
     running.finish()
     running.log({"loss": 1.0}, 2)
-    line = f"the run is {said} by wandb: no route to host{ADVICE}\n"
-    assert capsys.readouterr().err == line
+    assert capsys.readouterr().err == f"wandb tracking {failure}: no route to host{ADVICE}\n"
 
 
-def test_a_missing_tracker_is_one_line(
+def test_a_missing_tracker_is_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(trackers, "get_available_trackers", lambda: [])
     Trackers(["wandb"], tmp_path, {}).log({"loss": 1.0}, 1)
-    said = capsys.readouterr().err
-    assert said == "not tracked by wandb, which is missing: pip install wandb\n"
+    message = "wandb is not installed, the run is not tracked: pip install wandb\n"
+    assert capsys.readouterr().err == message

@@ -186,7 +186,7 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path: Path) -> None:
 
 def test_a_run_is_not_resumed_to_an_earlier_end(tmp_path: Path) -> None:
     fit(toy(tmp_path))
-    with pytest.raises(KdpError, match="is of step 6, and the run ends at 4"):
+    with pytest.raises(KdpError, match="is of step 6, but the run ends at 4"):
         fit(toy(tmp_path, settings=settings(steps=4)), resume=True)
 
 
