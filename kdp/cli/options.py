@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdp.cli import renamed
 from kdp.errors import KdpError
 
 _SHIPPED = "kdp configs lists the ones that come with kdp."
@@ -131,7 +130,7 @@ def merged(
         given.append(f"output.dir={output}")
     if device is not None:
         given.append(f"device={device}")
-    return renamed.keys(given)
+    return given
 
 
 def table_format(path: Path) -> Literal["csv", "json", "md"]:

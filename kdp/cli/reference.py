@@ -70,7 +70,7 @@ def _table(title: str, rows: Iterable[tuple[str, str]], meaning: str = "Meaning"
 
 
 def _old_names() -> list[tuple[str, str]]:
-    """Old names of commands, options and keys, and the new ones."""
+    """Old names of commands and options, and the new ones."""
     commands = {f"kdp {old}": f"kdp {new}" for old, new in renamed.COMMANDS.items()}
     options = {
         f"kdp {command} {old}": f"kdp {command} {new}"
@@ -78,7 +78,7 @@ def _old_names() -> list[tuple[str, str]]:
         for old, new in table.items()
     }
     names = {**commands, "kdp evaluate EXPERIMENT": "kdp reproduce EXPERIMENT", **options}
-    return [(f"`{old}`", f"`{new}`") for old, new in {**names, **renamed.KEYS}.items()]
+    return [(f"`{old}`", f"`{new}`") for old, new in names.items()]
 
 
 def _usage(argument: Any) -> str:

@@ -1,7 +1,7 @@
-"""Old names of commands, options and configuration keys, accepted for one more version.
+"""Old names of commands and options, accepted for one more version.
 
 Each use of an old name logs a warning that gives the new one. To remove an old name, delete its
-line from the table here.
+line from the table here. Configuration keys: see `kdp.config.base.Section.renamed_keys`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ OPTIONS = {
     "reproduce": {"--to": "--output"},
 }
 """New name of an option by command and old name."""
-
-KEYS: dict[str, str] = {}
-"""New name of a configuration key in an override by its old one."""
 
 
 def command(args: Sequence[str]) -> list[str]:
@@ -53,25 +50,12 @@ def options(name: str, args: Sequence[str]) -> list[str]:
     return [*(_option(arg, table) for arg in args[:end]), *args[end:]]
 
 
-def keys(overrides: Sequence[str]) -> list[str]:
-    """KEY=VALUE overrides with the new names of old keys."""
-    return [_key(override) for override in overrides]
-
-
 def _option(arg: str, table: dict[str, str]) -> str:
     option, equals, value = arg.partition("=")
     if option not in table:
         return arg
     _warn(option, table[option])
     return f"{table[option]}{equals}{value}"
-
-
-def _key(override: str) -> str:
-    name = override.lstrip("+~").partition("=")[0]
-    if name not in KEYS:
-        return override
-    _warn(name, KEYS[name])
-    return override.replace(name, KEYS[name], 1)
 
 
 def _evaluates_experiment(args: Sequence[str]) -> bool:

@@ -56,7 +56,6 @@ def cache_targets(
     from kdp.stages.train.cache_targets import teach as run
 
     done = chain.run(run)
-    log.info(
-        f"{done.samples} samples, {done.size / 1e6:.1f} MB; read with distill.targets={done.folder}"
-    )
+    log.info(f"{done.samples} samples, {done.size / 1e6:.1f} MB")
+    log.info(f"Trainings read them with distill.target_cache={done.folder}")
     typer.echo(done.folder)

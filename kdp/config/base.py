@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kdp.log import log
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Of a running average: the weight of its old value."""
@@ -17,3 +20,22 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    renamed_keys: ClassVar[dict[str, str]] = {}
+    """New names of keys by their old ones, which work for one more version."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_keys(cls, data: Any) -> Any:
+        """Files, overrides and records may use old names; of two spellings the later one wins."""
+        if not isinstance(data, dict) or cls.renamed_keys.keys().isdisjoint(data):
+            return data
+        for old in cls.renamed_keys.keys() & data.keys():
+            _warn_renamed(old, cls.renamed_keys[old])
+        return {cls.renamed_keys.get(key, key): value for key, value in data.items()}
+
+
+@cache
+def _warn_renamed(old: str, new: str) -> None:
+    """Warn once: a configuration is read several times."""
+    log.warning(f"the key {old} is now called {new}; the old name works until the next version")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -81,12 +81,15 @@ class DistillConfig(Section):
 
     `teacher` is the file of the whole configuration where not given. `taps` names the modules
     whose features are compared (the task's own where not given); a mapping where the student's
-    names are not the teacher's. With `targets`, what teachers say is read from that folder, which
-    `kdp teach` wrote. The last of the losses gives the fine-tuned network its file name.
+    names are not the teacher's. With `target_cache`, the teachers' outputs are read from that
+    folder, which `kdp cache-targets` wrote. The last of the losses gives the fine-tuned network its
+    file name.
     """
 
+    renamed_keys: ClassVar[dict[str, str]] = {"targets": "target_cache"}
+
     teacher: TeacherConfig | None = None
-    targets: Path | None = None
+    target_cache: Path | None = None
     task_weight: float = Field(1.0, ge=0)
     losses: dict[str, LossConfig] = Field(min_length=1)
     taps: list[str] | dict[str, str] | None = None

@@ -88,8 +88,8 @@ def prunes(config: Config) -> bool:
 
 def targets_folder(config: Config) -> Path:
     """Where `kdp teach` writes."""
-    if config.distill and config.distill.targets:
-        return config.distill.targets
+    if config.distill and config.distill.target_cache:
+        return config.distill.target_cache
     return config.output.runs / f"{config.output.name}_taught"
 
 

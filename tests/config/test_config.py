@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdp.config import Config
+from kdp.config import Config, base
 from kdp.config.compose import composed_files, load_config
 from kdp.errors import KdpError
 from kdp.models import build
@@ -241,3 +241,22 @@ def test_records_keep_plain_values(write: Writer) -> None:
     plain = load_config(path).plain()
     assert json.loads(json.dumps(plain)) == plain
     assert Config.model_validate(plain) == load_config(path)
+
+
+def test_an_old_key_works_and_its_new_name_is_logged(
+    write: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write("output: {name: a}\ndistill: {targets: old, losses: {mse: {}}}\n")
+    base._warn_renamed.cache_clear()
+    config = load_config(path)
+    assert config.distill
+    assert config.distill.target_cache == Path("old")
+    (record,) = caplog.records
+    assert "the key targets is now called target_cache" in record.message
+
+
+def test_an_override_by_the_old_name_replaces_the_new_key(write: Writer) -> None:
+    path = write("output: {name: a}\ndistill: {target_cache: new, losses: {mse: {}}}\n")
+    config = load_config(path, ["distill.targets=old"])
+    assert config.distill
+    assert config.distill.target_cache == Path("old")

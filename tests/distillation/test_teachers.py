@@ -164,7 +164,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def taught(folder: Path, **changes: Any) -> Config:
     """A student that reads `folder/targets`."""
-    return student(folder, targets=str(folder / "targets"), **changes)
+    return student(folder, target_cache=str(folder / "targets"), **changes)
 
 
 def longer(settings: Config, **changes: Any) -> Config:

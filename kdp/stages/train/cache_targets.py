@@ -52,8 +52,8 @@ def teach(config: Config, on_ready: Callable[[], None] = do_nothing) -> Taught:
 
     Files that are there already and fit are kept, so that a second run goes on where the first
     one was stopped. A training with the same data and seed reads them by
-    `distill.targets=FOLDER`. A network that was never trained depends on its batch; teach with a
-    trained one.
+    `distill.target_cache=FOLDER`. A network that was never trained depends on its batch; teach
+    with a trained one.
 
     Args:
         config: of the training that will read them.

@@ -63,10 +63,10 @@ def build_objective(
     taps, data = taps_of(task, student, config), task.training_data
     probe = _first_batch(task)
     source: TargetSource
-    if config.distill.targets:
+    if config.distill.target_cache:
         key = target_key(task, config, taps)
-        written = partial(_with_targets, task, config.distill.targets, key)
-        target = first_target(config.distill.targets, key)
+        written = partial(_with_targets, task, config.distill.target_cache, key)
+        target = first_target(config.distill.target_cache, key)
         source, data = CachedTeacher(len(teacher.paths), teacher.shares), written
         probe |= {name: value[None] for name, value in target.items()}
     else:
