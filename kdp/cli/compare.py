@@ -1,9 +1,10 @@
-"""Look and compare: `inspect-weights` and `compare`."""
+"""Look and compare: `inspect-weights`, `compare` and `evaluate`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +16,15 @@ from kdp.cli.options import (
     NetworkFiles,
     SetValues,
     TableFiles,
+    TableFormat,
     TableFormatOption,
     TextFormatOption,
     merged,
     table_format,
 )
+
+if TYPE_CHECKING:
+    from kdp.stages.compare.compare import Evaluation
 
 
 @command("inspect-weights", "kdp inspect-weights weights/catanet_x2_pruned.pth --layers")
@@ -70,20 +75,14 @@ def compare(
 ) -> None:
     """Compare quality, parameters, MACs, size and latency of networks in one table."""
     formats = {path: table_format(path) for path in output or ()}
-    from kdp.files import write_atomic
-    from kdp.stages.compare import tables
     from kdp.stages.compare.compare import compare as run
     from kdp.stages.compare.compare import settings
 
     chosen = settings(config, merged(None, values), device)
     comparison = run(files, chosen, images, half)
-    if printed == "table":
-        tables.show(comparison)
-    else:
-        typer.echo(tables.WRITERS[printed](comparison), nl=False)
-    for path, kind in formats.items():
-        write_atomic(path, tables.WRITERS[kind](comparison).encode())
+    _print_and_write(comparison, printed, formats)
     if plot_file:
+        from kdp.files import write_atomic
         from kdp.stages.compare.plots import to_png
 
         write_atomic(plot_file, to_png(comparison, chosen))
@@ -94,3 +93,35 @@ command(
     "kdp calculate-performance teacher.pth small.pth",
     description="The same as compare.",
 )(compare)
+
+
+@command("evaluate", "kdp evaluate small.pth -c config_catanet.yml")
+def evaluate(
+    files: NetworkFiles,
+    config: EvaluationConfig = None,
+    values: SetValues = None,
+    device: Device = None,
+    output: TableFiles = None,
+    printed: TableFormatOption = "table",
+) -> None:
+    """Measure the quality of networks alone: no MACs, no latency."""
+    formats = {path: table_format(path) for path in output or ()}
+    from kdp.stages.compare.compare import evaluate as run
+    from kdp.stages.compare.compare import settings
+
+    _print_and_write(run(files, settings(config, merged(None, values), device)), printed, formats)
+
+
+def _print_and_write(
+    evaluation: Evaluation, printed: TableFormat, formats: Mapping[Path, str]
+) -> None:
+    """Print the table, and write it into files in the format of each."""
+    from kdp.files import write_atomic
+    from kdp.stages.compare import tables
+
+    if printed == "table":
+        tables.show(evaluation)
+    else:
+        typer.echo(tables.WRITERS[printed](evaluation), nl=False)
+    for path, kind in formats.items():
+        write_atomic(path, tables.WRITERS[kind](evaluation).encode())

@@ -101,6 +101,7 @@ INTERFACE: dict[str, list[str]] = {
     "inspect-weights": ["--format", "--layers --no-layers", "--output -o", "<files>"],
     "compare": COMPARE,
     "calculate-performance": COMPARE,
+    "evaluate": ["--config -c", "--device", "--format", "--output -o", "--set", "<files>"],
     "infer": [
         "--camera",
         "--csi",

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,8 @@ from kdp.types import Arch
 
 
 @dataclass(frozen=True)
-class MeasuredNetwork:
-    """The measurements of one file: one column of the table.
+class EvaluatedNetwork:
+    """The quality of one file: one column of the table.
 
     Attributes:
         label: short and unique among the files.
@@ -47,11 +48,6 @@ class MeasuredNetwork:
         arch: name and arguments of its network.
         stage: the subcommand that wrote it, None for a foreign file.
         quality: metrics by evaluation set.
-        parameters, nonzero: how many there are, and how many are not 0.
-        macs, module_macs: of one input of `Comparison.input_shape`, by either counter.
-        file_bytes: size on disk.
-        latency: of one input of `Comparison.latency_shape`, in milliseconds.
-        weight_bytes: size of the parameters in this precision.
         precision: of parameters and products, in words.
     """
 
@@ -60,6 +56,21 @@ class MeasuredNetwork:
     arch: Arch
     stage: str | None
     quality: dict[str, Metrics]
+    precision: str
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork(EvaluatedNetwork):
+    """All measurements of one file.
+
+    Attributes:
+        parameters, nonzero: how many there are, and how many are not 0.
+        macs, module_macs: of one input of `Comparison.input_shape`, by either counter.
+        file_bytes: size on disk.
+        latency: of one input of `Comparison.latency_shape`, in milliseconds.
+        weight_bytes: size of the parameters in this precision.
+    """
+
     parameters: int
     nonzero: int
     macs: int
@@ -67,26 +78,35 @@ class MeasuredNetwork:
     file_bytes: int
     latency: Latency
     weight_bytes: float
-    precision: str
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Measurements of several networks, and how they were taken.
+class Evaluation:
+    """The quality of several networks, and how it was measured.
 
     Attributes:
         columns: one per file; the others are related to the first.
         protocol: how quality is measured.
         samples: how many samples each evaluation set has.
+    """
+
+    columns: Sequence[EvaluatedNetwork]
+    protocol: str
+    samples: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Comparison(Evaluation):
+    """Measurements of several networks, and how they were taken.
+
+    Attributes:
         counter, module_counter: what counted `macs` and `module_macs`.
         input_shape, latency_shape: of the input that MACs and latency are for.
         warmup: forward passes before the clock starts.
         device: on which latency was measured.
     """
 
-    columns: list[MeasuredNetwork]
-    protocol: str
-    samples: dict[str, int]
+    columns: Sequence[MeasuredNetwork]
     counter: str
     module_counter: str
     input_shape: tuple[int, ...]
@@ -121,6 +141,26 @@ def settings(config: Path | None, overrides: Sequence[str], device: str | None) 
             return load_config(defaults, chosen)
         except KdpError as error:
             raise KdpError(str(error).replace(str(defaults), "--set")) from error
+
+
+def evaluate(paths: Sequence[Path], config: Config) -> Evaluation:
+    """Measure the quality of every file the same way, and nothing else.
+
+    Args:
+        paths: see `compare`.
+        config: `evaluation`, `tiles` and `device` are read.
+
+    Raises:
+        KdpError: as `compare` does.
+    """
+    networks = _load(paths, pick_device(config.device))
+    task = _common_task(networks, config)
+    samples = {name: len(members) for name, members in task.evaluation_sets.items()}
+    columns = [
+        EvaluatedNetwork(**_identity(network, quality))
+        for network, quality in zip(networks, _qualities(networks, config, samples), strict=True)
+    ]
+    return Evaluation(columns, task.protocol, samples)
 
 
 def compare(
@@ -254,13 +294,8 @@ def _column(
     shapes, meta = build_on_meta(network.arch), example.to("meta")
     model = network.model
     total, nonzero = model.counts if isinstance(model, OnnxNetwork) else parameters(model)
-    record = network.artifact.record
     return MeasuredNetwork(
-        label=network.label,
-        path=network.path,
-        arch=network.arch,
-        stage=record.stage if record else None,
-        quality=quality,
+        **_identity(network, quality),
         parameters=total,
         nonzero=nonzero,
         macs=count_macs(shapes, meta),
@@ -268,8 +303,20 @@ def _column(
         file_bytes=input_path(network.path).stat().st_size,
         latency=latency,
         weight_bytes=weight_bytes(model),
-        precision=network.precision,
     )
+
+
+def _identity(network: _LoadedNetwork, quality: dict[str, Metrics]) -> dict[str, Any]:
+    """The attributes of an `EvaluatedNetwork`."""
+    record = network.artifact.record
+    return {
+        "label": network.label,
+        "path": network.path,
+        "arch": network.arch,
+        "stage": record.stage if record else None,
+        "quality": quality,
+        "precision": network.precision,
+    }
 
 
 def _write_images(task: Task, networks: Sequence[_LoadedNetwork], folder: Path, total: int) -> None:

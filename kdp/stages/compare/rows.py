@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdp.measure.latency import UNRELIABLE_SPREAD
-from kdp.stages.compare.compare import Comparison, MeasuredNetwork
+from kdp.stages.compare.compare import Comparison, EvaluatedNetwork, Evaluation
 from kdp.stages.tables import Scale, scale_for
 
 _PERCENT = Scale(0.01, "%", 2)
@@ -33,6 +33,9 @@ _SUBSET_METRICS = ("class ", "device ")
 MACS = "MACs, all"
 """Name of the row with the MACs of the whole network."""
 _WEIGHTS = "bytes of the parameters; of an ONNX file the bytes of all its constants"
+
+
+_RELATIONS = "in brackets: ratio to the first column (quality: difference); k = 10^3, M = 10^6"
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,13 @@ class ComparisonRow:
         return value / first if first else None
 
 
-def comparison_rows(comparison: Comparison) -> list[ComparisonRow]:
-    """The rows of the table: quality first, then size, then speed."""
-    return [*_quality_rows(comparison), *cost_rows(comparison)]
+def comparison_rows(comparison: Evaluation) -> list[ComparisonRow]:
+    """The rows of the table: quality first, then size and speed where they were measured."""
+    costs = cost_rows(comparison) if isinstance(comparison, Comparison) else []
+    return [*_quality_rows(comparison), *costs]
 
 
-def quality_row(comparison: Comparison, set_name: str, metric: str) -> ComparisonRow:
+def quality_row(comparison: Evaluation, set_name: str, metric: str) -> ComparisonRow:
     """One metric on one evaluation set.
 
     Args:
@@ -121,22 +125,28 @@ def cost_rows(comparison: Comparison) -> list[ComparisonRow]:
     return [*_size_rows(comparison), *_latency_rows(comparison)]
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(comparison: Evaluation) -> list[str]:
     """Which file is which, and how the numbers were measured; one line each."""
     sets = ", ".join(f"{name} {count}" for name, count in comparison.samples.items())
-    latency_rows = _latency_rows(comparison)
-    share = f"{UNRELIABLE_SPREAD:.0%}"
-    noisy = f"unreliable: the spread is above {share} of the median; repeat on an idle machine"
+    costs = _cost_notes(comparison) if isinstance(comparison, Comparison) else []
     return [
         *(_file_note(number, column) for number, column in enumerate(comparison.columns, 1)),
         f"quality: {comparison.protocol}; samples: {sets or 'none'}",
-        *(f"{row.name}: {row.how}" for row in cost_rows(comparison) if row.how),
-        *([noisy] if any(any(row.unreliable) for row in latency_rows) else []),
-        "in brackets: ratio to the first column (quality: difference); k = 10^3, M = 10^6",
+        *costs,
+        _RELATIONS if costs else "in brackets: difference to the first column",
     ]
 
 
-def _quality_rows(comparison: Comparison) -> list[ComparisonRow]:
+def _cost_notes(comparison: Comparison) -> list[str]:
+    share = f"{UNRELIABLE_SPREAD:.0%}"
+    noisy = f"unreliable: the spread is above {share} of the median; repeat on an idle machine"
+    return [
+        *(f"{row.name}: {row.how}" for row in cost_rows(comparison) if row.how),
+        *([noisy] if any(any(row.unreliable) for row in _latency_rows(comparison)) else []),
+    ]
+
+
+def _quality_rows(comparison: Evaluation) -> list[ComparisonRow]:
     return [
         quality_row(comparison, set_name, metric)
         for set_name, metrics in comparison.columns[0].quality.items()
@@ -198,7 +208,7 @@ def _scaled_row(name: str, unit: str, values: Sequence[float], how: str = "") ->
     return ComparisonRow(name, unit, list(values), scale_for(values), how=how)
 
 
-def _file_note(number: int, network: MeasuredNetwork) -> str:
+def _file_note(number: int, network: EvaluatedNetwork) -> str:
     precision = "" if network.precision == "fp32" else f" ({network.precision})"
     return f"{number}: {network.path}{precision}"
 

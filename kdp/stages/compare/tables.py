@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdp.serialize import csv_text, json_text
-from kdp.stages.compare.compare import Comparison
+from kdp.stages.compare.compare import Evaluation
 from kdp.stages.compare.rows import ComparisonRow, comparison_rows, notes
 from kdp.stages.tables import plain_table, print_line
 
@@ -18,7 +18,7 @@ _LABEL, _CELL = 12, 17
 """Characters that a row's title and a value with its relation need; narrower cells would wrap."""
 
 
-def show(comparison: Comparison, console: Console | None = None) -> None:
+def show(comparison: Evaluation, console: Console | None = None) -> None:
     """Print the table and the notes."""
     console = console or Console()
     for shown in _tables(len(comparison.columns), console.width):
@@ -28,7 +28,7 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
         print_line(console, note)
 
 
-def to_markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: Evaluation) -> str:
     """A table and a list of notes."""
     lines = [["", *_headers(comparison)], ["---", *["---:"] * len(comparison.columns)]]
     lines += [[row.title, *_cells(row)] for row in comparison_rows(comparison)]
@@ -36,7 +36,7 @@ def to_markdown(comparison: Comparison) -> str:
     return table + "\n" + "".join(f"- {note}\n" for note in notes(comparison))
 
 
-def to_csv(comparison: Comparison) -> str:
+def to_csv(comparison: Evaluation) -> str:
     """One line per measurement: its raw values and their relations to the first network."""
     labels = [network.label for network in comparison.columns]
     relative = [f"{label} relative" for label in labels]
@@ -50,7 +50,7 @@ def to_csv(comparison: Comparison) -> str:
     )
 
 
-def to_json(comparison: Comparison) -> str:
+def to_json(comparison: Evaluation) -> str:
     """Everything measured, and the rows of the table with raw values."""
     content = asdict(comparison)
     for column, network in zip(content["columns"], comparison.columns, strict=True):
@@ -59,7 +59,7 @@ def to_json(comparison: Comparison) -> str:
     return json_text(content)
 
 
-WRITERS: dict[str, Callable[[Comparison], str]] = {
+WRITERS: dict[str, Callable[[Evaluation], str]] = {
     "csv": to_csv,
     "json": to_json,
     "md": to_markdown,
@@ -74,7 +74,7 @@ def _tables(columns: int, width: int) -> list[list[int]]:
     return [[0, *range(start, min(columns, start + others))] for start in starts]
 
 
-def _table(comparison: Comparison, shown: Sequence[int], no_wrap: bool) -> Table:
+def _table(comparison: Evaluation, shown: Sequence[int], no_wrap: bool) -> Table:
     table = plain_table()
     table.add_column("")
     headers = _headers(comparison)
@@ -87,7 +87,7 @@ def _table(comparison: Comparison, shown: Sequence[int], no_wrap: bool) -> Table
     return table
 
 
-def _headers(comparison: Comparison) -> list[str]:
+def _headers(comparison: Evaluation) -> list[str]:
     return [f"{number}: {network.label}" for number, network in enumerate(comparison.columns, 1)]
 
 
