@@ -1,27 +1,22 @@
-"""Training curves on disk: JSONL after every row, CSV at every validation, a PNG now and then."""
+"""Training curves on disk: JSON Lines after every row, CSV and a plot after validations."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdp.errors import KdpError
 from kdp.files import write_atomic
-from kdp.serialize import json_line
+from kdp.serialize import csv_of_mappings, json_line
+from kdp.training.curve_plot import plot_curves
 
-Row = dict[str, Any]
+CurveRow = dict[str, Any]
 
-PAUSE = 60.0
-"""Seconds between two pictures: one of many metrics takes some to draw."""
-
-
-ACROSS = 3
-"""Panels side by side in the picture."""
+PLOT_INTERVAL = 60.0
+"""Seconds between two plots of a run: drawing takes longer than a step of a small network."""
 
 
 class Curves:
@@ -30,16 +25,17 @@ class Curves:
     Args:
         folder: where the files go.
         done: steps that are kept; rows of later ones are dropped (0: the run starts anew).
+        headline_metrics: the metrics that the plot shows; all where empty.
     """
 
-    def __init__(self, folder: Path, done: int = 0) -> None:
-        self.folder = folder
-        self._drawn = time.monotonic()
+    def __init__(self, folder: Path, done: int = 0, headline_metrics: Sequence[str] = ()) -> None:
+        self.folder, self.headline_metrics = folder, headline_metrics
+        self._plotted = time.monotonic()
         self.rows = [row for row in self._read() if row["step"] <= done]
         text = "".join(json_line(row) + "\n" for row in self.rows)
         write_atomic(self._path, text.encode())
 
-    def add(self, row: Row) -> None:
+    def add(self, row: CurveRow) -> None:
         """Append one row; `step` is required.
 
         Raises:
@@ -53,22 +49,18 @@ class Curves:
             raise KdpError(f"cannot write {self._path}: {error.strerror}") from error
 
     def draw(self, last: bool) -> None:
-        """Write the CSV and, at the end and where the last one is old, the picture."""
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns)
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomic(self.folder / "curves.csv", buffer.getvalue().encode())
-        if last or time.monotonic() - self._drawn > PAUSE:
-            write_atomic(self.folder / "curves.png", self._png(columns))
-            self._drawn = time.monotonic()
+        """Write the CSV and, at the end or when the last plot is old, the plot."""
+        write_atomic(self.folder / "curves.csv", csv_of_mappings(self.rows).encode())
+        if last or time.monotonic() - self._plotted > PLOT_INTERVAL:
+            plot = plot_curves(self.rows, self.headline_metrics)
+            write_atomic(self.folder / "curves.png", plot)
+            self._plotted = time.monotonic()
 
     @property
     def _path(self) -> Path:
         return self.folder / "curves.jsonl"
 
-    def _read(self) -> list[Row]:
+    def _read(self) -> list[CurveRow]:
         if not self._path.exists():
             return []
         rows = []
@@ -78,28 +70,3 @@ class Curves:
             except json.JSONDecodeError:  # the last line of a killed run
                 break
         return rows
-
-    def _png(self, columns: list[str]) -> bytes:
-        """A panel per column; margins are given, as finding them takes as long as drawing."""
-        from matplotlib.figure import Figure
-
-        shown = [c for c in columns if c not in {"step", "seconds"}]
-        lines = math.ceil(len(shown) / ACROSS)
-        height = 1.9 * lines + 0.8
-        figure = Figure(figsize=(4 * ACROSS, height))
-        figure.subplots_adjust(0.06, 0.5 / height, 0.99, 1 - 0.3 / height, hspace=0.35)
-        for i, column in enumerate(shown):
-            axes = figure.add_subplot(lines, ACROSS, i + 1)
-            points = [(row["step"], row[column]) for row in self.rows if column in row]
-            axes.plot(*zip(*points, strict=True), linewidth=1)
-            axes.set_title(column, fontsize=9)
-            axes.set_xlim(0, self.rows[-1]["step"])
-            axes.locator_params(nbins=4)
-            axes.grid(alpha=0.3)
-            if i + ACROSS < len(shown):
-                axes.tick_params(labelbottom=False)
-            else:
-                axes.set_xlabel("step")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=90)
-        return buffer.getvalue()

@@ -67,7 +67,8 @@ class _TrainingRun:
             log.info(f"Resuming after step {self.step} of {self.settings.steps}")
         self.step_report = StepReport(self.step, self.settings.steps)
         if self.accelerator.is_main_process:
-            self.curves = Curves(job.folder, self.step)
+            headline = job.headline_metrics or (job.primary_metric,)
+            self.curves = Curves(job.folder, self.step, headline)
             self.trackers = Trackers(self.settings.trackers, job.folder, job.signature)
 
     def run(self) -> TrainingResult:

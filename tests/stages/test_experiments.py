@@ -33,7 +33,6 @@ from kdp.stages.prune.prune import prune
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
-from kdp.training.curves import Curves
 from kdp.types import Arch
 from tests import runs as catanet
 from tests.models.test_face_mask import settings
@@ -44,7 +43,7 @@ from tests.runs import run_kdp
 def _no_pictures() -> Iterator[None]:
     """Drawing curves takes longer than these trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Curves, "_png", lambda self, columns: b"")
+        patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
         yield
 
 

@@ -22,7 +22,6 @@ from kdp.stages.paths import chain_paths
 from kdp.stages.train.finetune import finetune
 from kdp.tasks.catanet_groups import catanet_groups
 from kdp.tasks.super_resolution import SuperResolution
-from kdp.training.curves import Curves
 from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import (
@@ -40,7 +39,7 @@ from tests.runs import (
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing curves takes longer than these trainings."""
-    monkeypatch.setattr(Curves, "_png", lambda self, columns: b"")
+    monkeypatch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
 
 
 @pytest.fixture
