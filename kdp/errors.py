@@ -1,4 +1,4 @@
-"""The errors a user can cause, and can mend."""
+"""Errors that the user can fix."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 
 class KdpError(Exception):
-    """A fault in what the user gave; the command line prints it as one line and exits with 2."""
+    """The input is wrong: the command line prints the message as one line and exits with code 2."""
 
 
 class Interrupted(Exception):
-    """Work stopped on request (Ctrl-C, SIGTERM) after it had saved what `--resume` needs."""
+    """Work stopped on request (Ctrl-C, SIGTERM), after saving what `--resume` needs."""
 
 
 def first_line(error: BaseException) -> str:
@@ -20,13 +20,13 @@ def first_line(error: BaseException) -> str:
 
 
 def join_names(names: Sequence[str], most: int = 6) -> str:
-    """Names for a sentence, the first of many."""
+    """Names for a sentence: the first `most` of them, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown name: the nearest known one, or all of them."""
+    """The end of a message about an unknown name: the nearest known one, or all of them."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+    return f"did you mean {near[0]!r}?" if near else f"available: {', '.join(names)}"

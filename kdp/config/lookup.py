@@ -102,7 +102,7 @@ def find_overlay(group: str, name: str, including: Path) -> Path:
             if (folder / spelling).is_file():
                 return folder / spelling
     known = {file.stem for folder in folders for file in _yaml_files(folder)}
-    names = f"there are: {join_names(sorted(known))}" if known else "there is none of this group"
+    names = f"available: {join_names(sorted(known))}" if known else "there is none of this group"
     raise KdpError(f"{including}: {group}={name} does not exist; {names}")
 
 

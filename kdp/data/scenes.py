@@ -97,7 +97,7 @@ def _listed(folder: Path, name: str) -> Path:
         if name == META:
             raise KdpError(f"{folder} has no {META}, the list of its sounds and their labels")
         there = sorted(p.name for p in folder.glob("*.csv") if p.name != META)
-        raise KdpError(f"{folder} has no split {name}; there are: {', '.join(there) or 'none'}")
+        raise KdpError(f"{folder} has no split {name}; available: {', '.join(there) or 'none'}")
     return path
 
 

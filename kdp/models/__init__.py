@@ -43,7 +43,7 @@ def build(name: str, **args: Any) -> nn.Module:
         KdpError: no such network, or arguments it does not take.
     """
     if name not in MODELS:
-        raise KdpError(f"no network is called {name!r}; there are: {', '.join(sorted(MODELS))}")
+        raise KdpError(f"no network is called {name!r}; available: {', '.join(sorted(MODELS))}")
     known = signature(MODELS[name]).parameters
     unknown = next((key for key in args if key not in known), None)
     if unknown is not None and not any(p.kind is p.VAR_KEYWORD for p in known.values()):

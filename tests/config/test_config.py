@@ -88,7 +88,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
 
 def test_a_key_like_no_other_is_answered_with_those_there_are(write: Writer) -> None:
     message = _fault(write("output: {name: a, zzz: 1}\n"))
-    assert "unknown key 'output.zzz'; there are: dir, name, runs" in message
+    assert "unknown key 'output.zzz'; available: dir, name, runs" in message
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_defaults_may_end_in_yaml(write: Writer) -> None:
 
 
 def test_a_choice_that_is_not_there_is_named(write: Writer) -> None:
-    with pytest.raises(KdpError, match=r"data=huge does not exist; there are: large, small"):
+    with pytest.raises(KdpError, match=r"data=huge does not exist; available: large, small"):
         load_config(_composed(write), ["data=huge"])
 
 

@@ -156,7 +156,7 @@ def test_an_overlay_of_the_users_own() -> None:
 
 
 def test_a_mistyped_overlay_names_what_there_is() -> None:
-    with pytest.raises(KdpError, match=r"faces=rael does not exist; there are: real, toy"):
+    with pytest.raises(KdpError, match=r"faces=rael does not exist; available: real, toy"):
         load_config(Path("face_mask.yml"), ["faces=rael"])
 
 

@@ -299,7 +299,7 @@ def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
         ({"names": ["dog", "cat"]}, "has the classes dog, cat, not cat, dog"),
         ({"names": None}, "names must list the classes"),
         ({"names": {0: "cat", 2: "dog"}}, "names must list the classes"),
-        ({"train": None, "val": "x"}, "no folder or list for the split 'train'; there are: val"),
+        ({"train": None, "val": "x"}, "no folder or list for the split 'train'; available: val"),
         ({"train": "nowhere"}, "the pictures .*nowhere do not exist"),
         ({"train": "labels"}, "no images in .*labels"),
         ({"train": "data.yaml"}, "neither a folder nor a .txt list"),

@@ -227,7 +227,7 @@ def break_cell(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "split", "line"),
     [
-        (lambda f: None, "split7.csv", "has no split split7.csv; there are: split5.csv, test.csv"),
+        (lambda f: None, "split7.csv", "has no split split7.csv; available: split5.csv, test.csv"),
         (lambda f: (f / "meta.csv").unlink(), "test.csv", "has no meta.csv"),
         (lambda f: f.rename(f.with_name("gone")), "test.csv", "tau does not exist"),
         (break_label, "test.csv", r"meta.csv: audio/tram-.*'buss'.*did you mean 'bus'"),

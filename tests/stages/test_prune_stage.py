@@ -181,7 +181,7 @@ def test_ctrl_c_ends_the_search_in_one_line(folder: Path) -> None:
         ({"prune": {**SMALL, "kinds": []}}, "nothing to prune"),
         ({"mac_constraint": None}, "needs `teacher`, and `mac_constraint` or"),
         ({"teacher": "missing.pth"}, "missing.pth does not exist"),
-        ({"prune": {**SMALL, "criterion": "hessian"}}, "there are: optin"),
+        ({"prune": {**SMALL, "criterion": "hessian"}}, "available: optin"),
         ({"prune": {**SMALL, "min_units": {"heads": 1}}}, "no kind of group is called 'heads'"),
     ],
 )

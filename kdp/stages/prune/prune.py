@@ -158,7 +158,7 @@ def check_kinds(groups: list[Group], settings: PruneConfig) -> None:
     kinds = {group.kind for group in groups}
     named = {*settings.min_units, *settings.round_to, *(settings.kinds or ())}
     for kind in sorted(named - kinds):
-        raise KdpError(f"no kind of group is called {kind!r}; there are: {sorted(kinds)}")
+        raise KdpError(f"no kind of group is called {kind!r}; available: {sorted(kinds)}")
 
 
 def missed(macs: int, dense: int, mac_constraint: float, largest_step: float) -> bool:
