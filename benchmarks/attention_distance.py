@@ -22,7 +22,7 @@ from kdp.data.patches import to_tensor
 from kdp.distillation.losses import attention_map
 from kdp.models.loading import load_network
 from kdp.models.taps import Taps
-from kdp.tasks.detection import Detection
+from kdp.tasks.detection.task import Detection
 
 
 def maps(model: nn.Module, batches: Iterator[Tensor], taps: list[str]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from kdp.config import Config
 from kdp.models import build
 from kdp.pruning.groups import Masks, full_masks
 from kdp.pruning.masks import zero_removed
-from kdp.tasks.catanet_groups import catanet_groups
+from kdp.tasks.super_resolution.groups import catanet_groups
 from kdp.types import Arch
 from tests.conftest import ROOT, TINY
 

@@ -67,11 +67,12 @@ def infer(
     """
     from kdp.stages.compare.compare import settings
     from kdp.stages.infer.infer import infer as run
-    from kdp.stages.infer.stream import Request
+    from kdp.stages.infer.request import InferRequest
 
     is_video = output is not None and output.suffix.lower() in _VIDEO_ENDINGS
     folder, video = (None, output) if is_video else (output, None)
-    request = Request(tuple(images or ()), folder, ensemble, camera, csi, whole, video, headless)
+    given = (folder, ensemble, camera, csi, whole, video, headless)
+    request = InferRequest(tuple(images or ()), *given)
     done = run(file, request, settings(None, merged(None, values), device), typer.echo)
     for path in done.written:
         typer.echo(path, err=headless)
@@ -83,8 +84,11 @@ def infer(
 def export(
     file: NetworkFile,
     file_format: Annotated[
-        Literal["onnx", "torchscript", "ultralytics"],
-        typer.Option("--format", help="Format of the file to write."),
+        str,
+        typer.Option(
+            "--format",
+            help="onnx, torchscript, or a format of the family (ultralytics).",
+        ),
     ] = "onnx",
     precision: Annotated[
         Literal["fp32", "fp16", "int8"],
@@ -109,10 +113,11 @@ def export(
 ) -> None:
     """Write a network for other runtimes, once its outputs equal PyTorch's."""
     from kdp.stages.compare.compare import settings
+    from kdp.stages.export.export import ExportRequest
     from kdp.stages.export.export import export as run
 
     chosen = settings(None, merged(None, values), device)
-    done = run(file, chosen, file_format, precision, size, output)
+    done = run(file, ExportRequest(file_format, precision, size, output), chosen)
     shape = "x".join(str(side) for side in done.input_shape)
     axes = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " only"
     log.info(f"input {shape}{axes}; largest relative difference from PyTorch {done.difference:.1e}")

@@ -1,32 +1,54 @@
-"""The task of each network."""
+"""The families of networks: one package each, and the table of which network belongs to which.
+
+A family's package has
+
+    section.py   its data kinds and configuration sections; imported to read a configuration,
+                 so it imports neither torch nor anything that does
+    family.py    FAMILY, the `kdp.tasks.family.Family` that the stages use; imported on first use
+"""
 
 from __future__ import annotations
 
-from kdp.config import Config
-from kdp.errors import KdpError
-from kdp.tasks.base import Task, TaskFactory
-from kdp.tasks.classification import Classification
-from kdp.tasks.detection import Detection
-from kdp.tasks.scenes import AcousticScenes
-from kdp.tasks.super_resolution import SuperResolution
-from kdp.types import Arch
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-TASKS: dict[str, TaskFactory] = {
-    "audio_transformer": AcousticScenes,
-    "catanet": SuperResolution,
-    "cp_mobile": AcousticScenes,
-    "mask_classifier": Classification,
-    "rep_mobile": AcousticScenes,
-    "yolo11": Detection,
+from kdp.errors import KdpError
+
+if TYPE_CHECKING:
+    from kdp.config import Config
+    from kdp.tasks.base import Task
+    from kdp.tasks.family import Family
+    from kdp.types import Arch
+
+# The one place that names the families. Modules, not classes: whoever only reads a configuration
+# must not wait for torch.
+FAMILIES: dict[str, str] = {
+    "audio_transformer": "kdp.tasks.scenes",
+    "catanet": "kdp.tasks.super_resolution",
+    "cp_mobile": "kdp.tasks.scenes",
+    "mask_classifier": "kdp.tasks.classification",
+    "rep_mobile": "kdp.tasks.scenes",
+    "yolo11": "kdp.tasks.detection",
 }
+"""Package of the family of each network of `kdp.models.MODELS`."""
+
+
+def family_of(arch: Arch) -> Family:
+    """The family of a network.
+
+    Raises:
+        KdpError: the table does not have this network.
+    """
+    if arch.name not in FAMILIES:
+        raise KdpError(f"no task is known for the network {arch.name!r}")
+    family: Family = import_module(f"{FAMILIES[arch.name]}.family").FAMILY
+    return family
 
 
 def task_for(arch: Arch, config: Config) -> Task:
-    """The task of a network.
+    """The task of a network, for one configuration.
 
     Raises:
-        KdpError: no task is known for it.
+        KdpError: the table does not have this network.
     """
-    if arch.name not in TASKS:
-        raise KdpError(f"no task is known for the network {arch.name!r}")
-    return TASKS[arch.name](arch, config)
+    return family_of(arch).task(arch, config)

@@ -1,4 +1,4 @@
-"""Labelled boxes of a picture, and how they are drawn."""
+"""Labelled boxes in an image, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 @dataclass(frozen=True)
 class LabelledBox:
-    """A part of a picture and what it shows.
+    """A part of an image and its class.
 
     Attributes:
         box: where it is.
@@ -36,33 +36,54 @@ class LabelledBox:
     probability: float
 
     def plain(self) -> dict[str, Any]:
-        """For JSON, which knows no NaN."""
-        shown = None if math.isnan(self.probability) else round(self.probability, 4)
-        return {"box": list(self.box), "class": self.name, "probability": shown}
+        """For JSON, which has no NaN."""
+        probability = None if math.isnan(self.probability) else round(self.probability, 4)
+        return {"box": list(self.box), "class": self.name, "probability": probability}
 
 
-def drawn(picture: ImageArray, boxes: Sequence[LabelledBox], note: str) -> ImageArray:
-    """A copy of an RGB picture with labelled boxes, and a note below."""
-    canvas = picture.copy()
+@dataclass(frozen=True)
+class LabelledBoxes:
+    """A `kdp.tasks.predictor.ImagePrediction` that is drawn as boxes.
+
+    Attributes:
+        source: the RGB image.
+        boxes: in the order to report them.
+        noun: key of the boxes in JSON: "faces", "objects".
+    """
+
+    source: ImageArray
+    boxes: Sequence[LabelledBox]
+    noun: str
+
+    def image(self, caption: str) -> ImageArray:
+        return draw_boxes(self.source, self.boxes, caption)
+
+    def plain(self) -> dict[str, Any]:
+        return {self.noun: [box.plain() for box in self.boxes]}
+
+
+def draw_boxes(image: ImageArray, boxes: Sequence[LabelledBox], caption: str) -> ImageArray:
+    """A copy of an RGB image with labelled boxes, and a caption in its lower left corner."""
+    canvas = image.copy()
     size = max(0.35, min(canvas.shape[:2]) / 900)
-    for one in boxes:
-        left, top, width, height = one.box
-        color = COLORS[one.label % len(COLORS)]
+    for labelled in boxes:
+        left, top, width, height = labelled.box
+        color = COLORS[labelled.label % len(COLORS)]
         corner = (left + width - 1, top + height - 1)
         cv2.rectangle(canvas, (left, top), corner, color, max(1, round(2 * size)))
-        _write(canvas, f"{one.name} {one.probability:.2f}", (left, top), size, color)
-    _write(canvas, note, (0, canvas.shape[0]), size, (40, 40, 40))
+        _write(canvas, f"{labelled.name} {labelled.probability:.2f}", (left, top), size, color)
+    _write(canvas, caption, (0, canvas.shape[0]), size, (40, 40, 40))
     return canvas
 
 
 def _write(
-    canvas: ImageArray, text: str, place: tuple[int, int], size: float, color: tuple[int, int, int]
+    canvas: ImageArray, text: str, corner: tuple[int, int], size: float, color: tuple[int, int, int]
 ) -> None:
-    """White on a bar whose lower left corner is `place`, moved into the picture."""
+    """White text on a bar whose lower left corner is `corner`, moved into the image."""
     (width, height), below = cv2.getTextSize(text, FONT, size, 1)
     bar = height + below + 4
-    left = max(0, min(place[0], canvas.shape[1] - width))
-    bottom = max(place[1], bar)
+    left = max(0, min(corner[0], canvas.shape[1] - width))
+    bottom = max(corner[1], bar)
     cv2.rectangle(canvas, (left, bottom - bar), (left + width, bottom), color, cv2.FILLED)
     start = (left, bottom - below - 2)
     cv2.putText(canvas, text, start, FONT, size, (255, 255, 255), 1, cv2.LINE_AA)

@@ -12,7 +12,7 @@ from kdp.config.compose import composed_files, load_config
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.shipped import CONFIGS
-from kdp.tasks.sections import PatchOptions
+from kdp.tasks.super_resolution.section import PatchOptions
 from tests.conftest import ROOT
 
 SHIPPED = [ROOT / "configs" / name for name in CONFIGS if not name.startswith("overlays")]

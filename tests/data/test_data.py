@@ -19,8 +19,8 @@ from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset
 from kdp.data.resize import bicubic, bicubic_uint8
 from kdp.errors import KdpError
-from kdp.tasks.sections import HrOnlySamples, PairedSamples
-from kdp.tasks.super_resolution import load_pairs
+from kdp.tasks.super_resolution.section import HrOnlySamples, PairedSamples
+from kdp.tasks.super_resolution.task import load_pairs
 from tests.conftest import ROOT
 
 SAMPLES = {"paired": PairedSamples, "hr_only": HrOnlySamples}

@@ -36,7 +36,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train import finetune as finetuning
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
-from kdp.tasks.classification import Classification
+from kdp.tasks.classification.task import Classification
 from kdp.types import Arch
 from tests.conftest import ROOT
 from tests.runs import SHORT
@@ -307,8 +307,8 @@ def task_of(folder: Path, **args: Any) -> Classification:
 
 def test_networks_of_other_classes_solve_another_task(tmp_path: Path) -> None:
     task, swapped = task_of(tmp_path), task_of(tmp_path, classes=CLASSES[::-1])
-    assert task.protocol != swapped.protocol
-    assert "with_mask, without_mask" in task.protocol
+    assert task.metric_protocol != swapped.metric_protocol
+    assert "with_mask, without_mask" in task.metric_protocol
     assert len(task.evaluation_sets["toy"]) == 40
     with pytest.raises(KdpError, match="the network's are without_mask, with_mask; give samples"):
         _ = swapped.evaluation_sets

@@ -494,13 +494,13 @@ def test_an_export_of_another_size_is_run_at_it(folder: Path) -> None:
     small = export(teacher, settings, "onnx", size=(64, 64)).path
     network, arch, _ = load_runnable(small)
     picture = read_rgb(folder / "voc/JPEGImages/0.jpg")
-    assert list(task_for(arch, settings).find(network, iter([picture]), 0.001, 0.45))
+    assert list(task_for(arch, settings).detect(network, iter([picture]), 0.001, 0.45))
 
 
 def test_infer_draws_the_boxes_it_is_sure_of_and_prints_them(folder: Path) -> None:
     picture, teacher = folder / "voc/JPEGImages/0.jpg", folder / "teacher.pth"
     task, network = task_for(ARCH, config(folder)), load_network(teacher)[0]
-    (all_of_them,) = task.find(network, iter([read_rgb(picture)]), 0.001, 0.45)
+    (all_of_them,) = task.detect(network, iter([read_rgb(picture)]), 0.001, 0.45)
     least = float(all_of_them.scores.median())
     asked = ["--headless", "--to", str(folder / "out"), "--set", f"detect.confidence={least}"]
     done = run_kdp("infer", str(teacher), str(picture), *asked)

@@ -26,7 +26,7 @@ from kdp.pruning.masks import masks_applied, removed_are_zero, zero_removed
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train.train import train
-from kdp.tasks.catanet_groups import catanet_groups
+from kdp.tasks.super_resolution.groups import catanet_groups
 from tests.conftest import TINY
 from tests.runs import SHORT, complaints, config, config_file, run_kdp, start_kdp, wait_until
 

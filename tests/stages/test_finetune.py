@@ -20,8 +20,8 @@ from kdp.models.catanet import CATANet
 from kdp.pruning.masks import removed_are_zero
 from kdp.stages.paths import chain_paths
 from kdp.stages.train.finetune import finetune
-from kdp.tasks.catanet_groups import catanet_groups
-from kdp.tasks.super_resolution import SuperResolution
+from kdp.tasks.super_resolution.groups import catanet_groups
+from kdp.tasks.super_resolution.task import SuperResolution
 from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import (

@@ -1,7 +1,8 @@
-"""`kdp infer`: from pictures to larger ones, through the command line; and the self-ensemble."""
+"""`kdp infer` on images, through the command line; and the self-ensemble."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -21,14 +22,18 @@ from kdp.data.images import png_bytes, read_rgb
 from kdp.data.patches import to_tensor
 from kdp.errors import KdpError
 from kdp.models import build
+from kdp.models.catanet import CATANet
 from kdp.models.loading import load_network
 from kdp.stages.compare.compare import settings
-from kdp.stages.infer import super_resolve as stage
-from kdp.tasks import TASKS, task_for
-from kdp.tasks.ensemble import self_ensemble
-from kdp.tasks.sections import TileConfig
-from kdp.tasks.super_resolution import SuperResolution
-from kdp.tasks.tiles import upscale_image
+from kdp.stages.infer import predict_images as stage
+from kdp.stages.infer.infer import infer
+from kdp.stages.infer.request import InferRequest
+from kdp.tasks import task_for
+from kdp.tasks.predictor import InferOptions
+from kdp.tasks.super_resolution.ensemble import self_ensemble
+from kdp.tasks.super_resolution.predictor import Upscaler
+from kdp.tasks.super_resolution.section import TileConfig
+from kdp.tasks.super_resolution.tiles import upscale_image
 from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import complaints, run_kdp
@@ -39,9 +44,16 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _artifact(tmp_path_factory.mktemp("networks"), 2)
 
 
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results go under the current folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Two pictures, a note, and a folder within."""
+    """Two images, a note, and a folder within."""
     folder = tmp_path / "photos"
     for number, name in enumerate(("a.png", "b.png", "deeper/c.png")):
         _picture(folder / name, (18 + number, 24))
@@ -53,15 +65,14 @@ def photos(tmp_path: Path) -> Path:
 def refused(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], photos: Path
 ) -> Callable[..., str]:
-    """Run `kdp infer` as the program does; it must end with code 2 and the line returned."""
+    """Run `kdp infer` as the program does; it must end with the code and the line returned."""
 
-    def run(*arguments: str) -> str:
-        monkeypatch.chdir(photos.parent)
+    def run(*arguments: str, code: int = 2) -> str:
         monkeypatch.setattr(sys, "argv", ["kdp", "infer", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
         printed = capfd.readouterr()
-        assert (end.value.code, printed.out) == (2, "")
+        assert (end.value.code, printed.out) == (code, "")
         (line,) = complaints(printed.err)
         return line
 
@@ -141,12 +152,15 @@ def test_x8_is_the_mean_over_the_eight(network: Path) -> None:
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
 
 
-def test_a_folder_goes_beside_itself(network: Path, photos: Path) -> None:
-    done = run_kdp("infer", str(network), str(photos), "--device", "cpu")
+def test_a_folder_is_written_under_the_current_folder_and_not_beside_itself(
+    network: Path, photos: Path, tmp_path: Path
+) -> None:
+    done = run_kdp("infer", str(network), str(photos), "--device", "cpu", cwd=tmp_path / "here")
     assert done.returncode == 0, done.stderr
-    written = [photos.parent / "photos_x2" / name for name in ("a.png", "b.png")]
+    written = [Path("photos_x2") / name for name in ("a.png", "b.png")]
     assert done.stdout.splitlines() == [str(path) for path in written]
     assert sorted(written[0].parent.iterdir()) == written
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["here", "photos"]
     for path in written:
         assert np.array_equal(read_rgb(path), _plain(network, photos / path.name))
     assert "2/2" in done.stderr
@@ -156,7 +170,7 @@ def test_a_folder_goes_beside_itself(network: Path, photos: Path) -> None:
 def test_other_scales(tmp_path: Path, photos: Path, scale: int) -> None:
     result = _kdp(_artifact(tmp_path, scale), photos / "a.png")
     assert result.exit_code == 0, result.output
-    output = read_rgb(photos.parent / f"photos_x{scale}" / "a.png")
+    output = read_rgb(Path(f"photos_x{scale}/a.png"))
     assert output.shape == (18 * scale, 24 * scale, 3)
 
 
@@ -170,13 +184,13 @@ def test_a_pattern_is_expanded_and_keeps_to_pictures(network: Path, photos: Path
 def test_a_name_may_look_like_a_pattern(network: Path, photos: Path) -> None:
     odd = _picture(photos / "a[1]*.png", (10, 12))
     assert _kdp(network, odd).exit_code == 0
-    assert read_rgb(photos.parent / "photos_x2" / odd.name).shape == (20, 24, 3)
+    assert read_rgb(Path("photos_x2") / odd.name).shape == (20, 24, 3)
 
 
 def test_a_picture_given_twice_is_computed_once(network: Path, photos: Path) -> None:
     result = _kdp(network, photos, photos / "a.png", photos / "*.png")
     assert result.exit_code == 0, result.output
-    assert [path.name for path in (photos.parent / "photos_x2").iterdir()].count("a.png") == 1
+    assert [path.name for path in Path("photos_x2").iterdir()].count("a.png") == 1
     assert result.stdout.count("a.png") == 1
 
 
@@ -187,12 +201,12 @@ def test_the_default_folder_has_the_name_of_the_one_that_is_meant(
     monkeypatch.chdir(photos)
     result = _kdp(network, given)
     assert result.exit_code == 0, result.output
-    assert (photos.parent / "photos_x2" / "a.png").is_file()
+    assert (photos / "photos_x2" / "a.png").is_file()
 
 
 def test_x8_reaches_the_file(network: Path, photos: Path) -> None:
     assert _kdp(network, photos / "a.png", "--x8").exit_code == 0
-    output = read_rgb(photos.parent / "photos_x2" / "a.png").astype(int)
+    output = read_rgb(Path("photos_x2/a.png")).astype(int)
     expected = _plain(network, photos / "a.png", ensemble=True).astype(int)
     # Sums in another order may round the other way.
     assert abs(output - expected).max() <= 1
@@ -207,7 +221,7 @@ def test_tiles_follow_the_settings(network: Path, photos: Path) -> None:
     assert _kdp(network, picture, *more).exit_code == 0
     model, arch, _ = load_network(network)
     task = task_for(arch, settings(None, chosen, "cpu"))
-    output = read_rgb(photos.parent / "photos_x2" / "wide.png")
+    output = read_rgb(Path("photos_x2/wide.png"))
     assert np.array_equal(output, task.upscale(model, read_rgb(picture)))  # type: ignore[attr-defined]
     assert not np.array_equal(output, _plain(network, picture))
 
@@ -227,9 +241,7 @@ def test_the_bar_moves_with_every_pass_and_ends_at_its_end(
     monkeypatch.setattr(stage, "progress", lambda *_: Bar())
     config = settings(None, ["tiles.size=32", "tiles.overlap=8"], "cpu")
     picture = _picture(photos / "wide.png", (30, 80))
-    model, arch, _ = load_network(network)
-    task = SuperResolution(arch, config)
-    stage.super_resolve(model, task, [str(picture)], ensemble=ensemble)
+    infer(network, InferRequest((str(picture),), ensemble=ensemble), config, print)
     assert [step for step in steps if step] == [Fraction(1, passes)] * passes
 
 
@@ -237,12 +249,12 @@ def test_a_corrupt_picture_costs_only_itself(network: Path, photos: Path) -> Non
     whole = (photos / "a.png").read_bytes()
     (photos / "aa.png").write_bytes(whole[: len(whole) // 2])
     _picture(photos / "ab.png", (1, 20))
-    done = run_kdp("infer", str(network), str(photos), "--device", "cpu")
+    done = run_kdp("infer", str(network), str(photos), "--device", "cpu", cwd=Path.cwd())
     assert done.returncode == 2
     (line,) = complaints(done.stderr)
     assert f"the picture {photos / 'aa.png'}: it is missing or corrupt" in line
-    assert f"the picture {photos / 'ab.png'} is 20x1" in line
-    written = sorted((photos.parent / "photos_x2").iterdir())
+    assert f"the image {photos / 'ab.png'} is 20x1" in line
+    written = sorted(Path("photos_x2").iterdir())
     assert [path.name for path in written] == ["a.png", "b.png"]
     assert done.stdout.splitlines() == [str(path) for path in written]
 
@@ -250,12 +262,12 @@ def test_a_corrupt_picture_costs_only_itself(network: Path, photos: Path) -> Non
 @pytest.mark.parametrize(
     ("pictures", "more", "said"),
     [
-        (["gone.png"], (), "there is no picture and no folder {}/gone.png"),
+        (["gone.png"], (), "there is no image and no folder {}/gone.png"),
         (["empty"], (), "no images in {}/empty"),
-        (["*.txt"], (), "no picture matches {}/*.txt"),
+        (["*.txt"], (), "no image matches {}/*.txt"),
         (["a.png", "a.jpg"], (), "{0}/a.png and {0}/a.jpg would both become"),
         (["a.png", "deeper/a.png"], ("--to", "large"), "{0}/a.png and {0}/deeper/a.png would both"),
-        (["a.jpg"], ("--to", "{}"), "{}/a.png would lie among the pictures"),
+        (["a.jpg"], ("--to", "{}"), "{}/a.png would lie among the images"),
         (["a.png"], ("--set", "tiles.sise=3"), "did you mean"),
         (["a.png"], ("--device", "abacus"), "device 'abacus'"),
     ],
@@ -285,16 +297,38 @@ def test_a_file_without_a_network_is_one_line(refused: Callable[..., str], photo
     assert "gone.pth does not exist" in refused(str(photos / "gone.pth"), str(photos))
 
 
-def test_a_network_of_another_task_is_refused(
-    network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Other:
-        def __init__(self, arch: dict[str, Any], config: Any) -> None: ...
-
-    monkeypatch.setitem(TASKS, "catanet", Other)  # type: ignore[arg-type]
-    error = _kdp(network, photos).exception
+def test_audio_networks_are_refused(tmp_path: Path, photos: Path) -> None:
+    args = {"stem": 4, "channels": [8], "hidden": [8], "strides": [[2, 2]]}
+    params = build("cp_mobile", **args).state_dict()
+    file = tmp_path / "sounds.pth"
+    save(file, Artifact(params, Arch("cp_mobile", args), make_record("train", {})))
+    error = _kdp(file, photos).exception
     assert isinstance(error, KdpError)
-    assert "'catanet': there is nothing to do with its output" in str(error)
+    assert str(error) == f"{file} holds 'cp_mobile': `infer` does not support audio"
+
+
+def test_ctrl_c_between_tiles_ends_with_one_line_and_whole_files(
+    network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    _picture(photos / "c.png", (20, 90))
+    passes: list[Tensor] = []
+    forward = CATANet.forward
+
+    def interrupted(self: CATANet, x: Tensor) -> Tensor:
+        passes.append(x)
+        if len(passes) == 4:  # the second tile of the third image
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, x)
+
+    monkeypatch.setattr(CATANet, "forward", interrupted)
+    tiles = ("--set", "tiles.size=32", "--set", "tiles.overlap=8", "--device", "cpu")
+    line = refused(str(network), str(photos), *tiles, code=130)
+    assert line == "kdp: stopped after 2 of 3 images; those written are complete"
+    assert len(passes) == 4
+    written = sorted(Path("photos_x2").iterdir())
+    assert [path.name for path in written] == ["a.png", "b.png"]
+    for path in written:
+        assert np.array_equal(read_rgb(path), _plain(network, photos / path.name))
 
 
 def test_a_link_to_a_picture_cannot_lose_it(network: Path, photos: Path) -> None:
@@ -302,15 +336,18 @@ def test_a_link_to_a_picture_cannot_lose_it(network: Path, photos: Path) -> None
     link.parent.mkdir()
     link.symlink_to(photos / "a.png")
     error = _kdp(network, link, "--to", photos).exception
-    assert "would lie among the pictures" in str(error)
+    assert "would lie among the images" in str(error)
 
 
 def test_passes_are_counted_as_tiles_are_made(network: Path) -> None:
     config = settings(None, ["tiles.size=16", "tiles.overlap=4"], "cpu")
+    arch = load_network(network)[1]
     for size in ((16, 16), (17, 16), (40, 61)):
         calls: list[int] = []
         model = nn.Upsample(scale_factor=2)
         model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        predictor = Upscaler(model, arch, config, InferOptions())
+        predicted = predictor.passes(np.zeros((*size, 3), np.uint8))
+        calls.clear()
         upscale_image(model, torch.rand(3, *size), 2, config.section(TileConfig))
-        picture = np.zeros((*size, 3), np.uint8)
-        assert stage._passes(picture, 2, config.section(TileConfig), ensemble=False) == len(calls)
+        assert predicted == len(calls)

@@ -16,7 +16,7 @@ from kdp.pruning.masks import masks_applied
 from kdp.stages.prune import score_cache as scores_module
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
-from kdp.tasks.catanet_groups import catanet_groups
+from kdp.tasks.super_resolution.groups import catanet_groups
 from tests import runs
 from tests.runs import complaints, config, config_file, run_kdp, start_kdp, wait_until
 

@@ -27,7 +27,8 @@ from kdp.errors import KdpError
 from kdp.models import build
 from kdp.stages.infer import display, video
 from kdp.stages.infer import stream as stage
-from kdp.tasks import face_boxes, labelled_boxes
+from kdp.tasks import labelled_boxes
+from kdp.tasks.classification import face_boxes
 from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import complaints
@@ -36,6 +37,12 @@ ASTRONAUT = (86, 31, 53, 53)
 """The box of her face, where the picture is 256 pixels wide."""
 SHOWN = [True, True, False, True, False]
 """In which frames of the video there is a face."""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results go under the current folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -262,21 +269,21 @@ def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_pictures_go_beside_their_folder(network: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
+def test_images_go_under_the_current_folder(network: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "album" / "photos"
+    photos.mkdir(parents=True)
     for name, picture in (("a", face()), ("b", blank()), ("c", blank((3, 2)))):
         (photos / f"{name}.png").write_bytes(png_bytes(picture))
     (photos / "d.png").write_bytes(b"no picture")
     result = kdp(network, photos)
     assert "d.png: it is missing or corrupt" in str(result.exception)
-    written = [tmp_path / "photos_faces" / f"{name}.png" for name in "abc"]
+    written = [Path("photos_faces") / f"{name}.png" for name in "abc"]
     assert result.stdout.splitlines() == [str(path) for path in written]
     assert (read_rgb(written[0]) != face()).any(2)[ASTRONAUT[1] : 85, 70:150].any()
     assert np.array_equal(read_rgb(written[1])[:200], blank()[:200])
 
 
-def test_pictures_as_json(network: Path, tmp_path: Path) -> None:
+def test_images_as_json(network: Path, tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     picture.write_bytes(png_bytes(face()))
     result = kdp(network, str(tmp_path / "*.png"), "--headless", "--to", tmp_path / "to")
@@ -290,7 +297,7 @@ def test_a_folder_may_be_called_like_a_video(network: Path, tmp_path: Path) -> N
     (tmp_path / "holiday.mov").mkdir()
     (tmp_path / "holiday.mov" / "a.png").write_bytes(png_bytes(blank()))
     result = kdp(network, tmp_path / "holiday.mov")
-    assert result.stdout.splitlines() == [str(tmp_path / "holiday.mov_faces" / "a.png")]
+    assert result.stdout.splitlines() == [str(Path("holiday.mov_faces") / "a.png")]
 
 
 def test_whole_looks_for_no_face(network: Path, tmp_path: Path) -> None:
@@ -353,8 +360,8 @@ def test_a_video_cut_short_is_done_as_far_as_it_goes(
 def test_a_display_is_served_where_something_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         name = f"127.0.0.1:{server.getsockname()[1] - 6000}.0"
-        assert display._served(name)
-    assert not display._served(name)
+        assert display._x_server_answers(name)
+    assert not display._x_server_answers(name)
 
 
 def test_ctrl_c_ends_with_the_video_finished(
@@ -367,7 +374,7 @@ def test_ctrl_c_ends_with_the_video_finished(
         return picture
 
     seen: list[ImageArray] = []
-    monkeypatch.setattr(stage, "drawn", pressed)
+    monkeypatch.setattr(labelled_boxes, "draw_boxes", pressed)
     target = tmp_path / "out.mp4"
     source = clip(tmp_path / "clip.avi")
     line = refused(network, source, "--headless", "--save", target, code=130)
@@ -380,7 +387,7 @@ def test_a_window_ends_it_with_q(
 ) -> None:
     shown: list[Any] = []
     keys = iter([255, ord("q")])
-    monkeypatch.setattr(display, "_served", lambda _: True)
+    monkeypatch.setattr(display, "_x_server_answers", lambda _: True)
     monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
     monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
@@ -480,4 +487,4 @@ def test_super_resolution_has_no_use_for_them(
     arch = Arch("catanet", TINY)
     save(tmp_path / "x2.pth", Artifact(params, arch, make_record("train", {})))
     assert f"{option[0]} does not apply" in refused(tmp_path / "x2.pth", "a.png", *option)
-    assert "no picture is given" in refused(tmp_path / "x2.pth")
+    assert "no image is given" in refused(tmp_path / "x2.pth")

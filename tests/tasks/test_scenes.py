@@ -23,7 +23,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train import limits
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
-from kdp.tasks.scenes import AcousticScenes
+from kdp.tasks.scenes.task import AcousticScenes
 from kdp.types import Arch
 from tests.runs import SHORT
 

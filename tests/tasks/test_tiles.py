@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from kdp.data.pairs import embedded
 from kdp.data.patches import to_tensor
 from kdp.models import build
-from kdp.tasks.sections import TileConfig
-from kdp.tasks.tiles import upscale_image
+from kdp.tasks.super_resolution.section import TileConfig
+from kdp.tasks.super_resolution.tiles import upscale_image
 from tests.conftest import TINY
 
 

@@ -366,7 +366,7 @@ def test_curves_forget_the_line_a_killed_run_left_half_written(tmp_path: Path) -
 
 
 def test_train_resumes_to_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdp.tasks.super_resolution import SuperResolution
+    from kdp.tasks.super_resolution.task import SuperResolution
 
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()

@@ -160,7 +160,7 @@ def evaluate(paths: Sequence[Path], config: Config) -> Evaluation:
         EvaluatedNetwork(**_identity(network, quality))
         for network, quality in zip(networks, _qualities(networks, config, samples), strict=True)
     ]
-    return Evaluation(columns, task.protocol, samples)
+    return Evaluation(columns, task.metric_protocol, samples)
 
 
 def compare(
@@ -200,7 +200,7 @@ def compare(
         _write_images(task, networks, images, sum(samples.values()))
     return Comparison(
         columns=columns,
-        protocol=task.protocol,
+        protocol=task.metric_protocol,
         samples=samples,
         counter=COUNTER,
         module_counter=module_counter,
@@ -236,10 +236,10 @@ def _also_in_half(networks: Sequence[_LoadedNetwork], example: Tensor) -> list[_
 def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> Task:
     tasks = [task_for(network.arch, config) for network in networks]
     for network, task in zip(networks, tasks, strict=True):
-        if task.protocol != tasks[0].protocol:
+        if task.metric_protocol != tasks[0].metric_protocol:
             raise KdpError(
-                f"cannot compare {network.path} ({task.protocol}) with {networks[0].path} "
-                f"({tasks[0].protocol}): they solve different tasks"
+                f"cannot compare {network.path} ({task.metric_protocol}) with {networks[0].path} "
+                f"({tasks[0].metric_protocol}): they solve different tasks"
             )
         classes, first = (getattr(each, "classes", ()) for each in (task, tasks[0]))
         if classes != first:

@@ -179,7 +179,7 @@ def _quality(task: Task, metrics: Mapping[str, Metrics]) -> Info:
     first = next(iter(metrics.values()))
     accuracy = first.get("macro_accuracy", first.get("accuracy"))
     primary_metric = {"headline": task.primary_metric, "value": first[task.primary_metric]}
-    return {"macro_avg_acc": accuracy, **primary_metric, "protocol": task.protocol}
+    return {"macro_avg_acc": accuracy, **primary_metric, "protocol": task.metric_protocol}
 
 
 def _machine(model: nn.Module) -> Info:

@@ -1,17 +1,14 @@
-"""`kdp export`: a network for programs that have no PyTorch."""
+"""`kdp export`: a network in a format for programs without PyTorch."""
 
 from __future__ import annotations
 
-import io
 import logging
-import tempfile
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,27 +20,34 @@ from kdp.files import file_lock, sha256, write_atomic
 from kdp.measure.complexity import parameters, run_checked
 from kdp.models import with_decoding
 from kdp.models.loading import load_network
-from kdp.models.onnx_file import PROPERTY, OnnxNetwork
-from kdp.models.ultralytics_file import write_ultralytics
-from kdp.models.ultralytics_names import to_ultralytics
-from kdp.serialize import json_line
-from kdp.stages.export.onnx import AXES, constant_bytes, in_precision, onnx_proto
-from kdp.tasks import task_for
-from kdp.tasks.base import Task
+from kdp.stages.export.onnx import AXES, onnx_format
+from kdp.stages.export.torchscript import TORCHSCRIPT
+from kdp.tasks import family_of
+from kdp.tasks.export_spec import ExportFormat, ExportSpec
 from kdp.types import Arch
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
-"""Largest difference of the outputs, relative to the largest one, that a precision may explain;
-of boxes and of probabilities each."""
+"""Largest accepted difference of the outputs by precision, relative to the largest output."""
 
-Format = Literal["onnx", "torchscript", "ultralytics"]
-Precision = Literal["fp32", "fp16", "int8"]
-SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torchscript": ".torchscript", "ultralytics": ".pt"}
-NAMES: dict[str, str] = {
-    "onnx": "ONNX",
-    "torchscript": "TorchScript",
-    "ultralytics": "Ultralytics' format",
-}
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """The options of `kdp export`.
+
+    Attributes:
+        format: `onnx`, `torchscript`, or a format of the network's family.
+        precision: `fp16` has weights and products in half precision, `int8` has 8-bit weights and
+            quantises activations while it runs; inputs and outputs stay float32.
+        size: (height, width) of the input, for a network that is exported for one size only.
+        output: file to write (default: beside the network).
+    """
+
+    format: str
+    precision: str = "fp32"
+    size: Size | None = None
+    output: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,9 @@ class Exported:
 
     Attributes:
         path: the file.
-        difference: between its outputs and PyTorch's on a probe, relative to the largest output.
-        input_shape: of the probe.
-        dynamic_axes: names of the axes whose length is free.
+        difference: of its outputs from PyTorch's, relative to the largest output.
+        input_shape: that it was checked with.
+        dynamic_axes: names of the axes of any length.
     """
 
     path: Path
@@ -63,56 +67,64 @@ class Exported:
     dynamic_axes: tuple[str, ...]
 
 
-def export(
-    file: Path,
-    config: Config,
-    to: Format,
-    precision: Precision = "fp32",
-    size: Sequence[int] | None = None,
-    target: Path | None = None,
-) -> Exported:
-    """Write a network in another format, once what was written is run and gives the same.
+def export(file: Path, request: ExportRequest, config: Config) -> Exported:
+    """Write a network in another format, after running it there and comparing the outputs.
 
     Args:
         file: an artifact or a foreign checkpoint.
-        config: of the task.
-        to: the format.
-        precision: `fp16` has weights and products in half precision, `int8` has 8-bit weights
-            and quantises activations while it runs; both for ONNX, with inputs in float32.
-        size: (height, width) of the input, for a network that is exported for one size alone.
-        target: where to write (default: beside `file`).
+        request: the options.
+        config: of the family.
 
     Raises:
-        KdpError: unreadable, packages are missing, the network cannot be exported in this way,
-            or what was exported does not give what PyTorch gives.
+        KdpError: the file is unreadable, packages are missing, the family or its network does not
+            support the format, or the outputs differ from PyTorch's.
     """
-    if to != "onnx" and precision != "fp32":
-        raise KdpError(f"{NAMES[to]} is written in fp32; {precision} is for ONNX")
     model, arch, _ = load_network(file)
-    if to != "ultralytics":
+    spec = family_of(arch).export_spec(arch, config)
+    chosen = _format(request, spec, arch)
+    if chosen.decoded:
         model, arch = with_decoding(model, arch)
-    if size is not None:
-        arch = _of_size(arch, size, task_for(arch, config).dynamic_axes)
-    task = task_for(arch, config)
-    target = _checked(target or _beside(file, to, precision), file, to)
-    probes = _probes(task, size or task.latency_size)
-    expected = [run_checked(model, probe) for probe in probes]
-    with file_lock(target), _quiet():
-        about = _about(file, arch, model, task)
-        content, run = _WRITERS[to](model, probes[0], task.dynamic_axes, precision, about)
-        pairs = zip(probes, expected, strict=True)
-        parts = task.output_splits if to != "ultralytics" else ()  # that one is not decoded
-        differences = [_difference(run(probe), wanted, parts) for probe, wanted in pairs]
-        wrong = [found for found in differences if not found <= TOLERANCES[precision]]
-        if wrong:  # not a number counts too
-            raise KdpError(f"the exported network differs from the original by {wrong[0]:.2g}")
+    if request.size is not None:
+        arch = _with_size(arch, request.size, spec.dynamic_axes)
+    spec = family_of(arch).export_spec(arch, config)
+    target = _checked_target(request, chosen, file)
+    examples = _examples(spec, request.size or spec.size)
+    expected = [run_checked(model, example) for example in examples]
+    with file_lock(target), _exporters_silenced():
+        description = _description(file, model, spec)
+        content, run = chosen.write(model, examples[0], spec, description, request.precision)
+        # Outputs that are not decoded are raw maps, whose parts the splits do not describe.
+        splits = spec.output_splits if chosen.decoded else ()
+        differences = [
+            _difference(run(example), reference, splits)
+            for example, reference in zip(examples, expected, strict=True)
+        ]
+        tolerance = TOLERANCES[request.precision]
+        excessive = [value for value in differences if not value <= tolerance]  # NaN too
+        if excessive:
+            raise KdpError(f"the exported network differs from the original by {excessive[0]:.2g}")
         write_atomic(target, content)
-    names = tuple(AXES[axis] for axis in task.dynamic_axes)
-    return Exported(target, max(differences), tuple(probes[0].shape), names)
+    names = tuple(AXES[axis] for axis in spec.dynamic_axes)
+    return Exported(target, max(differences), tuple(examples[0].shape), names)
 
 
-def _of_size(arch: Arch, size: Sequence[int], dynamic_axes: Sequence[int]) -> Arch:
-    """The architecture as programs are to find it that run it at this one size."""
+def _format(request: ExportRequest, spec: ExportSpec, arch: Arch) -> ExportFormat:
+    """The requested format, if the network can be written in it."""
+    formats = {"onnx": onnx_format(), "torchscript": TORCHSCRIPT, **spec.formats}
+    if request.format not in formats:
+        known = ", ".join(formats)
+        raise KdpError(f"{arch.name} cannot be exported to {request.format!r}; formats: {known}")
+    chosen = formats[request.format]
+    if request.precision not in chosen.precisions:
+        raise KdpError(
+            f"{chosen.title} is written in {', '.join(chosen.precisions)}; "
+            f"{request.precision} needs onnx"
+        )
+    return chosen
+
+
+def _with_size(arch: Arch, size: Sequence[int], dynamic_axes: Sequence[int]) -> Arch:
+    """The architecture for programs that run it at this one size."""
     if "image_size" not in arch.args or 2 in dynamic_axes:
         return arch
     height, width = size
@@ -121,107 +133,43 @@ def _of_size(arch: Arch, size: Sequence[int], dynamic_axes: Sequence[int]) -> Ar
     return arch.with_args(image_size=height)
 
 
-def _checked(target: Path, file: Path, to: Format) -> Path:
-    """A place to write to that is not the network itself, and that `compare` will know."""
+def _checked_target(request: ExportRequest, chosen: ExportFormat, file: Path) -> Path:
+    """The file to write: not the network itself, and with a suffix that `compare` knows."""
+    target = request.output or _beside(file, chosen.suffix, request.precision)
     if not target.name or target.is_dir():
         raise KdpError(f"{target} is a folder; name a file (--output)")
     if target.exists() and target.samefile(file):
         raise KdpError(f"{target} is the network itself; choose another name (--output)")
-    if to != "torchscript" and target.suffix.lower() != SUFFIXES[to]:
-        raise KdpError(f"{target}: a file in {NAMES[to]} ends in {SUFFIXES[to]}")
+    if not chosen.any_suffix and target.suffix.lower() != chosen.suffix:
+        raise KdpError(f"{target}: a file in {chosen.title} ends in {chosen.suffix}")
     return target
 
 
-def _probes(task: Task, size: Sequence[int]) -> list[Tensor]:
-    """What to run: an input of this size, and one of other lengths along every open axis."""
+def _beside(file: Path, suffix: str, precision: str) -> Path:
+    infix = "" if precision == "fp32" else f"_{precision}"
+    return file.with_name(f"{file.stem}{infix}{suffix}")
+
+
+def _examples(spec: ExportSpec, size: Size) -> list[Tensor]:
+    """Inputs to compare outputs on: one of this size, and one of other lengths on dynamic axes."""
     if min(size) < 1:
         raise KdpError(f"--size {size[0]} {size[1]}: both must be positive")
-    first = task.example(size)
-    if not task.dynamic_axes:
+    first = spec.example(size)
+    if not spec.dynamic_axes:
         return [first]
-    height, width = (side + 8 * (axis in task.dynamic_axes) for axis, side in enumerate(size, 2))
-    # The exporter takes a batch of one for a constant.
-    return [torch.cat([first, first.flip(-1)]), task.example((height, width))]
+    height, width = (side + 8 * (axis in spec.dynamic_axes) for axis, side in enumerate(size, 2))
+    # A batch of two: the exporter takes an axis of length one for a constant.
+    return [torch.cat([first, first.flip(-1)]), spec.example((height, width))]
 
 
-Written = tuple[bytes, Callable[[Tensor], Tensor]]
-
-
-def _onnx(
-    model: nn.Module,
-    probe: Tensor,
-    dynamic_axes: Sequence[int],
-    precision: str,
-    about: dict[str, Any],
-) -> Written:
-    proto = onnx_proto(model, probe, dynamic_axes)
-    proto = in_precision(proto, precision)
-    entry = proto.metadata_props.add()
-    about = {**about, "precision": precision, "weight_bytes": constant_bytes(proto.graph)}
-    entry.key, entry.value = PROPERTY, json_line(about)
-    content = proto.SerializeToString(deterministic=True)
-    return content, OnnxNetwork(content, "the exported network")
-
-
-def _torchscript(
-    model: nn.Module,
-    probe: Tensor,
-    dynamic_axes: Sequence[int],
-    precision: str,
-    about: dict[str, Any],
-) -> Written:
-    buffer = io.BytesIO()
-    traced = torch.jit.trace(model, (probe,), check_trace=False)
-    torch.jit.save(traced, buffer, _extra_files={PROPERTY: json_line(about)})
-    content = _without_sources(buffer.getvalue())
-    return content, torch.jit.load(io.BytesIO(content))
-
-
-def _ultralytics(
-    model: nn.Module,
-    probe: Tensor,
-    dynamic_axes: Sequence[int],
-    precision: str,
-    about: dict[str, Any],
-) -> Written:
-    """A file for Ultralytics' own programs, which build every network of their own plan."""
-    name, args = about["arch"]["name"], about["arch"]["args"]
-    if name != "yolo11":
-        raise KdpError(f"Ultralytics has no {name!r}; --to onnx writes it")
-    if any(args.get("widths", ())):
-        raise KdpError("Ultralytics builds full networks alone, and this one is pruned; --to onnx")
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "exported.pt"
-        params = to_ultralytics(model.state_dict())
-        size = args.get("image_size", probe.shape[-1])
-        write_ultralytics(target, params, args["scale"], args["classes"], size, {})
-        return target.read_bytes(), load_network(target)[0]
-
-
-def _without_sources(content: bytes) -> bytes:
-    """A TorchScript archive without the places of the Python files it came from."""
-    shorter = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(shorter, "w") as new:
-        for entry in old.infolist():
-            if not entry.filename.endswith(".debug_pkl"):
-                new.writestr(entry, old.read(entry))
-    return shorter.getvalue()
-
-
-_WRITERS: dict[str, Callable[..., Written]] = {
-    "onnx": _onnx,
-    "torchscript": _torchscript,
-    "ultralytics": _ultralytics,
-}
-
-
-def _about(file: Path, arch: Arch, model: nn.Module, task: Task) -> dict[str, Any]:
+def _description(file: Path, model: nn.Module, spec: ExportSpec) -> dict[str, Any]:
+    """The metadata of the exported file; `kdp compare` and other programs read it."""
     total, nonzero = parameters(model)
     return {
-        "arch": arch.plain(),
-        "classes": list(getattr(task, "classes", ())),
-        "input": task.reads,
-        "output": task.gives,
+        "arch": spec.arch.plain(),
+        "classes": list(spec.classes),
+        "input": spec.input_spec,
+        "output": spec.output_spec,
         "parameters": total,
         "nonzero": nonzero,
         "source": {"name": file.name, "sha256": sha256(file)},
@@ -229,20 +177,19 @@ def _about(file: Path, arch: Arch, model: nn.Module, task: Task) -> dict[str, An
     }
 
 
-def _beside(file: Path, to: str, precision: str) -> Path:
-    kind = "" if precision == "fp32" else f"_{precision}"
-    return file.with_name(f"{file.stem}{kind}{SUFFIXES[to]}")
+def _difference(output: Tensor, expected: Tensor, splits: Sequence[int]) -> float:
+    """The largest difference relative to the largest value, in the worst part of the output.
 
-
-def _difference(found: Tensor, expected: Tensor, parts: Sequence[int]) -> float:
-    """The largest, relative to the largest value; of the worst part."""
-    both = (x.split(parts, 1) if parts else [x] for x in (found, expected))
-    shares = [(a - b).abs().max() / b.abs().max() for a, b in zip(*both, strict=True)]
-    return float(torch.stack(shares).max())
+    Boxes in pixels are hundreds of times larger than probabilities: as one part, they would hide
+    probabilities that are entirely wrong.
+    """
+    parts = (x.split(splits, 1) if splits else [x] for x in (output, expected))
+    relative = [(a - b).abs().max() / b.abs().max() for a, b in zip(*parts, strict=True)]
+    return float(torch.stack(relative).max())
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _exporters_silenced() -> Iterator[None]:
     """Without the exporters' remarks about themselves."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Networks into ONNX, in single or half precision or with 8-bit weights."""
+"""Networks as ONNX, in single or half precision or with 8-bit weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,32 @@ import torch
 from torch import Tensor, nn
 
 from kdp.errors import KdpError, first_line
-from kdp.models.onnx_file import NEEDED
+from kdp.models.onnx_file import NEEDED, PROPERTY, OnnxNetwork
+from kdp.serialize import json_line
+from kdp.tasks.export_spec import ExportFormat, ExportSpec, Runner
 
 AXES = {0: "batch", 2: "height", 3: "width"}
-"""What the axes of an input are, in the files too."""
+"""Names of the axes of an input, in the files too."""
+
+
+def onnx_format() -> ExportFormat:
+    """ONNX, for every family."""
+    return ExportFormat("ONNX", ".onnx", _write, tuple(_PRECISIONS))
+
+
+def _write(
+    model: nn.Module, example: Tensor, spec: ExportSpec, description: dict[str, Any], precision: str
+) -> tuple[bytes, Runner]:
+    proto = in_precision(onnx_proto(model, example, spec), precision)
+    entry = proto.metadata_props.add()
+    description = {
+        **description,
+        "precision": precision,
+        "weight_bytes": constant_bytes(proto.graph),
+    }
+    entry.key, entry.value = PROPERTY, json_line(description)
+    content = proto.SerializeToString(deterministic=True)
+    return content, OnnxNetwork(content, "the exported network")
 
 
 def constant_bytes(graph: Any) -> int:
@@ -25,24 +47,24 @@ def constant_bytes(graph: Any) -> int:
     return sum(to_array(constant).nbytes for constant in graph.initializer)
 
 
-def onnx_proto(model: nn.Module, probe: Tensor, dynamic_axes: Sequence[int]) -> Any:
-    """An ONNX ModelProto with weights inside.
+def onnx_proto(model: nn.Module, example: Tensor, spec: ExportSpec) -> Any:
+    """An ONNX ModelProto with the weights inside.
 
     Args:
-        model: in evaluation mode.
-        probe: an input.
-        dynamic_axes: axes of it that any length fits.
+        model: in eval mode.
+        example: an input.
+        spec: names of the tensors, and axes of the input that take any length.
 
     Raises:
         KdpError: packages are missing, or the network cannot be exported.
     """
-    shapes = dict.fromkeys(dynamic_axes, torch.export.Dim.DYNAMIC)
+    shapes = dict.fromkeys(spec.dynamic_axes, torch.export.Dim.DYNAMIC)
     try:
         program = torch.onnx.export(
-            copy.deepcopy(model),
-            (probe,),
-            input_names=["input"],
-            output_names=["output"],
+            copy.deepcopy(model),  # the exporter changes the network
+            (example,),
+            input_names=[spec.input_name],
+            output_names=[spec.output_name],
             dynamic_shapes=(shapes,),
             dynamo=True,
             verbose=False,
@@ -55,14 +77,14 @@ def onnx_proto(model: nn.Module, probe: Tensor, dynamic_axes: Sequence[int]) -> 
     assert program is not None
     proto = program.model_proto
     _strip(proto.graph)
-    _name_axes(proto.graph, dynamic_axes)
+    _name_axes(proto.graph, spec.dynamic_axes)
     return proto
 
 
 def _strip(graph: Any) -> None:
-    """Leave out where in whose Python files a node came from, and shapes that can be inferred.
+    """Remove the paths of Python files, and shapes that can be inferred.
 
-    Some of those shapes are wrong, too: they are from before operations were fused.
+    Some of those shapes are wrong: the exporter wrote them before it fused operations.
     """
     del graph.value_info[:]
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -71,7 +93,7 @@ def _strip(graph: Any) -> None:
 
 
 def _name_axes(graph: Any, dynamic_axes: Sequence[int]) -> None:
-    """Call open axes by what they are, where the exporter numbers them."""
+    """Give dynamic axes their names in place of the exporter's numbers."""
     dims = graph.input[0].type.tensor_type.shape.dim
     names = {dims[axis].dim_param: AXES[axis] for axis in dynamic_axes}
     for value in (*graph.input, *graph.output):
@@ -87,7 +109,7 @@ def _half(proto: Any) -> Any:
 
 
 def _dynamic_int8(proto: Any) -> Any:
-    """8-bit weights; unsigned ones, for which onnxruntime has the faster convolution."""
+    """8-bit weights; unsigned, as onnxruntime's convolution is faster for those."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -1,4 +1,4 @@
-"""Where frames go: a video file or a window."""
+"""Frames into a video file or a window."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-"""What every OpenCV with FFmpeg can write."""
+"""Codecs by suffix that every OpenCV with FFmpeg can write."""
 DIGITS = 2
-"""Of frames per second: the mpeg4 codec has 16 bits for the denominator."""
+"""Decimals of the frame rate: mpeg4 stores it as a fraction whose denominator has 16 bits."""
 ESCAPE = 27
 
 
 class VideoFile:
-    """Write a video; a context that puts it in its place at the end, and drops it on an error.
+    """A video to write; a context that gives it its name at the end, and drops it on an error.
 
-    Frames are made even in width and height (the last column or row is repeated), which codecs
-    need, and a frame of another size than the first is resized to it.
+    Codecs need even widths and heights, so that the last column or row of an odd frame is
+    repeated. A frame of another size than the first is resized to it.
 
     Args:
         path: its suffix decides the codec, see `CODECS`.
 
     Raises:
-        KdpError: a suffix that is not known, or the file cannot be written or became too short.
+        KdpError: an unknown suffix, the file cannot be written, or it lacks frames afterwards.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,28 +45,28 @@ class VideoFile:
         self._writer: Any = None
         self._size = (0, 0)
 
-    def write(self, picture: ImageArray, rate: float, seconds: float | None = None) -> None:
-        """Append an RGB picture.
+    def write(self, image: ImageArray, rate: float, seconds: float | None = None) -> None:
+        """Append an RGB frame.
 
         Args:
-            picture: (H, W, 3) uint8.
-            rate: frames per second; that of the first call counts.
-            seconds: when it was seen. The frame before is repeated until then, and a frame whose
-                place is taken is left out, so that a camera slower or faster than `rate` plays as
-                fast as it was.
+            image: (H, W, 3) uint8.
+            rate: frames per second; the first call decides.
+            seconds: when a camera took it. The previous frame is repeated up to that time, and a
+                frame whose slot is filled is dropped, so that the video plays in real time
+                although the camera is slower or faster than `rate`.
         """
-        height, width = picture.shape[:2]
-        even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        height, width = image.shape[:2]
+        even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._writer is None:
             self._begin((even.shape[1], even.shape[0]), rate)
-        # The nearest place: a camera a little early now and then loses no frame.
+        # The nearest slot, not the one before: a frame that comes a little early is kept.
         due = self.count if seconds is None else math.floor(seconds * self._rate + 0.5)
         while self.count < due:
             self._append(self._last)
         if self.count == due:
-            self._append(self._fitting(cv2.cvtColor(even, cv2.COLOR_RGB2BGR)))
+            self._append(self._resized(cv2.cvtColor(even, cv2.COLOR_RGB2BGR)))
 
-    def _fitting(self, frame: Any) -> Any:
+    def _resized(self, frame: Any) -> Any:
         if (frame.shape[1], frame.shape[0]) == self._size:
             return frame
         return cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
@@ -119,7 +119,7 @@ class VideoFile:
 
 
 def _frames_in(path: Path) -> int:
-    """How many frames can be read; OpenCV says nothing where it could not write one."""
+    """How many frames can be read: OpenCV reports no error for a frame that it failed to write."""
     capture, count = cv2.VideoCapture(str(path)), 0
     try:
         while capture.grab():
@@ -130,20 +130,21 @@ def _frames_in(path: Path) -> int:
 
 
 class Window:
-    """Show frames; `show` is False once the user has closed the window or pressed q or Escape.
+    """Shows frames until the user closes the window or presses q or Escape.
 
     Raises:
         KdpError: there is no display.
     """
 
-    def __init__(self, title: str = "kdp infer: q ends it") -> None:
-        if sys.platform == "linux" and not _served(os.environ.get("DISPLAY", "")):
+    def __init__(self, title: str = "kdp infer (q to quit)") -> None:
+        if sys.platform == "linux" and not _x_server_answers(os.environ.get("DISPLAY", "")):
             raise KdpError("there is no display here; --headless prints JSON lines instead")
         self.title = title
 
-    def show(self, picture: ImageArray) -> bool:
+    def show(self, image: ImageArray) -> bool:
+        """Show an RGB image; False once the user has ended it."""
         try:
-            cv2.imshow(self.title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             key = cv2.waitKey(1) & 0xFF
             visible = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1
         except cv2.error as error:
@@ -155,23 +156,26 @@ class Window:
             cv2.destroyAllWindows()
 
 
-def _served(name: str) -> bool:
-    """Whether an X server listens at a display; Qt ends the whole process where none does."""
+def _x_server_answers(name: str) -> bool:
+    """Whether an X server listens at a display.
+
+    Qt aborts the whole process where none does, so that OpenCV must not be asked to find out.
+    """
     host, _, number = name.rpartition(":")
     number = number.split(".")[0]
     if not number.isdecimal():
         return False
     path, local = f"/tmp/.X11-unix/X{number}", host in ("", "unix")
-    if local and any(_listens(place) for place in (f"\0{path}", path)):
+    if local and any(_listens(address) for address in (f"\0{path}", path)):
         return True
-    place = ("localhost" if local else host.strip("[]"), 6000 + int(number))
-    with suppress(OSError, OverflowError), socket.create_connection(place, timeout=1):
+    address = ("localhost" if local else host.strip("[]"), 6000 + int(number))
+    with suppress(OSError, OverflowError), socket.create_connection(address, timeout=1):
         return True
     return False
 
 
 def _listens(path: str) -> bool:
-    """Whether a socket of this machine answers; a name that starts with a zero is no file."""
+    """Whether a local socket answers; a leading zero byte means a name outside the file system."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         connection.connect(path)

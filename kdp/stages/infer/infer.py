@@ -1,54 +1,58 @@
-"""`kdp infer`: what a network is for, done to pictures, videos or what a camera sees."""
+"""`kdp infer`: run a network on images, a video or a camera."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from torch import nn
+
 from kdp.config import Config
+from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.models.loading import load_runnable
-from kdp.stages.infer.images import Inference
-from kdp.stages.infer.stream import Request, reject_options, watch
-from kdp.stages.infer.super_resolve import super_resolve
-from kdp.tasks import task_for
-from kdp.tasks.classification import Classification
-from kdp.tasks.detection import Detection
-from kdp.tasks.super_resolution import SuperResolution
+from kdp.stages.infer.predict_images import predict_images
+from kdp.stages.infer.request import Emit, InferRequest, InferResult, check_supported
+from kdp.stages.infer.stream import open_stream, predict_frames
+from kdp.tasks import family_of
+from kdp.tasks.predictor import CAMERA, Predictor
+from kdp.training.shutdown import graceful_shutdown
+from kdp.types import Arch
 
 
-def infer(file: Path, request: Request, config: Config, emit: Callable[[str], None]) -> Inference:
-    """Do with the network of a file what it is for: super-resolve pictures, or label
-    faces or objects.
+def infer(file: Path, request: InferRequest, config: Config, emit: Emit) -> InferResult:
+    """Run the network of a file on images or on a stream, as its family does.
 
     Args:
         file: an artifact, a foreign checkpoint, or an ONNX file of `kdp export`.
-        asked: what to do, to which pictures.
-        config: `tiles` and `device` are read.
-        tell: gets the lines of JSON.
+        request: the options.
+        config: `device` and the sections of the family are read.
+        emit: receives the lines of JSON.
 
     Raises:
-        KdpError: see `super_resolve` and `watch`; or this network has no use for an option.
-        Interrupted: a video or camera was stopped on request; what was written is complete.
+        KdpError: the family has no `infer`, an option does not apply, the input is missing or
+            ambiguous, there is no display for a stream that is not `headless`, or a file cannot
+            be written.
+        Interrupted: stopped on request; the files that were written are complete.
     """
     model, arch, _ = load_runnable(file)
-    task = task_for(arch, config)
-    if isinstance(task, Classification):
-        reject_options({"--x8": request.ensemble}, f"{file} holds {arch.name!r}, a classifier")
-        return watch(model, task, request, emit)
-    if isinstance(task, Detection):
-        useless = {"--x8": request.ensemble, "--whole": request.whole}
-        reject_options(useless, f"{file} holds {arch.name!r}, a detector")
-        return watch(model, task, request, emit)
-    if not isinstance(task, SuperResolution):
-        raise KdpError(f"{file} holds {arch.name!r}: there is nothing to do with its output")
-    for_faces = {
-        "--camera": request.camera is not None,
-        "--csi": request.csi,
-        "--whole": request.whole,
-    }
-    for_faces |= {"--save": request.save is not None, "--headless": request.headless}
-    reject_options(for_faces, f"{file} holds {arch.name!r}, which sees no objects")
-    if not request.pictures:
-        raise KdpError("no picture is given; name files, folders or quoted patterns")
-    return super_resolve(model, task, request.pictures, request.folder, request.ensemble)
+    network = f"{file} holds {arch.name!r}"
+    predictor = _predictor(model, arch, config, request, network)
+    check_supported(request, predictor, network)
+    if CAMERA not in predictor.options and not request.images:
+        raise KdpError("no image is given; name files, folders or quoted patterns")
+    # A predictor without `--camera` takes images alone, whatever their names.
+    stream = open_stream(request) if CAMERA in predictor.options else None
+    model.to(pick_device(config.device))
+    with graceful_shutdown() as shutdown:
+        if stream is None:
+            return predict_images(model, predictor, request, emit, shutdown)
+        return predict_frames(stream, predictor, request, emit, shutdown)
+
+
+def _predictor(
+    model: nn.Module, arch: Arch, config: Config, request: InferRequest, network: str
+) -> Predictor:
+    family = family_of(arch)
+    if family.predictor is None:
+        raise KdpError(f"{network}: {family.no_infer}")
+    return family.predictor(model, arch, config, request.options)

@@ -18,13 +18,14 @@ from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 
 VIDEOS = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
-USUAL_RATE = 30.0
-"""Frames per second, where a source does not say."""
+DEFAULT_RATE = 30.0
+"""Frames per second of a source that does not report its rate."""
 COUNTED = {".avi", ".mp4", ".mov"}
-"""Videos that say how many frames they have; others estimate it from their length."""
-SPARE = 2, 0.02
-"""How many frames, or what share of them, may be missing: the count is not always exact."""
+"""Formats that store how many frames they have; others estimate it from their duration."""
+TOLERATED = 2, 0.02
+"""Frames, and share of the frames, that may be missing: the stored count is not always exact."""
 QUIET = "-8"
+"""FFmpeg's log level that prints nothing."""
 
 CSI = (
     "nvarguscamerasrc sensor-id=0 ! "
@@ -36,7 +37,7 @@ CSI = (
 
 
 class Stalled(KdpError):
-    """A source that has ended without saying so."""
+    """A source that stopped giving frames before its end."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +46,35 @@ class Frame:
 
     Attributes:
         number: from 0.
-        picture: (H, W, 3) uint8 RGB.
-        seconds: since the first frame was here.
+        image: (H, W, 3) uint8 RGB.
+        seconds: since the first frame arrived.
     """
 
     number: int
-    picture: ImageArray
+    image: ImageArray
     seconds: float
 
 
 class Stream:
-    """Frames, read by a thread of their own so that a read that hangs hangs nobody else.
+    """Frames of a source. A thread of its own reads them: a read that hangs must not block Ctrl-C.
 
     Args:
         name: for messages.
-        start: gives an opened capture, or raises KdpError.
-        live: a camera. Only its newest frame counts, and a read that fails is no end.
-        counted: what it says of its number of frames is true.
+        start: returns an opened capture, or raises KdpError.
+        live: whether it is a camera, of which only the newest frame counts and a failed read is
+            not the end.
+        counted: whether the source knows its number of frames.
 
     Attributes:
-        rate: frames per second as the source says, once there was a frame.
+        rate: frames per second as the source reports them; valid after the first frame.
     """
 
     def __init__(
         self, name: str, start: Callable[[], Any], live: bool, counted: bool = False
     ) -> None:
-        self.name, self.live, self.rate = name, live, USUAL_RATE
+        self.name, self.live, self.rate = name, live, DEFAULT_RATE
         self._counted, self._expected = counted, 0.0
-        self._start, self._over = start, threading.Event()
+        self._start, self._closed = start, threading.Event()
         self._queue: queue.Queue[Any] = queue.Queue(1 if live else 4)
 
     def frames(self, patience: float, stopped: Callable[[], bool]) -> Generator[Frame, None, None]:
@@ -80,10 +82,10 @@ class Stream:
 
         Args:
             patience: seconds to wait for a frame.
-            stopped: asked ten times a second and before every frame.
+            stopped: called ten times a second and before every frame.
 
         Raises:
-            KdpError: the source cannot be opened or has no frame.
+            KdpError: the source cannot be opened or has no frames.
             Stalled: no frame came for `patience` seconds, or the source ended too early.
         """
         reader = threading.Thread(target=self._read, daemon=True)
@@ -91,45 +93,46 @@ class Stream:
         try:
             yield from self._arriving(patience, stopped)
         finally:
-            self._over.set()
+            self._closed.set()
             reader.join(timeout=1)
 
     def _arriving(
         self, patience: float, stopped: Callable[[], bool]
     ) -> Generator[Frame, None, None]:
-        number, first, since = 0, 0.0, time.monotonic()
+        number, first_time, last_time = 0, 0.0, time.monotonic()
         while not stopped():
             try:
                 item = self._queue.get(timeout=min(0.1, patience))
             except queue.Empty:
-                if time.monotonic() - since >= patience:
+                if time.monotonic() - last_time >= patience:
                     raise self._stalled(patience, number) from None
                 continue
             if isinstance(item, Exception):
                 raise item
             if item is None:
-                return self._end(number)
-            first = first if number else time.monotonic()
-            yield Frame(number, cv2.cvtColor(item, cv2.COLOR_BGR2RGB), time.monotonic() - first)
-            number, since = number + 1, time.monotonic()
+                return self._check_end(number)
+            first_time = first_time if number else time.monotonic()
+            image = cv2.cvtColor(item, cv2.COLOR_BGR2RGB)
+            yield Frame(number, image, time.monotonic() - first_time)
+            number, last_time = number + 1, time.monotonic()
 
     def _stalled(self, patience: float, number: int) -> Stalled:
         silent = f"{self.name} gave no frame for {patience:g} s"
         return Stalled(f"{silent}; {number} frames were read before")
 
-    def _end(self, number: int) -> None:
+    def _check_end(self, number: int) -> None:
         if not number:
-            raise KdpError(f"{self.name} has no frame that can be read")
-        if self._expected - number > max(SPARE[0], SPARE[1] * self._expected):
+            raise KdpError(f"{self.name} has no readable frame")
+        if self._expected - number > max(TOLERATED[0], TOLERATED[1] * self._expected):
             ended = f"{self.name} ended after {number} of {self._expected:.0f} frames"
             raise Stalled(f"{ended}; is it cut short?")
 
     def _read(self) -> None:
-        """The thread: frames, then None or what went wrong, into the queue."""
+        """The thread: puts frames, then None or an exception, into the queue."""
         try:
             capture = self._start()
             rate = float(capture.get(cv2.CAP_PROP_FPS))
-            self.rate = rate if 1 <= rate <= 240 else USUAL_RATE
+            self.rate = rate if 1 <= rate <= 240 else DEFAULT_RATE
             if self._counted:
                 self._expected = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             try:
@@ -140,17 +143,17 @@ class Stream:
             self._put(error)
 
     def _pump(self, capture: Any) -> None:
-        while not self._over.is_set():
-            there, frame = capture.read()
-            if there:
+        while not self._closed.is_set():
+            ok, frame = capture.read()
+            if ok:
                 self._put(frame)
             elif self.live:
-                self._over.wait(0.01)
+                self._closed.wait(0.01)
             else:
                 return self._put(None)
 
     def _put(self, item: Any) -> None:
-        while not self._over.is_set():
+        while not self._closed.is_set():
             try:
                 return self._queue.put(item, block=not self.live, timeout=0.1)
             except queue.Full:
@@ -161,15 +164,15 @@ class Stream:
 
 def video_stream(path: Path) -> Stream:
     """The frames of a video file."""
-    complaint = f"cannot read the video {path}: it is missing, corrupt or of an unknown codec"
+    message = f"cannot read the video {path}: it is missing, corrupt or of an unknown codec"
     counted = path.suffix.lower() in COUNTED
-    return Stream(f"the video {path}", lambda: _open(complaint, str(path)), False, counted)
+    return Stream(f"the video {path}", lambda: _open(message, str(path)), False, counted)
 
 
 def camera_stream(number: int) -> Stream:
-    """The frames of the computer's camera of a number, from 0."""
-    complaint = f"there is no camera {number}, or another program has it"
-    return Stream(f"camera {number}", lambda: _open(complaint, number), live=True)
+    """The frames of a camera of this computer, numbered from 0."""
+    message = f"there is no camera {number}, or another program has it"
+    return Stream(f"camera {number}", lambda: _open(message, number), live=True)
 
 
 def csi_stream() -> Stream:
@@ -184,13 +187,17 @@ def csi_stream() -> Stream:
             "all of PyPI are: `pip uninstall opencv-python` and use the one of JetPack (a virtual "
             "environment with --system-site-packages), or build OpenCV with -D WITH_GSTREAMER=ON"
         )
-    complaint = "there is no CSI camera, or nvargus-daemon does not run; try `sudo systemctl "
-    complaint += "restart nvargus-daemon`"
-    return Stream("the CSI camera", lambda: _open(complaint, CSI, cv2.CAP_GSTREAMER), live=True)
+    message = "there is no CSI camera, or nvargus-daemon does not run; try `sudo systemctl "
+    message += "restart nvargus-daemon`"
+    return Stream("the CSI camera", lambda: _open(message, CSI, cv2.CAP_GSTREAMER), live=True)
 
 
-def _open(complaint: str, *source: Any) -> Any:
-    """An opened capture; the many lines of OpenCV and FFmpeg about one that is not there go."""
+def _open(message: str, *source: Any) -> Any:
+    """An opened capture, without the lines that OpenCV and FFmpeg print about a missing source.
+
+    Raises:
+        KdpError: it cannot be opened; with this message.
+    """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", QUIET)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -199,5 +206,5 @@ def _open(complaint: str, *source: Any) -> Any:
     finally:
         cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
-        raise KdpError(complaint)
+        raise KdpError(message)
     return capture

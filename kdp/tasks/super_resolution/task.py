@@ -1,4 +1,4 @@
-"""Image super-resolution: data, loss, PSNR and SSIM, and what CATANet lets go of."""
+"""Image super-resolution: data, loss, PSNR and SSIM, and the prunable groups of CATANet."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from kdp.errors import KdpError
 from kdp.measure.quality import psnr, ssim
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.pruning.groups import Group
-from kdp.tasks.base import Batch, Metrics
-from kdp.tasks.catanet_groups import catanet_groups
-from kdp.tasks.crops import comparison
-from kdp.tasks.ensemble import self_ensemble
-from kdp.tasks.sections import HrOnlySamples, PairedSamples, PatchOptions, TileConfig
-from kdp.tasks.tiles import upscale_image
+from kdp.tasks.base import Batch, Metrics, Prediction
+from kdp.tasks.super_resolution.crops import comparison
+from kdp.tasks.super_resolution.ensemble import self_ensemble
+from kdp.tasks.super_resolution.groups import catanet_groups
+from kdp.tasks.super_resolution.section import (
+    HrOnlySamples,
+    PairedSamples,
+    PatchOptions,
+    TileConfig,
+)
+from kdp.tasks.super_resolution.tiles import upscale_image
 from kdp.types import Arch
 
 
@@ -31,24 +36,21 @@ class SuperResolution:
     """The task of CATANet; see `kdp.tasks.base.Task`."""
 
     primary_metric = "psnr"
-    dynamic_axes = ()
-    output_splits = ()
-    reads = gives = "RGB in 0..1, (batch, 3, height, width)"
-    """Patches, groups of tokens and how they are mirrored follow from the size of the input."""
+    classes: tuple[str, ...] = ()
 
     def __init__(self, arch: Arch, config: Config) -> None:
         self.scale = int(arch.args.get("upscale", 2))
         self.config = config
 
     @property
-    def protocol(self) -> str:
+    def metric_protocol(self) -> str:
         return f"x{self.scale}: PSNR and SSIM on Y (BT.601), {self.scale} px border cut off"
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
 
     def confidence_map(self, output: Tensor) -> Tensor:
-        raise KdpError("super-resolution has no scores at positions to weight a loss by")
+        raise KdpError("super-resolution has no confidence by position to weight a loss with")
 
     def inputs(self, batch: Batch) -> Tensor:
         return batch["lr"]
@@ -58,7 +60,7 @@ class SuperResolution:
         return F.l1_loss(output, batch["hr"])
 
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
-        """Mean squared error of each picture."""
+        """Mean squared error of each image."""
         return (output - reference).square().mean(dim=(1, 2, 3))
 
     def training_data(self, length: int) -> PatchDataset:
@@ -67,23 +69,24 @@ class SuperResolution:
         )
 
     def check_data(self) -> dict[str, int]:
-        """Every picture at both resolutions."""
-        sets = {"training": load_pairs(self.config.data, self.scale, validation=False)}
-        for pairs in (sets | self.evaluation_sets).values():
+        """Read every image at both resolutions."""
+        training = load_pairs(self.config.data, self.scale, validation=False)
+        sets = {"training": training, **self.evaluation_sets}
+        for pairs in sets.values():
             for pair in pairs:
                 pair.lr(), pair.hr()
-        return {name: len(pairs) for name, pairs in (sets | self.evaluation_sets).items()}
+        return {name: len(pairs) for name, pairs in sets.items()}
 
     def calibration_data(self) -> Batch:
-        """The patches of the training data with the most contrast among four times as many.
+        """The patches with the most contrast among four times as many.
 
-        A patch of plain sky says nothing about any unit.
+        On a patch of plain sky every unit looks unimportant.
         """
-        wanted = self.config.prune.calibration
-        data = self._patches(wanted.patch_size, self.config.seed + 1, 4 * wanted.patches)
+        section = self.config.prune.calibration
+        data = self._patches(section.patch_size, self.config.seed + 1, 4 * section.patches)
         samples = [data[i] for i in range(len(data))]
         contrast = torch.stack([sample["lr"].std() for sample in samples])
-        chosen = contrast.argsort(descending=True, stable=True)[: wanted.patches].sort().values
+        chosen = contrast.argsort(descending=True, stable=True)[: section.patches].sort().values
         return {k: torch.stack([samples[int(i)][k] for i in chosen]) for k in ("lr", "hr")}
 
     def _patches(self, size: int, seed: int, length: int) -> PatchDataset:
@@ -93,7 +96,7 @@ class SuperResolution:
 
     @cached_property
     def evaluation_sets(self) -> dict[str, list[Pair]]:
-        """The evaluation pictures, by set."""
+        """The evaluation images, by set."""
         sets = self.config.evaluation
         return {name: load_pairs(s, self.scale, validation=True) for name, s in sets.items()}
 
@@ -109,35 +112,35 @@ class SuperResolution:
         mean = np.mean(scores, axis=0)
         return {"psnr": float(mean[0]), "ssim": float(mean[1])}
 
-    def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
+    def predictions(self, model: nn.Module) -> list[Prediction]:
         model.eval()
-        rows: list[dict[str, str | int | float]] = []
+        rows: list[Prediction] = []
         for name, pairs in self.evaluation_sets.items():
             for pair in pairs:
-                found = self._evaluate(model, [pair])
-                scores = {"psnr": f"{found['psnr']:.4f}", "ssim": f"{found['ssim']:.6f}"}
+                metrics = self._evaluate(model, [pair])
+                scores = {"psnr": f"{metrics['psnr']:.4f}", "ssim": f"{metrics['ssim']:.6f}"}
                 rows.append({"set": name, "name": pair.name, **scores})
         return rows
 
     def upscale(self, model: nn.Module, lr: np.ndarray, ensemble: bool = False) -> np.ndarray:
-        """Super-resolve an (h, w, 3) uint8 picture; tiles where it is large.
+        """Super-resolve an (h, w, 3) uint8 image, in tiles where it is large.
 
         Args:
             model: in eval mode.
-            lr: the picture.
-            ensemble: take the mean over the picture's eight orientations, before rounding.
+            lr: the image.
+            ensemble: average over the eight flips and rotations, before rounding.
         """
 
-        def run(picture_CHW: Tensor) -> Tensor:
-            return upscale_image(model, picture_CHW, self.scale, tiles)
+        def run(image_CHW: Tensor) -> Tensor:
+            return upscale_image(model, image_CHW, self.scale, tiles)
 
         tiles = self.tiles_for(model)
-        picture = to_tensor(lr).to(device_of(model))
-        output = self_ensemble(run, picture) if ensemble else run(picture)
+        image = to_tensor(lr).to(device_of(model))
+        output = self_ensemble(run, image) if ensemble else run(image)
         return (output * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
     def tiles_for(self, model: nn.Module) -> TileConfig:
-        """Tiles as configured, or of the only size that an exported network takes."""
+        """Tiles as configured, or of the one size that an exported network takes."""
         tiles = self.config.section(TileConfig)
         if not isinstance(model, OnnxNetwork) or model.fixed_size is None:
             return tiles
@@ -147,14 +150,16 @@ class SuperResolution:
     def comparison_images(
         self, models: Sequence[nn.Module], labels: Sequence[str]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Bicubic, each network and HR, in the part of each picture that differs most."""
+        """Bicubic, each network and HR, in the part of each image that differs most."""
         for name, pairs in self.evaluation_sets.items():
-            for pair in pairs:
+            for number, pair in enumerate(pairs, 1):
                 outputs = {
                     label: self.upscale(model, pair.lr())
                     for label, model in zip(labels, models, strict=True)
                 }
-                yield f"{name}_{pair.name}", comparison(pair.lr(), outputs, pair.hr(), self.scale)
+                note = f"image {number} of {len(pairs)}"
+                image = comparison(pair.lr(), outputs, pair.hr(), self.scale, note)
+                yield f"{name}_{pair.name}", image
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -175,18 +180,18 @@ class SuperResolution:
         return [name for name, _ in model.named_modules() if name.startswith("mid_convs.")]
 
 
-def load_pairs(pictures: SamplesConfig, scale: int, validation: bool) -> list[Pair]:
-    """The pairs a section of the configuration asks for.
+def load_pairs(section: SamplesConfig, scale: int, validation: bool) -> list[Pair]:
+    """The pairs that a section of the configuration describes.
 
     Raises:
-        KdpError: a folder the kind needs is not given, missing or empty.
+        KdpError: a folder that the kind needs is not given, missing or empty.
     """
-    if isinstance(pictures, EmbeddedSamples):
+    if isinstance(section, EmbeddedSamples):
         return embedded(scale, validation)
-    if isinstance(pictures, HrOnlySamples):
-        return hr_only(pictures.hr, scale, pictures.cache)
-    if isinstance(pictures, PairedSamples):
-        return paired(pictures.hr, pictures.lr, scale, pictures.lr_template)
+    if isinstance(section, HrOnlySamples):
+        return hr_only(section.hr, scale, section.cache)
+    if isinstance(section, PairedSamples):
+        return paired(section.hr, section.lr, scale, section.lr_template)
     raise KdpError(
-        f"pairs of images are of the kind 'paired', 'hr_only' or 'embedded', not {pictures.kind!r}"
+        f"pairs of images are of kind 'paired', 'hr_only' or 'embedded', not {section.kind!r}"
     )

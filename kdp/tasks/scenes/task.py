@@ -1,4 +1,4 @@
-"""Acoustic scenes: data, loss, accuracy by class and by device, and the channels that may go."""
+"""Acoustic scenes: data, loss, accuracy by class and by device, and the prunable channels."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from kdp.measure.classes import by_part, class_mean, divergence
 from kdp.models.mobile import SCENES
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
-from kdp.tasks.base import Batch, Metrics
-from kdp.tasks.family import Family, check_embedded
-from kdp.tasks.sections import AudioOptions, SceneSamples
+from kdp.tasks.base import Batch, Metrics, Prediction
+from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
+from kdp.tasks.scenes.section import AudioOptions, SceneSamples
 from kdp.types import Arch
 
 BATCH = 64
@@ -39,8 +39,8 @@ SECOND = (256, 65)
 """Mel bins and frames of one second."""
 
 
-class AcousticScenes(Family):
-    """The task of the mobile networks; see `kdp.tasks.base.Task`."""
+class AcousticScenes(FixedSizeTask):
+    """The task of the networks for acoustic scenes; see `kdp.tasks.base.Task`."""
 
     primary_metric = "macro_accuracy"
     native_size = SECOND
@@ -49,15 +49,13 @@ class AcousticScenes(Family):
         self.classes = tuple(arch.args.get("classes", SCENES))
         super().__init__(arch, config)
         self.mel = LogMel()
-        self.reads = f"log-mel of 1 s at {RATE} Hz, (batch, 1, {SECOND[0]}, {SECOND[1]})"
-        self.gives = "logits of the classes"
 
     @property
-    def protocol(self) -> str:
+    def metric_protocol(self) -> str:
         return f"{len(self.classes)} scenes, 1 s of log-mel; macro: mean over classes"
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
-        """Log-mel of the waves, mixed in style and masked where the configuration says so."""
+        """Log-mel of the waves, with Freq-MixStyle and frequency masks while training."""
         settings, x = self.config.data.options(AudioOptions).audio, self._mel(batch["wave"])
         if augment and self.config.data.augment:
             x = freq_mix_style(x, settings.mix_style, settings.mix_style_alpha)
@@ -86,7 +84,7 @@ class AcousticScenes(Family):
         """Segments of every clip; no clip may be in training and evaluation."""
         for clips in self._evaluation.values():
             check_disjoint(self.training_samples, clips)
-        counts = {name: len(found) for name, found in self.evaluation_sets.items()}
+        counts = {name: len(samples) for name, samples in self.evaluation_sets.items()}
         return {"training": len(segments(self.training_samples)), **counts}
 
     def load(self, section: SamplesConfig, validation: bool) -> list[Clip]:
@@ -94,83 +92,88 @@ class AcousticScenes(Family):
 
     @cached_property
     def _evaluation(self) -> dict[str, list[Clip]]:
-        sets = self.config.evaluation
-        return {name: self.load(one, validation=True) for name, one in sets.items()}
+        sections = self.config.evaluation
+        return {name: self.load(section, validation=True) for name, section in sections.items()}
 
     @cached_property
     def evaluation_sets(self) -> dict[str, list[Segment]]:
-        """The segments to judge by, by set."""
+        """The segments to evaluate on, by set."""
         return {name: segments(clips) for name, clips in self._evaluation.items()}
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
-        """Shares of right answers (0..1): macro, over all, of clips, by class and by device."""
+        """Accuracies (0..1): macro, overall, of clips, by class and by device."""
         model.eval()
-        return {name: self._evaluate(model, them) for name, them in self.evaluation_sets.items()}
+        sets = self.evaluation_sets
+        return {name: self._evaluate(model, samples) for name, samples in sets.items()}
 
-    def _evaluate(self, model: nn.Module, them: Sequence[Segment]) -> Metrics:
-        said = self.predict(model, them)
-        labels = torch.tensor([segment.clip.label for segment in them])
-        right = said.argmax(1) == labels
-        true, found = votes(said, them)
+    def _evaluate(self, model: nn.Module, samples: Sequence[Segment]) -> Metrics:
+        scores = self.predict(model, samples)
+        labels = torch.tensor([segment.clip.label for segment in samples])
+        correct = scores.argmax(1) == labels
+        clip_labels, clip_votes = votes(scores, samples)
         return {
-            "macro_accuracy": class_mean(labels, right),
-            "accuracy": float(right.double().mean()),
-            "clip_macro_accuracy": class_mean(true, true == found),
-            **by_part("class", [self.classes[label] for label in labels], right),
-            **by_part("device", [segment.clip.device for segment in them], right),
+            "macro_accuracy": class_mean(labels, correct),
+            "accuracy": float(correct.double().mean()),
+            "clip_macro_accuracy": class_mean(clip_labels, clip_labels == clip_votes),
+            **by_part("class", [self.classes[label] for label in labels], correct),
+            **by_part("device", [segment.clip.device for segment in samples], correct),
         }
 
-    def predictions(self, model: nn.Module) -> list[dict[str, str | int | float]]:
+    def predictions(self, model: nn.Module) -> list[Prediction]:
         model.eval()
-        rows: list[dict[str, str | int | float]] = []
-        for name, them in self.evaluation_sets.items():
-            for segment, own in zip(them, self.predict(model, them), strict=True):
-                clip, found = segment.clip, self.classes[int(own.argmax())]
-                where = {"clip": clip.name, "start": f"{segment.start / RATE:g}"}
-                row = {"set": name, **where, "device": clip.device}
-                row |= {"label": self.classes[clip.label], "found": found}
-                each = zip(self.classes, own.tolist(), strict=True)
-                rows.append({**row, **{f"p_{one}": f"{share:.6f}" for one, share in each}})
+        rows: list[Prediction] = []
+        for name, samples in self.evaluation_sets.items():
+            for segment, p in zip(samples, self.predict(model, samples), strict=True):
+                clip, predicted = segment.clip, self.classes[int(p.argmax())]
+                position = {"clip": clip.name, "start": f"{segment.start / RATE:g}"}
+                row = {"set": name, **position, "device": clip.device}
+                row |= {"label": self.classes[clip.label], "found": predicted}
+                by_class = zip(self.classes, p.tolist(), strict=True)
+                rows.append({**row, **{f"p_{cls}": f"{value:.6f}" for cls, value in by_class}})
         return rows
 
     @torch.no_grad()
-    def predict(self, model: nn.Module, them: Sequence[Segment]) -> Tensor:
+    def predict(self, model: nn.Module, samples: Sequence[Segment]) -> Tensor:
         """Class probabilities of segments: (N, classes), on the CPU."""
-        device, found, rest = device_of(model), [], waves(them)
-        while batch := list(islice(rest, BATCH)):
+        device, scores, remaining = device_of(model), [], waves(samples)
+        while batch := list(islice(remaining, BATCH)):
             x = self._mel(torch.stack(batch).to(device))
-            found.append(model(x).float().softmax(1).cpu())
-        return torch.cat(found)
+            scores.append(model(x).float().softmax(1).cpu())
+        return torch.cat(scores)
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
 
     def groups(self, model: nn.Module) -> list[Group]:
-        """The hidden channels of every block; the channels between blocks and the head stay."""
+        """The hidden channels of every block.
+
+        Channels between blocks stay: residual additions couple them across blocks. The outputs of
+        the head are the classes.
+        """
         example = self.example((64, 33)).to(device_of(model))
-        stay = [
+        ignored = [
             module
             for name, module in model.named_modules()
             if isinstance(module, nn.Conv2d) and not {"expand", "depthwise"} & set(name.split("."))
         ]
-        return channel_groups(model, example, "hidden", stay)
+        return channel_groups(model, example, "hidden", ignored)
 
     def taps(self, model: nn.Module) -> list[str]:
-        """The end of each block."""
+        """The output of each block."""
         blocks = model.get_submodule("blocks")
         return [f"blocks.{name}" for name, _ in blocks.named_children()]
 
 
-def load_clips(sounds: SamplesConfig, classes: Sequence[str], validation: bool) -> list[Clip]:
-    """The clips a section of the configuration asks for.
+def load_clips(section: SamplesConfig, classes: Sequence[str], validation: bool) -> list[Clip]:
+    """The clips that a section of the configuration describes.
 
     Raises:
-        KdpError: the kind is none of this task's, or the folder does not hold what it should.
+        KdpError: the kind is of another task, or the folder is missing or incomplete.
     """
-    if isinstance(sounds, EmbeddedSamples):
+    if isinstance(section, EmbeddedSamples):
         check_embedded(classes, SCENES, "'scenes'")
         return toy_scenes(validation)
-    if not isinstance(sounds, SceneSamples):
-        raise KdpError(f"sounds are of the kind 'scenes' or 'embedded', not {sounds.kind!r}")
+    if not isinstance(section, SceneSamples):
+        raise KdpError(f"audio samples are of kind 'scenes' or 'embedded', not {section.kind!r}")
     default = "test.csv" if validation else "split100.csv"
-    return scene_folder(tau_folder(sounds.folder), sounds.split or default, classes)
+    return scene_folder(tau_folder(section.folder), section.split or default, classes)

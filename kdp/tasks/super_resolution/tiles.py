@@ -1,22 +1,24 @@
-"""Super-resolving large pictures in overlapping tiles, with bounded memory."""
+"""Super-resolving large images in overlapping tiles, with bounded memory."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from kdp.tasks.sections import TileConfig
+from kdp.tasks.super_resolution.section import TileConfig
 
 
 @torch.no_grad()
 def upscale_image(model: nn.Module, lr_CHW: Tensor, scale: int, tiles: TileConfig) -> Tensor:
-    """Run the network on one picture, in tiles where a side exceeds the tile size.
+    """Run the network on one image, in tiles where a side exceeds the tile size.
 
     Tiles overlap and fade into one another linearly, so that no seam stands out.
 
     Args:
         model: in eval mode, on the device of `lr_CHW`.
         lr_CHW: (3, h, w) in 0..1.
+        scale: output side divided by input side.
+        tiles: size and overlap in input pixels.
 
     Returns:
         (3, scale*h, scale*w), clipped to 0..1.
@@ -33,14 +35,19 @@ def upscale_image(model: nn.Module, lr_CHW: Tensor, scale: int, tiles: TileConfi
                 _fade(bottom - top, top > 0, bottom < height, tiles, scale),
                 _fade(right - left, left > 0, right < width, tiles, scale),
             ).to(tile)
-            place = (..., slice(top * scale, bottom * scale), slice(left * scale, right * scale))
-            total[place] += tile * fade
-            weight[place] += fade
+            region = (..., slice(top * scale, bottom * scale), slice(left * scale, right * scale))
+            total[region] += tile * fade
+            weight[region] += fade
+    # Ramps of tiles that overlap more than asked do not add up to one.
     return (total / weight).clamp(0, 1)
 
 
 def _spans(side: int, tiles: TileConfig) -> list[tuple[int, int]]:
-    """Start and end of the tiles along a side: equal sizes, overlap at least as asked."""
+    """Start and end of the tiles along a side.
+
+    All have the full size, spread evenly: neighbours overlap by at least `tiles.overlap`. A
+    smaller last tile would give the network less context than the others.
+    """
     if side <= tiles.size:
         return [(0, side)]
     step = max(tiles.size - tiles.overlap, 1)
@@ -50,9 +57,10 @@ def _spans(side: int, tiles: TileConfig) -> list[tuple[int, int]]:
 
 
 def _fade(length: int, before: bool, after: bool, tiles: TileConfig, scale: int) -> Tensor:
-    """Weights along a side: they rise and fall over the overlap where a neighbour is.
+    """Weights along a side: they rise and fall over the overlap where there is a neighbour.
 
-    The outermost eighth of the overlap does not count: zero padding shows there.
+    The outermost eighth of the overlap has no weight: there the zero padding of the convolutions
+    changes the output.
     """
     line = torch.ones(length * scale)
     overlap = min(tiles.overlap, length) * scale

@@ -1,0 +1,129 @@
+"""`kdp infer` on images: each becomes a PNG."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from fractions import Fraction
+from pathlib import Path
+
+from torch import nn
+
+from kdp.data.images import ImageArray, png_bytes, read_rgb
+from kdp.errors import Interrupted, KdpError
+from kdp.files import write_atomic
+from kdp.progress import progress
+from kdp.serialize import json_line
+from kdp.stages.infer.images import find_images, targets
+from kdp.stages.infer.request import Emit, InferRequest, InferResult
+from kdp.tasks.predictor import ImagePrediction, Predictor
+from kdp.training.shutdown import Shutdown
+
+Advance = Callable[..., None]
+
+
+class _StopRequested(Exception):
+    """Leaves a prediction between two passes of the network."""
+
+
+def predict_images(
+    model: nn.Module, predictor: Predictor, request: InferRequest, emit: Emit, shutdown: Shutdown
+) -> InferResult:
+    """Predict every image; one that cannot be read does not stop the others.
+
+    Args:
+        model: the network of the predictor, on its device.
+        predictor: of the network's family.
+        request: `images`, `output` and `headless` are read.
+        emit: receives a line of JSON for each image where `headless`.
+        shutdown: is checked before every image and every pass of the network.
+
+    Raises:
+        KdpError: no image is found, two would become one file, or a file cannot be written.
+        Interrupted: stopped on request.
+    """
+    sources = find_images(request.images)
+    plan = targets(sources, request.output, predictor.folder_suffix)
+    result = InferResult([], [])
+    # The bar of a terminal takes over standard output too, where the lines of JSON go.
+    bar = nullcontext(_no_bar) if request.headless else progress(predictor.action, len(plan))
+    with bar as advance:
+        for source, target in zip(sources, plan, strict=True):
+            advance(0, note=source.name)
+            try:
+                image = _read(source, predictor.min_side)
+            except KdpError as error:
+                result.unreadable.append(str(error))
+                advance(1)
+                continue
+            try:
+                with _passes_counted(model, advance, predictor.passes(image), shutdown):
+                    prediction, ms = timed(predictor, image)
+            except _StopRequested:
+                count = f"{len(result.written)} of {len(plan)} images"
+                raise Interrupted(f"stopped after {count}; those written are complete") from None
+            write_atomic(target, png_bytes(prediction.image(caption(ms))))
+            result.written.append(target)
+            if request.headless:
+                line = {"file": str(source), "written": str(target), "ms": round(ms, 2)}
+                emit(json_line({**line, **prediction.plain()}))
+    return result
+
+
+def timed(predictor: Predictor, image: ImageArray) -> tuple[ImagePrediction, float]:
+    """A prediction, and the milliseconds it took."""
+    start = time.perf_counter()
+    prediction = predictor(image)
+    return prediction, 1000 * (time.perf_counter() - start)
+
+
+def caption(ms: float, rate: float | None = None) -> str:
+    """Time and rate as they are drawn; the rate that the time alone allows where none is given."""
+    return f"{ms:.1f} ms {1000 / ms if rate is None else rate:.1f} fps"
+
+
+def _read(path: Path, min_side: int) -> ImageArray:
+    image = read_rgb(path)
+    height, width = image.shape[:2]
+    if min(height, width) < min_side:
+        raise KdpError(f"the image {path} is {width}x{height}; each side needs {min_side} pixels")
+    return image
+
+
+@contextmanager
+def _passes_counted(
+    model: nn.Module, advance: Advance, passes: int, shutdown: Shutdown
+) -> Iterator[None]:
+    """Move the bar by one image in all, a part with every pass of the network.
+
+    A large image takes minutes in many tiles, so that a pass is also where a request to stop is
+    noticed: before the first one, and after each.
+
+    Raises:
+        _StopRequested: the work is to stop.
+    """
+    # Fractions add up to exactly one; floats would leave the bar short of its end.
+    left = Fraction(1)
+
+    def after_pass(*_: object) -> None:
+        nonlocal left
+        step = min(left, Fraction(1, passes))
+        left -= step
+        advance(step)
+        if shutdown.stop_requested:
+            raise _StopRequested
+
+    if shutdown.stop_requested:
+        raise _StopRequested
+    hook = model.register_forward_hook(after_pass)
+    try:
+        yield
+    finally:
+        hook.remove()
+    if left:  # nothing to run the network on, such as an image without faces
+        advance(left)
+
+
+def _no_bar(count: Fraction | int = 1, note: str | None = None) -> None:
+    """In place of a progress bar."""

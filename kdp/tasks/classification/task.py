@@ -1,0 +1,157 @@
+"""Image classification: data, loss, accuracy, and the prunable channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdp.config import Config, EmbeddedSamples, SamplesConfig
+from kdp.data.folders import LabelledImage, class_folders, toy_faces
+from kdp.data.images import ImageArray
+from kdp.data.labelled import LabelledDataset, resized
+from kdp.data.patches import to_tensor
+from kdp.devices import device_of
+from kdp.errors import KdpError
+from kdp.measure.classes import confusion, divergence, summary
+from kdp.models.mask_classifier import CLASSES, IMAGE_SIZE
+from kdp.pruning.dependency import channel_groups
+from kdp.pruning.groups import Group
+from kdp.tasks.base import Batch, Metrics, Prediction
+from kdp.tasks.classification.captions import captioned
+from kdp.tasks.classification.section import FolderSamples
+from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
+from kdp.types import Arch
+
+BATCH = 64
+
+
+class Classification(FixedSizeTask):
+    """The task of `mask_classifier`; see `kdp.tasks.base.Task`."""
+
+    primary_metric = "accuracy"
+
+    def __init__(self, arch: Arch, config: Config) -> None:
+        self.classes = tuple(arch.args.get("classes", CLASSES))
+        self.size = int(arch.args.get("image_size", IMAGE_SIZE))
+        super().__init__(arch, config)
+
+    @property
+    def metric_protocol(self) -> str:
+        classes, side = ", ".join(self.classes), self.size
+        return f"classes {classes}; images resized to {side}x{side}, macro F1"
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(output, batch["label"])
+
+    def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
+        """KL(softmax(reference) || softmax(output)) of each image."""
+        return divergence(output, reference)
+
+    def samples(self, length: int, seed: int, augment: bool) -> LabelledDataset:
+        return LabelledDataset(self.training_samples, self.size, seed, augment, length)
+
+    def load(self, section: SamplesConfig, validation: bool) -> list[LabelledImage]:
+        return load_labelled(section, self.classes, validation)
+
+    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
+        """Accuracy and macro F1 (0..1), and the confusion matrix by name."""
+        model.eval()
+        sets = self.evaluation_sets
+        return {name: self._evaluate(model, images) for name, images in sets.items()}
+
+    def _evaluate(self, model: nn.Module, images: Sequence[LabelledImage]) -> Metrics:
+        labels = torch.tensor([image.label for image in images])
+        predicted = self.predict(model, (image.read() for image in images)).argmax(1)
+        return summary(confusion(labels, predicted, len(self.classes)), self.classes)
+
+    def predictions(self, model: nn.Module) -> list[Prediction]:
+        model.eval()
+        rows: list[Prediction] = []
+        for name, images in self.evaluation_sets.items():
+            scores = self.predict(model, (image.read() for image in images))
+            for image, p in zip(images, scores, strict=True):
+                label, predicted = self.classes[image.label], self.classes[int(p.argmax())]
+                row = {"set": name, "name": image.name, "label": label, "found": predicted}
+                by_class = zip(self.classes, p.tolist(), strict=True)
+                rows.append({**row, **{f"p_{cls}": f"{value:.6f}" for cls, value in by_class}})
+        return rows
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, images: Iterable[ImageArray]) -> Tensor:
+        """Class probabilities of (H, W, 3) uint8 images of any size: (N, classes), on the CPU.
+
+        Images are resized one at a time, so that with a generator only one of full size is in
+        memory.
+        """
+        device, scores = device_of(model), []
+        small = (to_tensor(resized(image, self.size)) for image in images)
+        while batch := list(islice(small, BATCH)):
+            scores.append(model(torch.stack(batch).to(device)).softmax(1).cpu())
+        return torch.cat(scores)
+
+    def comparison_images(
+        self, models: Sequence[nn.Module], labels: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """The images that a network gets wrong, with the prediction of each network."""
+        for name, images in self.evaluation_sets.items():
+            scores = [self.predict(model, (image.read() for image in images)) for model in models]
+            wrong = [
+                number
+                for number, image in enumerate(images)
+                if any(int(own[number].argmax()) != image.label for own in scores)
+            ]
+            for place, number in enumerate(wrong, 1):
+                image = images[number]
+                predictions = [self._prediction(own[number]) for own in scores]
+                count = f"{place} of {len(wrong)} with an error, of {len(images)}"
+                yield (
+                    f"{name}_{image.name.replace('/', '_')}",
+                    captioned(image.read(), self.classes[image.label], labels, predictions, count),
+                )
+
+    def _prediction(self, scores: Tensor) -> tuple[str, float]:
+        """The most probable class and its probability."""
+        return self.classes[int(scores.argmax())], float(scores.max())
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        return self.size, self.size
+
+    def example(self, size: Sequence[int]) -> Tensor:
+        return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+    def groups(self, model: nn.Module) -> list[Group]:
+        """The channels of every block; the outputs of the head are the classes and stay."""
+        example = self.example(self.input_size).to(device_of(model))
+        return channel_groups(model, example, "channels", [model.get_submodule("head")])
+
+    def taps(self, model: nn.Module) -> list[str]:
+        """The output of each block."""
+        blocks = model.get_submodule("blocks")
+        return [f"blocks.{name}" for name, _ in blocks.named_children()]
+
+
+def load_labelled(
+    section: SamplesConfig, classes: Sequence[str], validation: bool
+) -> list[LabelledImage]:
+    """The images that a section of the configuration describes.
+
+    Raises:
+        KdpError: the kind is of another task or has other classes, or a folder is missing or
+            empty.
+    """
+    if isinstance(section, EmbeddedSamples):
+        check_embedded(classes, CLASSES, "'folders'")
+        return toy_faces(validation)
+    if not isinstance(section, FolderSamples):
+        raise KdpError(
+            f"images with classes are of kind 'folders' (with `folder`) or 'embedded', "
+            f"not {section.kind!r}"
+        )
+    return class_folders(section.folder, classes)

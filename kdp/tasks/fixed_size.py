@@ -1,0 +1,117 @@
+"""What most families share; the rest of `kdp.tasks.base.Task` is up to each of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from kdp.config import Config, SamplesConfig
+from kdp.errors import KdpError
+from kdp.tasks.base import Batch, Prediction
+from kdp.types import Arch
+
+
+def check_embedded(classes: Sequence[str], embedded: Sequence[str], kinds: str) -> None:
+    """Make sure that a network's classes are those of the samples that kdp carries.
+
+    Args:
+        classes: of the network.
+        embedded: classes of the samples.
+        kinds: of samples that have other classes, for the message.
+
+    Raises:
+        KdpError: they differ.
+    """
+    if tuple(classes) != tuple(embedded):
+        raise KdpError(
+            f"samples of kind 'embedded' have the classes {', '.join(embedded)} in this order, the "
+            f"network has {', '.join(classes)}; use samples of kind {kinds}"
+        )
+
+
+class FixedSizeTask(ABC):
+    """A task whose samples hold `image` and whose network reads inputs of one size.
+
+    Args:
+        arch: name and arguments of the network.
+        config: the whole configuration.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, arch: Arch, config: Config) -> None:
+        self.arch, self.config = arch, config
+
+    @property
+    @abstractmethod
+    def native_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input, unless `measure` sets another."""
+
+    @abstractmethod
+    def load(self, section: SamplesConfig, validation: bool) -> list[Any]:
+        """The samples that a section of the configuration describes."""
+
+    @abstractmethod
+    def samples(self, length: int, seed: int, augment: bool) -> Dataset[Batch]:
+        """Training samples numbered 0..length-1."""
+
+    @cached_property
+    def training_samples(self) -> list[Any]:
+        """The samples to train on, read once."""
+        return self.load(self.config.data, False)
+
+    @cached_property
+    def evaluation_sets(self) -> Mapping[str, Any]:
+        """The samples to evaluate on, by set."""
+        sections = self.config.evaluation
+        return {name: self.load(section, True) for name, section in sections.items()}
+
+    def training_data(self, length: int) -> Dataset[Batch]:
+        return self.samples(length, self.config.seed, self.config.data.augment)
+
+    def calibration_data(self) -> Batch:
+        """The first samples of a shuffled epoch, without augmentation.
+
+        The seed differs from that of training, whose first batches would otherwise decide what is
+        pruned.
+        """
+        count = self.config.prune.calibration.patches
+        data = self.samples(count, self.config.seed + 1, augment=False)
+        return self.prepare(default_collate([data[i] for i in range(count)]), augment=False)
+
+    def prepare(self, batch: Batch, augment: bool = True) -> Batch:
+        return batch
+
+    def confidence_map(self, output: Tensor) -> Tensor:
+        raise KdpError(f"{self.arch.name} has no confidence by position to weight a loss with")
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch["image"]
+
+    def check_data(self) -> dict[str, int]:
+        """How many samples there are; corrupt ones are reported and left out."""
+        counts = {name: len(samples) for name, samples in self.evaluation_sets.items()}
+        return {"training": len(self.training_samples), **counts}
+
+    def predictions(self, model: nn.Module) -> list[Prediction]:
+        raise KdpError(f"{self.arch.name} has no table of predictions")
+
+    def comparison_images(
+        self, models: Sequence[nn.Module], labels: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """None."""
+        yield from ()
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.config.measure.input_size or self.native_size
+
+    @property
+    def latency_size(self) -> tuple[int, int]:
+        return self.config.measure.latency_size or self.native_size

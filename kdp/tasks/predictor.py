@@ -1,0 +1,71 @@
+"""What a family does for `kdp infer`: `kdp.stages.infer` finds images and frames, and asks this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kdp.data.images import ImageArray
+
+ENSEMBLE, WHOLE = "--x8", "--whole"
+CAMERA, CSI, SAVE, HEADLESS = "--camera", "--csi", "--output VIDEO", "--headless"
+STREAM = frozenset({CAMERA, CSI, SAVE, HEADLESS})
+"""The options of a predictor that is fast enough for video."""
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """Options that change what a predictor computes.
+
+    Attributes:
+        ensemble: average over the eight flips and rotations of an image.
+        whole: classify the whole image instead of the faces in it.
+    """
+
+    ensemble: bool = False
+    whole: bool = False
+
+
+class ImagePrediction(Protocol):
+    """The result for one image or frame."""
+
+    def image(self, caption: str) -> ImageArray:
+        """The (H, W, 3) uint8 RGB image to write or show.
+
+        Args:
+            caption: time and rate, for predictors that draw on the image.
+        """
+
+    def plain(self) -> dict[str, Any]:
+        """The result in plain values, for one line of JSON; no key may be `file`, `frame`,
+        `written` or `ms`."""
+
+
+class Predictor(Protocol):
+    """Runs a network on one image after another."""
+
+    @property
+    def options(self) -> frozenset[str]:
+        """The options of `kdp infer` that apply, out of those that this module names."""
+
+    @property
+    def kind(self) -> str:
+        """What the network is, in words: "a classifier"."""
+
+    @property
+    def action(self) -> str:
+        """What happens to an image, for the progress bar: "label faces"."""
+
+    @property
+    def folder_suffix(self) -> str:
+        """Images of `photos` are written to `photos_<suffix>` where no folder is given."""
+
+    @property
+    def min_side(self) -> int:
+        """Pixels that the shorter side of an image must have."""
+
+    def passes(self, image: ImageArray) -> int:
+        """How often the network runs for an image, at most; for the progress bar."""
+
+    def __call__(self, image: ImageArray) -> ImagePrediction:
+        """Predict an (H, W, 3) uint8 RGB image."""

@@ -1,0 +1,1 @@
+"""Acoustic scenes: CP-Mobile, RepMobile and audio transformers."""

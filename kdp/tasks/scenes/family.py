@@ -1,0 +1,11 @@
+"""What the stages use of acoustic scenes."""
+
+from __future__ import annotations
+
+from kdp.tasks.family import Family
+from kdp.tasks.scenes.export import export_spec
+from kdp.tasks.scenes.task import AcousticScenes
+
+FAMILY = Family(
+    task=AcousticScenes, export_spec=export_spec, no_infer="`infer` does not support audio"
+)

@@ -1,0 +1,44 @@
+"""What acoustic scenes add to the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat
+
+from kdp.config.base import Section
+from kdp.config.data import SamplesConfig
+from kdp.config.registry import register_data_kind, register_data_options
+
+
+class SceneSamples(SamplesConfig):
+    """Sounds of acoustic scenes with `meta.csv`, as TAU Urban Acoustic Scenes is published."""
+
+    folder: Path | None = None
+    """Folder that holds `meta.csv`; the environment variable TAU24_PATH if not given."""
+    split: str | None = None
+    """List of the clips; split100.csv to train on, test.csv to evaluate on, if not given."""
+
+
+class AudioConfig(Section):
+    """How sounds are changed in training."""
+
+    roll: float = Field(0.1, ge=0, lt=1)
+    """Largest shift in time, in seconds."""
+    mix_style: float = Field(0.4, ge=0, le=1)
+    """Probability of Freq-MixStyle."""
+    mix_style_alpha: PositiveFloat = 0.3
+    """Parameter of the Beta distribution of Freq-MixStyle."""
+    frequency_mask: int = Field(48, ge=0, lt=256)
+    """Largest width of the frequency mask, in mel bins."""
+
+
+class AudioOptions(Section):
+    """Augmentation of sounds."""
+
+    audio: AudioConfig = AudioConfig()
+    """How sounds are changed in training."""
+
+
+register_data_kind("scenes", SceneSamples)
+register_data_options(AudioOptions)
