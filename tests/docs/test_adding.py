@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kdp.artifacts import load
 from kdp.config import Config
+from kdp.data.images import png_bytes, read_rgb
 from kdp.distillation.losses import LOSSES
-from kdp.models import MODELS
+from kdp.models.onnx_file import load_onnx
 from kdp.pruning import dynamic
 from kdp.pruning.importance import CRITERIA
-from kdp.stages.compare.compare import compare
 from kdp.stages.prune.prune import prune
-from kdp.stages.prune.rebuild import rebuild
-from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
-from kdp.tasks import TASKS
 from kdp.types import Arch
 from tests.conftest import ROOT
-from tests.runs import SHORT, config
+from tests.runs import config
 from tests.runs import prune as write_teacher
 
-TABLES: tuple[dict[str, Any], ...] = (LOSSES, CRITERIA, dynamic.GATE_CRITERIA, MODELS, TASKS)
+TABLES: tuple[dict[str, Any], ...] = (LOSSES, CRITERIA, dynamic.GATE_CRITERIA)
+PAGE, FAMILY = (ROOT / "docs" / "adding.md").read_text().split("## A family")
 
 
 @pytest.fixture(autouse=True)
 def examples() -> Iterator[list[str]]:
-    """The Python of the page, run; the tables are as before afterwards."""
+    """The losses and criteria of the page, run; the tables are as before afterwards."""
     before = [dict(table) for table in TABLES]
-    page = (ROOT / "docs" / "adding.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"__name__": "example"}
     for block in blocks:
         exec(compile(block, "docs/adding.md", "exec"), names)
@@ -70,31 +73,122 @@ def test_an_added_criterion_prunes_while_training(tmp_path: Path) -> None:
     assert not all(mask.all() for mask in load(written["masks"]).extra["masks"].values())
 
 
-def test_an_added_family_goes_through_the_whole_chain(tmp_path: Path) -> None:
-    settings = Config.model_validate(
-        {
-            "device": "cpu",
-            "output": {"name": "stripes", "dir": tmp_path, "runs": tmp_path / "runs"},
-            "model": {"name": "stripes"},
-            "teacher": tmp_path / "stripes.pth",
-            "pruning_ratio": 0.5,
-            "prune": {"criterion": "optin", "calibration": {"patches": 4}},
-            "train": {**SHORT, "steps": 60, "batch_size": 16, "lr": 0.02, "validate_every": 60},
-            "finetune": {**SHORT, "batch_size": 16},
-            "evaluation": {"toy": {}},
-            "distill": {"losses": {"logits": {}, "attention_transfer": {}}},
-        }
+def kdp_with_stripes(folder: Path) -> Path:
+    """A copy of kdp with the files of the page and the lines it adds to tables, and no others."""
+    shutil.copytree(ROOT / "kdp", folder / "kdp", ignore=shutil.ignore_patterns("__pycache__"))
+    new_files = re.findall(r"(?ms)^`(kdp/\S+)`:\n\n```python\n(.*?)```", FAMILY)
+    for name, content in new_files:
+        assert not (folder / name).exists()
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    (folder / "kdp/tasks/stripes/__init__.py").touch()
+    lines = re.findall(r"(?ms)^Its line in the table of `(\S+)`.*?```diff\n(.*?)```", FAMILY)
+    assert [name for name, _ in lines] == ["kdp/models/__init__.py", "kdp/tasks/__init__.py"]
+    for name, patch in lines:
+        old = "".join(re.findall(r"^ (.*\n)", patch, re.MULTILINE))
+        new = re.sub(r"^[ +]", "", patch, flags=re.MULTILINE)
+        text = (folder / name).read_text()
+        assert text.count(old) == 1
+        (folder / name).write_text(text.replace(old, new))
+    return folder
+
+
+STAGES = ("validate", "prune", "finetune", "rebuild")
+MAIN = """
+import json, sys
+from kdp.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["kdp", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which every command has run, one after another, and what they printed."""
+    source = kdp_with_stripes(tmp_path_factory.mktemp("source"))
+    folder = tmp_path_factory.mktemp("stripes")
+    (settings,) = re.findall(r"```yaml\n(.*?)```", FAMILY, re.DOTALL)
+    (folder / "stripes.yml").write_text(settings)
+    rows = np.repeat(np.arange(16, dtype=np.uint8) % 2 * 255, 16).reshape(16, 16, 1)
+    (folder / "images").mkdir()
+    (folder / "images" / "level.png").write_bytes(png_bytes(np.repeat(rows, 3, axis=2)))
+    chain = [[stage, "-c", "stripes.yml", "device=cpu"] for stage in STAGES]
+    german = ("--set", "stripes.words=[liegend,stehend]")
+    teacher, small = "weights/stripes.pth", "weights/stripes_rebuilt.pth"
+    commands = [
+        ["train", "-c", "stripes.yml", "device=cpu", "distill=null"],
+        *chain,
+        ["compare", teacher, small, "-c", "stripes.yml", "--json", "table.json", "--device", "cpu"],
+        ["export", small, "--format", "onnx", "-o", "small.onnx"],
+        ["infer", teacher, "images", "--headless"],
+        ["infer", teacher, "images", "--headless", "-o", "german", *german],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, json.dumps(commands)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
     )
-    train(settings.model_copy(update={"distill": None}))
-    prune(settings)
-    finetune(settings)
-    rebuilt = rebuild(settings)
-    assert load(rebuilt.path).arch == Arch("stripes", {"channels": [4, 4]})
-    assert load(tmp_path / "stripes.pth").record.metrics["toy"]["accuracy"] > 0.9
-    assert "stripes" in str(compare([tmp_path / "stripes.pth", rebuilt.path], settings))
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_an_added_family_is_trained_pruned_and_rebuilt(stripes: tuple[Path, str]) -> None:
+    folder, _ = stripes
+    assert load(folder / "weights/stripes.pth").record.metrics["toy"]["accuracy"] > 0.9
+    rebuilt = load(folder / "weights/stripes_rebuilt.pth")
+    assert rebuilt.arch == Arch("stripes", {"channels": [4, 4]})
+
+
+def test_an_added_family_is_compared(stripes: tuple[Path, str]) -> None:
+    folder, _ = stripes
+    rows = {row["name"]: row for row in json.loads((folder / "table.json").read_text())["rows"]}
+    assert rows["toy ACCURACY"]["values"][0] > 90
+    assert rows["parameters"]["values"][1] < rows["parameters"]["values"][0]
+
+
+def test_an_added_family_is_exported_with_its_own_description(stripes: tuple[Path, str]) -> None:
+    folder, _ = stripes
+    network = load_onnx(folder / "small.onnx")[0]
+    assert network.about["input"] == "grey in 0..1, (batch, 1, height, width)"
+    assert network.about["classes"] == ["level", "upright"]
+
+
+def test_an_added_family_has_infer_and_reads_its_own_section(stripes: tuple[Path, str]) -> None:
+    folder, printed = stripes
+    english, german = (json.loads(line) for line in printed.splitlines() if line.startswith("{"))
+    assert (english["direction"], german["direction"]) == ("level", "liegend")
+    assert english["written"] == "images_stripes/level.png"
+    assert read_rgb(folder / english["written"]).shape[0] > 16
+
+
+def test_the_data_kind_of_an_added_family_is_checked_as_the_others(tmp_path: Path) -> None:
+    source = kdp_with_stripes(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "kdp", "validate", "-c", "wrong.yml"],
+        input="",
+        cwd=_with(tmp_path / "wrong.yml", "data: {kind: stripes, sides: 8}\noutput: {name: x}\n"),
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "did you mean 'side'?" in done.stderr
+
+
+def _with(file: Path, content: str) -> Path:
+    """The folder of a file, once it is written."""
+    file.write_text(content)
+    return file.parent
 
 
 def test_the_examples_of_losses_and_criteria_are_short(examples: list[str]) -> None:
-    for block in examples[:3]:
+    for block in examples:
         code = [line for line in block.splitlines() if line and "import" not in line]
         assert len(code) <= 10

@@ -163,7 +163,7 @@ def test_a_folder_is_written_under_the_current_folder_and_not_beside_itself(
     assert sorted(path.name for path in photos.parent.iterdir()) == ["here", "photos"]
     for path in written:
         assert np.array_equal(read_rgb(path), _plain(network, photos / path.name))
-    assert "2/2" in done.stderr
+    assert "2 of 2" in done.stderr
 
 
 @pytest.mark.parametrize("scale", [3, 4])
