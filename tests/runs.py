@@ -80,7 +80,7 @@ def prune(folder: Path) -> Masks:
     with torch.no_grad():  # larger than at the start of a training, so that units matter
         for parameter in model.parameters():
             parameter.mul_(2).add_(0.02 * torch.randn_like(parameter))
-    record = make_record("prune", {"seed": 0})
+    record = make_record("train", {"seed": 0})
     save(folder / "teacher.pth", Artifact(model.state_dict(), arch, record))
     groups = catanet_groups(model)
     masks = full_masks(groups)

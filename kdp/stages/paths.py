@@ -27,7 +27,8 @@ class ChainPaths:
         scores: importance of every unit, by the configured criterion.
         finetuned: fine-tuned, removed units still zero; named by the distillation loss.
         checkpoint: what an interrupted fine-tuning goes on from.
-        trained: what `train` writes.
+        trained: what `train` writes, the weights of the best validation.
+        last: the weights after its last step.
         training: what an interrupted training goes on from.
         source: what `rebuild` cuts: the fine-tuned network, or the one pruned while it trained.
         rebuilt: physically smaller.
@@ -41,6 +42,7 @@ class ChainPaths:
     finetuned: Path
     checkpoint: Path
     trained: Path
+    last: Path
     training: Path
     source: Path
     rebuilt: Path
@@ -61,14 +63,20 @@ def chain_paths(config: Config) -> ChainPaths:
         masks=named("pruning_masks"),
         scores=config.prune.scores or named(f"scores_{config.prune.criterion}"),
         finetuned=finetuned,
-        checkpoint=output.runs / f"{output.name}_finetune_{label}" / "checkpoint.pth",
+        checkpoint=run_folder(config, f"finetune_{label}") / "checkpoint.pth",
         trained=trained,
-        training=output.runs / f"{output.name}_train" / "checkpoint.pth",
+        last=named("last"),
+        training=run_folder(config, "train") / "checkpoint.pth",
         source=finetuned if prunes(config) and not config.dynamic else trained,
         rebuilt=named("rebuilt"),
         table=output.runs / output.name / "compare.md",
-        rounds=output.runs / f"{output.name}_rounds" / "rounds.json",
+        rounds=run_folder(config, "rounds") / "rounds.json",
     )
+
+
+def run_folder(config: Config, stage: str) -> Path:
+    """Where a stage keeps its checkpoint and its curves."""
+    return config.output.runs / f"{config.output.name}_{stage}"
 
 
 def check_made(path: Path, stage: str) -> None:

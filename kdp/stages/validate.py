@@ -19,8 +19,9 @@ from kdp.models.loading import load_network
 from kdp.pruning.resource_limit import peak_memory
 from kdp.stages.prune.prune import macs_by_width
 from kdp.stages.train.dynamic import add_dynamic
+from kdp.stages.train.job import check_evaluation
 from kdp.stages.train.objective import build_objective
-from kdp.stages.train.train import check_evaluation, starting_point
+from kdp.stages.train.train import starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.types import Arch
@@ -133,15 +134,15 @@ def _training(found: _Found, settings: TrainConfig) -> str:
     """One training step without its optimizer, teachers included, and what all will take."""
     check_evaluation(found.config)
     device = pick_device(found.config.device)
-    learnt = build_objective(found.task, found.model, found.config, settings.steps)
-    learnt.extra.to(device)
-    data = learnt.data(settings.batch_size * settings.steps)
+    objective = build_objective(found.task, found.model, found.config, settings.steps)
+    objective.extra_modules.to(device)
+    data = objective.data(settings.batch_size * settings.steps)
     samples = [data[i] for i in range(settings.batch_size)]
     batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]}
     model = found.model.to(device).train()
 
     def step() -> None:
-        loss, _ = learnt.objective(model, batch, 0)
+        loss, _ = objective.objective(model, batch, 0)
         if not loss.isfinite():
             raise KdpError("the loss of the first batch is not finite")
         loss.backward()

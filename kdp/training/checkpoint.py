@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,15 @@ from torch import Tensor
 
 from kdp.artifacts import Artifact, load, save
 from kdp.errors import KdpError
+from kdp.files import sha256
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that stopped before its end: steps done, and the command that started it."""
+
+    step: int
+    command: str
 
 
 @dataclass(frozen=True)
@@ -19,10 +30,12 @@ class Checkpoint:
     Attributes:
         path: of the file.
         signature: settings that decide the result; a run goes on only with the same ones.
+        targets: files that the run will replace, by path, as `file_state` gave them at its start.
     """
 
     path: Path
     signature: dict[str, Any]
+    targets: Mapping[str, str | None] = field(default_factory=dict)
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the file.
@@ -31,8 +44,9 @@ class Checkpoint:
             KdpError: a weight is not finite, or the file cannot be written; the file is as it was.
         """
         check_finite(state["model"], f"{self.path} is left as it was")
-        state = {**state, "signature": self.signature}
-        save(self.path, Artifact({}, extra={"training": state}))
+        command = " ".join(["kdp", *sys.argv[1:]])
+        run = {"signature": self.signature, "targets": dict(self.targets), "command": command}
+        save(self.path, Artifact({}, extra={"training": {**state, **run}}))
 
     def read(self) -> dict[str, Any]:
         """What `write` stored.
@@ -42,17 +56,58 @@ class Checkpoint:
         """
         if not self.path.exists():
             raise KdpError(f"there is nothing to resume: {self.path} does not exist")
-        state = load(self.path).extra.get("training")
-        if state is None:
-            raise KdpError(f"{self.path} is no training checkpoint")
+        state = self._state()
         before, now = state["signature"], self.signature
-        changed = [key for key in now if key in before and before[key] != now[key]]
+        changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if changed:
             raise KdpError(
                 f"{self.path} was made with other settings ({', '.join(changed)}); "
-                "restore them, or start anew without --resume"
+                "restore them, or start over without --resume"
             )
+        return state
+
+    def fits(self, steps: int) -> bool:
+        """Whether a run of so many steps can go on from the file."""
+        try:
+            return bool(self.read()["step"] <= steps)
+        except KdpError:
+            return False
+
+    def changed_targets(self, paths: Sequence[Path]) -> list[Path]:
+        """Those of some files that are not as they were when the run started.
+
+        Raises:
+            KdpError: there is no checkpoint that fits.
+        """
+        before = self.read().get("targets", {})
+        return [p for p in paths if str(p) in before and before[str(p)] != file_state(p)]
+
+    def unfinished(self, paths: Sequence[Path]) -> Unfinished | None:
+        """The run that the file belongs to, unless it has finished.
+
+        A run replaces all its files at its end, so it has finished if the first has changed.
+
+        Raises:
+            KdpError: the file is no checkpoint.
+        """
+        if not self.path.exists():
+            return None
+        state = self._state()
+        before = state.get("targets", {}).get(str(paths[0]))
+        if file_state(paths[0]) != before:
+            return None
+        return Unfinished(state["step"], state.get("command", ""))
+
+    def _state(self) -> dict[str, Any]:
+        state = load(self.path).extra.get("training")
+        if state is None:
+            raise KdpError(f"{self.path} is no training checkpoint")
         return dict(state)
+
+
+def file_state(path: Path) -> str | None:
+    """A file's SHA-256, None where it does not exist."""
+    return sha256(path) if path.exists() else None
 
 
 def check_finite(params: dict[str, Tensor], consequence: str) -> None:

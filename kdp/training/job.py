@@ -39,6 +39,7 @@ class TrainingJob:
         after_step: (model, finished steps); called after every update, before averaging.
         best_from_step: the first step whose validation may count as the best.
         signature: settings that a checkpoint must share to be resumed.
+        targets: state of the files that the run will replace, see `Checkpoint.targets`.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class TrainingJob:
     best_from_step: int = 0
     headline_metrics: tuple[str, ...] = ()
     signature: dict[str, Any] = field(default_factory=dict)
+    targets: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

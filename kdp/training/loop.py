@@ -61,7 +61,8 @@ class _TrainingRun:
         self.model, self.optimizer = self.accelerator.prepare(job.model, optimizer)
         self.extra_modules = job.extra_modules.to(self.accelerator.device)
         self.average.to(self.accelerator.device)
-        self.checkpoint = Checkpoint(job.folder / "checkpoint.pth", job.signature)
+        path = job.folder / "checkpoint.pth"
+        self.checkpoint = Checkpoint(path, job.signature, job.targets)
         if resume:
             self._restore()
             log.info(f"Resuming after step {self.step} of {self.settings.steps}")

@@ -55,7 +55,10 @@ def check(settings: Config) -> None:
     ("changes", "message"),
     [
         ({"mac_constraint": 0.7}, r"mac_constraint=0\.8, .*mac_constraint=0\.7"),
-        ({"mac_constraint": None, "pruning_ratio": 0.5}, r"mac_constraint=0\.8, .*=None"),
+        (
+            {"mac_constraint": None, "pruning_ratio": 0.5},
+            r"mac_constraint=0\.8, now mac_constraint=None",
+        ),
         ({"prune": {**SMALL["prune"], "criterion": "optin"}}, "criterion=magnitude, .*=optin"),
         (
             {"prune": {**SMALL["prune"], "calibration": {"patches": 3, "patch_size": 10}}},

@@ -424,7 +424,7 @@ def test_a_nan_loss_exits_with_two_and_overwrites_nothing(tmp_path: Path) -> Non
     old = tmp_path / "weights/tiny.pth"
     old.parent.mkdir()
     old.write_bytes(b"the weights of yesterday")
-    changes = ("train.lr=1e30", "train.clip_norm=null", "train.checkpoint_every=100")
+    changes = ("--overwrite", "train.lr=1e30", "train.clip_norm=null", "train.checkpoint_every=100")
     done = run_kdp("train", "-c", str(config_file(tmp_path, distill=None)), *changes)
     assert done.returncode == 2
     (line,) = complaints(done.stderr)

@@ -20,13 +20,17 @@ from kdp.models import fuse, fused_arch
 from kdp.models.loading import load_network
 from kdp.serialize import json_text
 from kdp.stages.experiments.store import record as keep
-from kdp.stages.paths import chain_paths, do_nothing
+from kdp.stages.paths import ChainPaths, chain_paths, do_nothing
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
+from kdp.stages.replacing import ELSEWHERE, TrainingTargets, check_targets
 from kdp.stages.train.finetune import finetune
+from kdp.stages.train.objective import teacher_of
 from kdp.tasks import task_for
 from kdp.tasks.base import Metrics
+from kdp.training.checkpoint import file_state
 
+MISSING = "missing"
 Row = dict[str, Any]
 State = dict[str, Any]
 
@@ -48,7 +52,11 @@ class Rounds:
 
 
 def prune_in_rounds(
-    config: Config, resume: bool = False, on_ready: Callable[[], None] = do_nothing
+    config: Config,
+    resume: bool = False,
+    overwrite: bool = False,
+    rerun: bool = False,
+    on_ready: Callable[[], None] = do_nothing,
 ) -> Rounds:
     """Prune, fine-tune and rebuild once for every entry of `rounds`.
 
@@ -58,17 +66,25 @@ def prune_in_rounds(
     Args:
         config: of the first round's network (`teacher`) and of everything.
         resume: go on at the round and step where an earlier run was stopped.
+        overwrite: replace whatever is there.
+        rerun: resume what fits, replace what an earlier rerun made.
         on_ready: called once the inputs are valid.
 
     Raises:
-        KdpError: `teacher`, `finetune` or `rounds` is missing; or see the stages.
+        KdpError: `teacher`, `finetune` or `rounds` is missing, a file may not be replaced; or see
+            the stages.
         Interrupted: on SIGINT or SIGTERM; `--resume` goes on.
     """
     if config.teacher is None or config.finetune is None or not config.rounds:
         raise KdpError("pruning in rounds needs `teacher`, `finetune` and `rounds`")
     record, target = chain_paths(config).rounds, chain_paths(config).rebuilt
     with file_lock(record):
-        before = json.loads(record.read_text()) if resume and record.exists() else []
+        before = read_states(record)
+        resume = resume or (rerun and bool(before))
+        if not overwrite:
+            _check_files(config, before, resume, rerun)
+        before = before if resume else []
+        target_before = file_state(target)
         done: list[State] = []
         previous = config.teacher
         rows = [_measured(config, previous, {"round": 0, "sparsity": 0.0})]
@@ -76,6 +92,7 @@ def prune_in_rounds(
         for number, one in enumerate(config.rounds, 1):
             own = _round_config(config, number, one, previous)
             known = before[number - 1] if len(before) >= number else {}
+            known = {**known, "target": target_before}
             note = partial(_note, record, list(done), before[number:])
             state = _round(own, known, number, note)
             done.append(state)
@@ -88,6 +105,57 @@ def prune_in_rounds(
     table = record.with_name("table.json")
     write_atomic(table, json_text(rows).encode())
     return Rounds(target, rows, table)
+
+
+def read_states(record: Path) -> list[State]:
+    """What was noted of each round, from the first on; nothing where no run has started."""
+    try:
+        states = json.loads(record.read_text())
+        return [dict(state) for state in states]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise KdpError(f"{record} cannot be read or is damaged: delete it") from error
+
+
+def _check_files(config: Config, before: list[State], resume: bool, rerun: bool) -> None:
+    """Make sure that the files of all rounds may be replaced, before the first one starts."""
+    paths, rounds = chain_paths(config), config.rounds or []
+    if resume and before and before[0].get("target", MISSING) == file_state(paths.rebuilt):
+        return
+    files = [paths.rebuilt, paths.rounds, paths.rounds.with_name("table.json")]
+    previous = config.teacher or Path()
+    for number, one in enumerate(rounds, 1):
+        own = _round_config(config, number, one, previous)
+        made = chain_paths(own)
+        files += [made.pruned, made.masks, made.scores, made.finetuned, made.rebuilt]
+        TrainingTargets(
+            own, "finetune", [made.finetuned], made.checkpoint.parent, [], _teachers(own)
+        ).check_result(rerun)
+        previous = made.rebuilt
+    check_targets(files)
+    if not resume:
+        _check_unfinished(paths, before, len(rounds))
+
+
+def _check_unfinished(paths: ChainPaths, before: list[State], rounds: int) -> None:
+    """A run has finished once the network of its last round has replaced the chain's."""
+    if not before or before[0].get("target", MISSING) != file_state(paths.rebuilt):
+        if len(before) > rounds:
+            raise KdpError(
+                f"{paths.rebuilt} would be replaced, and it took {len(before)} rounds, this run "
+                f"{rounds}: {ELSEWHERE}"
+            )
+        return
+    done = sum("rebuilt" in state for state in before)
+    raise KdpError(
+        f"{paths.rounds} holds an unfinished run ({done} of {rounds} rounds are done): "
+        "go on with --resume, or start over with --overwrite"
+    )
+
+
+def _teachers(own: Config) -> list[Path]:
+    return teacher_of(own).files if own.distill else []
 
 
 def _round_config(config: Config, number: int, one: RoundConfig, previous: Path) -> Config:
@@ -117,19 +185,20 @@ def _round(own: Config, state: State, number: int, note: Callable[[State], None]
     paths = chain_paths(own)
     key = {"from": sha256(_teacher(own)), "settings": _settings(own)}
     if state.get("key") != key:
-        state = {"key": key}
+        state = {"key": key, "target": state.get("target")}
     begun = _there(state, "pruned", paths.pruned, paths.masks)
     if not begun:
         paths.checkpoint.unlink(missing_ok=True)
-        prune(own, resume=True)
-        state = {"key": key, "pruned": _hashes(paths.pruned, paths.masks)}
+        prune(own, resume=True, overwrite=True)
+        state = {"key": key, "target": state.get("target")}
+        state["pruned"] = _hashes(paths.pruned, paths.masks)
         note(state)
     elif _there(state, "rebuilt", paths.rebuilt):
         log.info(f"round {number}: done before")
         note(state)
         return state
-    finetune(own, resume=begun and paths.checkpoint.exists())
-    rebuild(own, fuse=False)
+    finetune(own, resume=begun and paths.checkpoint.exists(), overwrite=True)
+    rebuild(own, fuse=False, overwrite=True)
     row: Row = {"round": number, "pruning_ratio": own.pruning_ratio, "steps": _steps(own)}
     row["before"] = _quality(own, paths.pruned)
     state = {**state, "rebuilt": _hashes(paths.rebuilt), "row": _measured(own, paths.rebuilt, row)}
@@ -191,7 +260,9 @@ def _finish(config: Config, last: Path, target: Path) -> None:
     if fused_arch(arch) == arch:
         write_atomic(target, last.read_bytes())
     else:
-        rebuild(config.model_copy(update={"rounds": None}), source=last, target=target)
+        rebuild(
+            config.model_copy(update={"rounds": None}), source=last, target=target, overwrite=True
+        )
 
 
 def _note(path: Path, done: list[State], later: list[State], state: State) -> None:

@@ -28,6 +28,7 @@ from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.search import PruningPlan, plan_pruning, plan_uniform
 from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.prune.score_cache import Measurements, measurement_key, prunable
+from kdp.stages.replacing import check_targets
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.types import Arch
@@ -52,17 +53,22 @@ class Pruned:
 
 
 def prune(
-    config: Config, resume: bool = False, on_ready: Callable[[], None] = do_nothing
+    config: Config,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_ready: Callable[[], None] = do_nothing,
 ) -> Pruned:
     """Search the masks that keep the most importance within the budget.
 
     Args:
         config: of the chain.
         resume: use importance that an interrupted run has measured.
+        overwrite: replace whatever is there.
         on_ready: called once the inputs are valid.
 
     Raises:
-        KdpError: no teacher or budget given, or the budget cannot be met.
+        KdpError: no teacher or budget given, a file may not be replaced, or the budget cannot be
+            met.
         Interrupted: on SIGINT or SIGTERM; `--resume` goes on.
     """
     if config.teacher is None or (config.mac_constraint or config.pruning_ratio) is None:
@@ -77,9 +83,11 @@ def prune(
     groups = task.groups(model)
     check_kinds(groups, config.prune)
     with file_lock(paths.masks):
-        on_ready()
         measurements = Measurements(paths.scores, measurement_key(config), resume)
         chosen = prunable(config, task, model)
+        scores_file = [] if measurements.cover(chosen, task.input_size) else [paths.scores]
+        check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
+        on_ready()
         parts = measurements.complete(config, _context(config, task, model, groups), chosen)
         scores = combine_scores(config.prune.criterion, parts, config.prune.options)
         count = macs_by_width(task, arch, groups)

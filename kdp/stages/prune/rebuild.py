@@ -21,6 +21,7 @@ from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.paths import ChainPaths, chain_paths, check_made, do_nothing, prunes
 from kdp.stages.prune.masks_check import check_masks_fit, made_with_masks
+from kdp.stages.replacing import check_targets
 from kdp.tasks import task_for
 
 
@@ -40,6 +41,7 @@ def rebuild(
     masks_path: Path | None = None,
     target: Path | None = None,
     fuse: bool = True,
+    overwrite: bool = False,
     on_ready: Callable[[], None] = do_nothing,
 ) -> Rebuilt:
     """Cut the removed units out, and fold normalisations and parallel branches into convolutions.
@@ -52,11 +54,13 @@ def rebuild(
         masks_path: what stays (default: the chain's masks; everything where it does not prune).
         target: where to write.
         fuse: whether to fold, for a network that can.
+        overwrite: replace whatever is there.
         on_ready: called once the inputs are valid.
 
     Raises:
         KdpError: files are missing or do not belong together, what decided the masks has changed,
-            or the rebuilt network's output on a probe is not that of the masked one.
+            the target may not be replaced, or the rebuilt network's output on a probe is not that
+            of the masked one.
     """
     started = time.time()
     paths = chain_paths(config)
@@ -65,6 +69,7 @@ def rebuild(
         check_masks_fit(config, paths.masks)
         masks_path = paths.masks
     source, target = source or _default_source(paths), target or paths.rebuilt
+    check_targets([target], overwrite)
     model, arch, artifact = load_network(source)
     task = task_for(arch, config)
     groups = task.groups(model)

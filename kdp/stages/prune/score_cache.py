@@ -84,11 +84,16 @@ class Measurements:
         input_size: tuple[int, int],
     ) -> dict[str, float]:
         """What one unit of each group costs at this input size; counted once."""
-        size = "x".join(str(side) for side in input_size)
+        size = _size_key(input_size)
         if size not in self.costs:
             self.costs[size] = unit_costs(groups, count)
             self._save(config, groups)
         return self.costs[size]
+
+    def cover(self, groups: Sequence[Group], input_size: tuple[int, int]) -> bool:
+        """Whether all that a search needs was measured before, so that nothing is written."""
+        measured = all(group.name in self.parts for group in groups)
+        return measured and _size_key(input_size) in self.costs
 
     def _save(self, config: Config, groups: Sequence[Group]) -> None:
         parents = [config.teacher] if config.teacher else []
@@ -101,6 +106,10 @@ class Measurements:
             "complete": all(group.name in self.parts for group in groups),
         }
         save(self.path, Artifact({}, record=record, extra=extra))
+
+
+def _size_key(size: tuple[int, int]) -> str:
+    return "x".join(str(side) for side in size)
 
 
 def measurement_key(config: Config) -> dict[str, Any]:

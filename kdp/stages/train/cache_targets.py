@@ -30,6 +30,7 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.progress import progress
 from kdp.stages.paths import chain_paths, do_nothing, targets_folder
+from kdp.stages.replacing import check_targets
 from kdp.stages.train.objective import ensemble, taps_of, target_key, teacher_of
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -47,7 +48,9 @@ class Taught:
     size: int
 
 
-def teach(config: Config, on_ready: Callable[[], None] = do_nothing) -> Taught:
+def teach(
+    config: Config, overwrite: bool = False, on_ready: Callable[[], None] = do_nothing
+) -> Taught:
     """Write down the teachers' outputs and features for every sample of the training.
 
     Files that are there already and fit are kept, so that a second run goes on where the first
@@ -57,6 +60,7 @@ def teach(config: Config, on_ready: Callable[[], None] = do_nothing) -> Taught:
 
     Args:
         config: of the training that will read them.
+        overwrite: replace whatever is there.
         on_ready: called once the inputs are valid.
 
     Raises:
@@ -80,6 +84,7 @@ def teach(config: Config, on_ready: Callable[[], None] = do_nothing) -> Taught:
     with file_lock(folder):
         size = _samples_per_file(targets(range(1)), samples, folder)
         key = {**key, "files": size}
+        check_targets([*sorted(folder.glob("*.pth")), index_path(folder)], overwrite)
         on_ready()
         _forget(folder, key)
         _write_files(folder, key, samples, batch_size, targets)

@@ -22,8 +22,9 @@ from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.experiments.store import record as keep
 from kdp.stages.paths import chain_paths, check_made, do_nothing, loss_label
 from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
+from kdp.stages.replacing import TrainingTargets
+from kdp.stages.train.job import make_job, stage_record
 from kdp.stages.train.objective import build_objective
-from kdp.stages.train.train import make_job, stage_record
 from kdp.tasks import task_for
 from kdp.training.loop import fit
 from kdp.training.processes import is_main_process, main_process_lock
@@ -31,7 +32,11 @@ from kdp.types import Arch
 
 
 def finetune(
-    config: Config, resume: bool = False, on_ready: Callable[[], None] = do_nothing
+    config: Config,
+    resume: bool = False,
+    overwrite: bool = False,
+    rerun: bool = False,
+    on_ready: Callable[[], None] = do_nothing,
 ) -> dict[str, Path]:
     """Train the pruned network as `finetune` and `distill` say (no `distill`: ground truth only).
 
@@ -42,11 +47,14 @@ def finetune(
     Args:
         config: of the chain.
         resume: go on from the checkpoint.
+        overwrite: replace whatever is there.
+        rerun: resume if the checkpoint fits, replace what an earlier rerun made.
         on_ready: called once the inputs are valid.
 
     Raises:
         KdpError: a section or a file is missing, what decided the masks has changed, the masks are
-            those of another network, removed units are not zero, or whatever the loop raises.
+            those of another network, removed units are not zero, a file may not be replaced, or
+            whatever the loop raises.
     """
     if config.finetune is None:
         raise KdpError("kdp finetune needs the section `finetune`")
@@ -61,13 +69,18 @@ def finetune(
     check_removed(model, groups, masks, str(paths.pruned))
     student = _student(config, model, arch, groups, masks)
     torch.manual_seed(config.seed)
-    learnt = build_objective(task, student, config, config.finetune.steps)
-    parents = [paths.pruned, paths.masks, *learnt.parents]
+    objective = build_objective(task, student, config, config.finetune.steps)
+    parents = [paths.pruned, paths.masks, *objective.parents]
     stage = f"finetune_{loss_label(config)}"
-    job = make_job(task, student, config, config.finetune, stage, learnt, parents)
+    job = make_job(task, student, config, config.finetune, stage, objective)
     if student is model:
         job.after_step = lambda network, step: zero_removed(network, groups, masks)
+    targets = TrainingTargets(
+        config, "finetune", [paths.finetuned], job.folder, parents, objective.parents
+    )
     with main_process_lock(paths.finetuned):
+        resume = targets.check(resume, overwrite, rerun)
+        targets.start(job, resume)
         on_ready()
         result = fit(job, resume)
         if is_main_process():

@@ -33,13 +33,13 @@ class TrainingObjective:
     Attributes:
         objective: (model, batch, step) -> loss and parts.
         data: number of samples -> the samples.
-        extra: modules that learn beside the student.
+        extra_modules: modules that are trained beside the student.
         parents: the files of the teachers.
     """
 
     objective: Objective
     data: Callable[[int], Dataset[Batch]]
-    extra: nn.Module = field(default_factory=nn.Module)
+    extra_modules: nn.Module = field(default_factory=nn.Module)
     parents: list[Path] = field(default_factory=list)
 
 

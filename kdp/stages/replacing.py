@@ -1,0 +1,195 @@
+"""What a stage may replace, checked before its first step.
+
+Without `--overwrite` no stage replaces what git tracks, a weight that kdp ships, or a file that kdp
+did not write. A training also keeps what it could not make again: an artifact of other settings or
+of more steps, and the checkpoint of an unfinished run. Every process of a run makes the same checks
+on the same files before any of them writes, so all of them stop together.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from kdp.artifacts import load
+from kdp.config import Config
+from kdp.errors import KdpError
+from kdp.files import sha256
+from kdp.stages.settings import Settings, difference, training_settings
+from kdp.training.checkpoint import Checkpoint, file_state
+from kdp.training.job import TrainingJob
+from kdp.training.processes import is_main_process
+from kdp.types import Provenance
+
+ELSEWHERE = "choose another output.dir or output.name, or replace it with --overwrite"
+RUN_FILES = ("checkpoint.pth", "curves.jsonl", "curves.csv", "curves.png")
+RERUN = "--rerun"
+"""The option of Make: resume a checkpoint that fits, replace what an earlier rerun made."""
+
+
+def check_targets(paths: Sequence[Path], overwrite: bool = False) -> None:
+    """Make sure that a stage may write some files.
+
+    Raises:
+        KdpError: one is there and protected.
+    """
+    existing = [path for path in paths if path.exists()]
+    if overwrite or not existing:
+        return
+    tracked = tracked_by_git(existing)
+    for path in existing:
+        reason = "git tracks it" if path in tracked else _foreign(path)
+        if reason:
+            raise KdpError(f"{path} would be replaced, and {reason}: {ELSEWHERE}")
+
+
+def tracked_by_git(paths: Sequence[Path]) -> set[Path]:
+    """Those of some files that belong to a git repository; none where there is no git."""
+    by_folder = defaultdict(list)
+    for path in paths:
+        by_folder[path.parent.resolve()].append(path)
+    tracked: set[Path] = set()
+    for folder, members in by_folder.items():
+        names = _git_files(folder, [path.name for path in members])
+        tracked |= {path for path in members if path.name in names}
+    return tracked
+
+
+@dataclass(frozen=True)
+class TrainingTargets:
+    """What a training is about to replace.
+
+    Attributes:
+        config: the whole configuration.
+        section: `train` or `finetune`, which is the stage too.
+        files: what it writes at its end; the first is compared with this run.
+        folder: of the run.
+        parents: files it starts from; a run resumes only with the same ones.
+        sources: those of them that the settings do not decide: the teachers, and for `train` the
+            weights it starts from.
+    """
+
+    config: Config
+    section: Literal["train", "finetune"]
+    files: Sequence[Path]
+    folder: Path
+    parents: Sequence[Path]
+    sources: Sequence[Path]
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Of this run, with the files as they are now."""
+        return Checkpoint(
+            self.folder / "checkpoint.pth",
+            signature(self.config, self.section, self.parents),
+            {str(path): file_state(path) for path in self.files},
+        )
+
+    def check(self, resume: bool, overwrite: bool, rerun: bool) -> bool:
+        """Decide whether the run resumes, and make sure that it may write its files.
+
+        Args:
+            resume: go on from the checkpoint; asks nothing about files that have not changed.
+            overwrite: replace whatever is there.
+            rerun: resume if the checkpoint fits, replace what an earlier rerun made.
+
+        Raises:
+            KdpError: a file is protected, or there is no checkpoint that fits.
+        """
+        if rerun and not overwrite:
+            resume = resume or self.checkpoint.fits(self._steps)
+        if overwrite:
+            return resume
+        files = self.checkpoint.changed_targets(self.files) if resume else list(self.files)
+        check_targets([*files, *(self.folder / name for name in RUN_FILES)])
+        if self.files[0] in files:
+            self.check_result(rerun)
+        if not resume:
+            self._check_unfinished(rerun)
+        return resume
+
+    def start(self, job: TrainingJob, resume: bool) -> None:
+        """Give a job what its checkpoints hold; one of an earlier run is deleted, or resumed."""
+        job.signature = self.checkpoint.signature
+        job.targets = dict(self.checkpoint.targets)
+        if is_main_process() and not resume:
+            self.checkpoint.path.unlink(missing_ok=True)
+
+    @property
+    def _steps(self) -> int:
+        return int(getattr(self.config, self.section).steps)
+
+    def check_result(self, rerun: bool) -> None:
+        """Refuse to replace a result of other settings or of more steps."""
+        path = self.files[0]
+        record = load(path).record if path.exists() else None
+        if record is None or (rerun and RERUN in record.command.split()):
+            return
+        reason = self._other_stage(record) or self._other_settings(record)
+        if reason:
+            raise KdpError(f"{path} would be replaced, and it {reason}: {ELSEWHERE}")
+
+    def _other_stage(self, record: Provenance) -> str | None:
+        return None if record.stage == self.section else f"was written by kdp {record.stage}"
+
+    def _other_settings(self, record: Provenance) -> str | None:
+        before = training_settings(record.config, self.section)
+        now = training_settings(self.config.plain(), self.section)
+        change = difference(_known(before, record), _known(now, record))
+        if change:
+            return f"was made with {change}"
+        sources = [parent.sha256 for parent in record.parents]
+        if sources[len(sources) - len(self.sources) :] != [sha256(p) for p in self.sources]:
+            return "was made from other weights or teachers"
+        steps = (record.config.get(self.section) or {}).get("steps", 0)
+        return f"took {steps} steps, this run {self._steps}" if steps > self._steps else None
+
+    def _check_unfinished(self, rerun: bool) -> None:
+        unfinished = self.checkpoint.unfinished(self.files)
+        if unfinished and not (rerun and RERUN in unfinished.command.split()):
+            raise KdpError(
+                f"{self.checkpoint.path} holds an unfinished run (step {unfinished.step}): "
+                "go on with --resume, or start over with --overwrite"
+            )
+
+
+def signature(config: Config, section: str, parents: Sequence[Path]) -> dict[str, Any]:
+    """What a resumed run must share with the one it goes on with, files by their content.
+
+    The number of steps may grow, and how often a run logs and validates may change.
+    """
+    settings = training_settings(config.plain(), section)
+    return {**settings, "parents": [sha256(path) for path in parents]}
+
+
+def _known(settings: Settings, record: Provenance) -> Settings:
+    """Settings of the sections that a record has; an old or short one has fewer."""
+    return {key: v for key, v in settings.items() if key.partition(".")[0] in record.config}
+
+
+def _foreign(path: Path) -> str | None:
+    """Why an existing file is none of kdp's; other files than `.pth` do not tell."""
+    if path.suffix != ".pth":
+        return None
+    try:
+        artifact = load(path)
+    except KdpError:
+        return "kdp did not write it"
+    written = artifact.record or artifact.arch or artifact.extra
+    return None if written else "kdp did not write it"
+
+
+def _git_files(folder: Path, names: Sequence[str]) -> set[str]:
+    command = ["git", "--literal-pathspecs", "ls-files", "-z", "--", *names]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return set()
+    return set(done.stdout.split("\0")) - {""}
