@@ -73,6 +73,21 @@ OutputFolder = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace existing files, whoever wrote them, and discard an unfinished run.",
+    ),
+]
+Rerun = Annotated[
+    bool,
+    typer.Option(
+        "--rerun",
+        hidden=True,
+        help="Resume a checkpoint that fits; replace what an earlier --rerun wrote. For make.",
+    ),
+]
 NetworkFile = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="Artifact, foreign checkpoint or ONNX file of a network."),

@@ -12,6 +12,8 @@ from kdp.cli.options import (
     ChainConfig,
     OutputFolder,
     Overrides,
+    Overwrite,
+    Rerun,
     Resume,
     SetValues,
     StageDevice,
@@ -31,6 +33,8 @@ def prune(
     device: StageDevice = None,
     output: OutputFolder = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
+    rerun: Rerun = False,
 ) -> None:
     """Choose what to remove so that a budget holds, and set it to zero.
 
@@ -40,24 +44,29 @@ def prune(
     from kdp.stages.chains import open_chain
 
     chain = open_chain("prune", config, merged(overrides, values, device, output))
-    for path in _in_rounds(chain, resume) if chain.config.rounds else _at_once(chain, resume):
+    options = {"resume": resume, "overwrite": overwrite}
+    if chain.config.rounds:
+        written = _in_rounds(chain, **options, rerun=rerun)
+    else:
+        written = _at_once(chain, **options)
+    for path in written:
         typer.echo(path)
 
 
-def _at_once(chain: OpenedChain, resume: bool) -> tuple[Path, ...]:
+def _at_once(chain: OpenedChain, **options: bool) -> tuple[Path, ...]:
     from kdp.stages.prune.prune import prune as run
     from kdp.stages.prune.report import show
 
-    pruned = chain.run(run, resume=resume)
+    pruned = chain.run(run, **options)
     show(pruned)
     return pruned.pruned, pruned.masks
 
 
-def _in_rounds(chain: OpenedChain, resume: bool) -> tuple[Path, ...]:
+def _in_rounds(chain: OpenedChain, **options: bool) -> tuple[Path, ...]:
     from kdp.stages.prune.progressive import prune_in_rounds
     from kdp.stages.prune.report import show_rounds
 
-    rounds = chain.run(prune_in_rounds, resume=resume)
+    rounds = chain.run(prune_in_rounds, **options)
     show_rounds(rounds.rows)
     return rounds.path, rounds.table
 
@@ -70,6 +79,8 @@ def finetune(
     device: StageDevice = None,
     output: OutputFolder = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
+    rerun: Rerun = False,
 ) -> None:
     """Recover the accuracy of a pruned network by distillation; removed units stay removed."""
     from kdp.stages.chains import open_chain
@@ -77,7 +88,7 @@ def finetune(
     chain = open_chain("finetune", config, merged(overrides, values, device, output))
     from kdp.stages.train.finetune import finetune as run
 
-    for path in chain.run(run, resume=resume).values():
+    for path in chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values():
         typer.echo(path)
 
 
@@ -101,6 +112,7 @@ def rebuild(
         Path | None,
         typer.Option(metavar="FILE", help="Masks to apply. Default: the chain's."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the physically smaller network, once its outputs equal those of the masked one."""
     from kdp.stages.chains import open_chain
@@ -108,7 +120,7 @@ def rebuild(
     chain = open_chain("rebuild", config, merged(overrides, values, device))
     from kdp.stages.prune.rebuild import rebuild as run
 
-    done = chain.run(run, source=source, masks_path=masks, target=output)
+    done = chain.run(run, source=source, masks_path=masks, target=output, overwrite=overwrite)
     share = done.parameters / done.full_parameters
     log.info(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
     log.info(f"largest relative difference from the masked network: {done.difference:.1e}")

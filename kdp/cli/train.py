@@ -9,6 +9,8 @@ from kdp.cli.options import (
     ChainConfig,
     OutputFolder,
     Overrides,
+    Overwrite,
+    Rerun,
     Resume,
     SetValues,
     StageDevice,
@@ -25,6 +27,8 @@ def train(
     device: StageDevice = None,
     output: OutputFolder = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
+    rerun: Rerun = False,
 ) -> None:
     """Train a network: a teacher, or a student that learns from teachers.
 
@@ -35,7 +39,7 @@ def train(
     chain = open_chain("train", config, merged(overrides, values, device, output))
     from kdp.stages.train.train import train as run
 
-    for path in chain.run(run, resume=resume).values():
+    for path in chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values():
         typer.echo(path)
 
 
@@ -45,6 +49,7 @@ def cache_targets(
     config: ChainConfig = None,
     values: SetValues = None,
     device: StageDevice = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Precompute and cache the teachers' outputs for every training sample.
 
@@ -55,7 +60,7 @@ def cache_targets(
     chain = open_chain("cache-targets", config, merged(overrides, values, device))
     from kdp.stages.train.cache_targets import teach as run
 
-    done = chain.run(run)
+    done = chain.run(run, overwrite=overwrite)
     log.info(f"{done.samples} samples, {done.size / 1e6:.1f} MB")
     log.info(f"Trainings read them with distill.target_cache={done.folder}")
     typer.echo(done.folder)

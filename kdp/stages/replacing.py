@@ -20,6 +20,7 @@ from kdp.artifacts import load
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import sha256
+from kdp.shipped import shipped_weight
 from kdp.stages.settings import Settings, difference, training_settings
 from kdp.training.checkpoint import Checkpoint, file_state
 from kdp.training.job import TrainingJob
@@ -43,7 +44,7 @@ def check_targets(paths: Sequence[Path], overwrite: bool = False) -> None:
         return
     tracked = tracked_by_git(existing)
     for path in existing:
-        reason = "git tracks it" if path in tracked else _foreign(path)
+        reason = "git tracks it" if path in tracked else protection(path)
         if reason:
             raise KdpError(f"{path} would be replaced, and {reason}: {ELSEWHERE}")
 
@@ -172,10 +173,13 @@ def _known(settings: Settings, record: Provenance) -> Settings:
     return {key: v for key, v in settings.items() if key.partition(".")[0] in record.config}
 
 
-def _foreign(path: Path) -> str | None:
-    """Why an existing file is none of kdp's; other files than `.pth` do not tell."""
+def protection(path: Path) -> str | None:
+    """Why an existing file, of no repository, is not replaced; files other than `.pth` are."""
     if path.suffix != ".pth":
         return None
+    shipped = shipped_weight(Path("weights", path.name))
+    if shipped and shipped.is_file() and sha256(shipped) == sha256(path):
+        return "it is a weight that comes with kdp"
     try:
         artifact = load(path)
     except KdpError:

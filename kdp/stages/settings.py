@@ -30,7 +30,7 @@ NOT_DECISIVE = {
     "prune.scores",
     "data.workers",
     "data.cache",
-    "distill.targets",
+    "distill.target_cache",
     "distill.teacher.weights",
 }
 """Paths of files that are compared by content, and what changes the speed alone."""

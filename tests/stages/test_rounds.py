@@ -91,7 +91,7 @@ def test_a_killed_schedule_goes_on_where_it_was(
 
     class Stop(Exception): ...
 
-    update, calls = loop._Run._train_step, []
+    update, calls = loop._TrainingRun._train_step, []
 
     def until_the_second_step_of_round_two(run: Any, batch: Any) -> None:
         if len(calls) == 6:
@@ -99,14 +99,14 @@ def test_a_killed_schedule_goes_on_where_it_was(
         calls.append(1)
         update(run, batch)
 
-    monkeypatch.setattr(loop._Run, "_train_step", until_the_second_step_of_round_two)
+    monkeypatch.setattr(loop._TrainingRun, "_train_step", until_the_second_step_of_round_two)
     with pytest.raises(Stop):
         prune_in_rounds(config(cut))
     with pytest.raises(Stop):  # and again, before there was another step
         prune_in_rounds(config(cut), resume=True)
     steps: list[int] = []
     monkeypatch.setattr(
-        loop._Run, "_train_step", lambda run, batch: (steps.append(run.step), update(run, batch))[1]
+        loop._TrainingRun, "_train_step", lambda run, batch: (steps.append(run.step), update(run, batch))[1]
     )
     monkeypatch.setattr(progressive, "prune", lambda *_, **__: pytest.fail("pruned again"))
     prune_in_rounds(config(cut), resume=True)
@@ -133,13 +133,13 @@ def test_without_resume_everything_is_done_again(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    update = loop._Run._train_step
+    update = loop._TrainingRun._train_step
 
     def interrupted(run: Any, batch: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         update(run, batch)
 
-    monkeypatch.setattr(loop._Run, "_train_step", interrupted)
+    monkeypatch.setattr(loop._TrainingRun, "_train_step", interrupted)
     with pytest.raises(Interrupted, match="--resume"):
         prune_in_rounds(config(tmp_path))
     assert not (tmp_path / "w" / "tiny_rebuilt.pth").exists()
