@@ -106,7 +106,9 @@ def test_a_killed_schedule_goes_on_where_it_was(
         prune_in_rounds(config(cut), resume=True)
     steps: list[int] = []
     monkeypatch.setattr(
-        loop._TrainingRun, "_train_step", lambda run, batch: (steps.append(run.step), update(run, batch))[1]
+        loop._TrainingRun,
+        "_train_step",
+        lambda run, batch: (steps.append(run.step), update(run, batch))[1],
     )
     monkeypatch.setattr(progressive, "prune", lambda *_, **__: pytest.fail("pruned again"))
     prune_in_rounds(config(cut), resume=True)
