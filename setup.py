@@ -14,6 +14,7 @@ SHIPPED = runpy.run_path("kdp/shipped.py")
 FILES = [
     *(f"configs/{name}" for name in SHIPPED["CONFIGS"]),
     *(f"weights/{name}" for name in SHIPPED["WEIGHTS"]),
+    SHIPPED["SCHEMA"],
 ]
 
 

@@ -45,6 +45,9 @@ CONFIGS = (
     "overlays/scenes/toy.yml",
 )
 
+SCHEMA = "docs/schema/kdp.schema.json"
+"""The shipped configurations name it for editors, relative to themselves."""
+
 WEIGHTS = (
     "catanet_teacher_x2.pth",
     "face_mask.pth",

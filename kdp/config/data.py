@@ -61,7 +61,7 @@ def data_schema() -> Any:
     """The same with the keys of training samples and all registered options."""
     options = registry.data_options()
     kinds = registry.data_kinds().items()
-    return _union({kind: (DataConfig, samples, *options) for kind, samples in kinds})
+    return _union({kind: (samples, DataConfig, *options) for kind, samples in kinds})
 
 
 def _union(kinds: dict[str, tuple[type[Section], ...]]) -> Any:
@@ -72,10 +72,10 @@ def _union(kinds: dict[str, tuple[type[Section], ...]]) -> Any:
 
 
 def _of_kind(kind: str, bases: tuple[type[Section], ...]) -> Any:
-    name = f"{bases[0].__name__}_{kind}"
+    name = f"{kind}_{'data' if DataConfig in bases else 'samples'}"
     literal = Literal[kind]  # type: ignore[valid-type]
     field = Field(kind, description=SamplesConfig.model_fields["kind"].description)
-    return create_model(name, __base__=bases, __doc__=bases[-1].__doc__, kind=(literal, field))
+    return create_model(name, __base__=bases, __doc__=bases[0].__doc__, kind=(literal, field))
 
 
 def _kind(value: Any) -> Any:

@@ -11,26 +11,31 @@ from kdp.config.base import Section
 
 
 class PhaseConfig(Section):
-    """A piece of a schedule: linear from `start` to `end`, `until` this part of the run (0..1)."""
+    """One phase of a piecewise schedule: the factor changes linearly."""
 
     until: float = Field(gt=0, le=1)
+    """End of the phase, as a share of the run (0..1)."""
     start: float = Field(ge=0)
+    """Factor at the start of the phase."""
     end: float = Field(ge=0)
+    """Factor at the end of the phase."""
 
 
 class LossConfig(Section):
-    """Weight of one distillation loss, its schedule over the run, and its own options.
-
-    A loss that compares features of any width gets the student's through a learnt 1x1 convolution
-    and a normalisation where `align` asks for it; one that needs equal widths, where they differ.
-    `phases` are those of the schedule `piecewise` (attention transfer's three if not given).
-    """
+    """One distillation loss."""
 
     weight: float = Field(1.0, ge=0)
+    """Weight of the loss in the total."""
     schedule: Literal["constant", "linear", "cosine", "piecewise"] = "constant"
+    """How the weight changes over the run: constant, falling from 1 to 0 (linear, cosine), or
+    linear in each phase (piecewise)."""
     phases: list[PhaseConfig] | None = Field(None, min_length=1)
+    """Phases of the schedule piecewise; the three of attention transfer if not given."""
     options: dict[str, Any] = {}
+    """Keyword arguments of the loss, such as the temperature of logits."""
     align: bool = False
+    """Compare features through a learnt 1x1 convolution and a normalisation, even where their
+    widths agree."""
 
     @model_validator(mode="after")
     def _phases_follow(self) -> LossConfig:
@@ -47,15 +52,13 @@ PLAN_SUFFIXES = (".yaml", ".yml")
 
 
 class TeacherConfig(Section):
-    """One or several networks to learn from.
-
-    Outputs are averaged, features compared with those of each; `shares` weights the teachers
-    (equal where not given). A plan of Ultralytics, such as `yolo11m.yaml`, stands for a new
-    network: a dry run before there is a teacher.
-    """
+    """One or several teachers; outputs are averaged, features compared with those of each."""
 
     weights: Path | list[Path]
+    """File of the teacher, or a list of files. The name of an Ultralytics model file, such as
+    yolo11m.yaml, stands for an untrained network: a dry run."""
     shares: list[PositiveFloat] | None = None
+    """Weights of the teachers in the average; equal if not given."""
 
     @property
     def paths(self) -> list[Path]:
@@ -77,19 +80,23 @@ class TeacherConfig(Section):
 
 
 class DistillConfig(Section):
-    """What is learnt from the teacher, and where; `task_weight` is that of the ground truth.
+    """Knowledge distillation: what a student learns from its teachers.
 
-    `teacher` is the file of the whole configuration where not given. `taps` names the modules
-    whose features are compared (the task's own where not given); a mapping where the student's
-    names are not the teacher's. With `target_cache`, the teachers' outputs are read from that
-    folder, which `kdp cache-targets` wrote. The last of the losses gives the fine-tuned network its
-    file name.
+    The last of the losses gives the fine-tuned network its file name.
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"targets": "target_cache"}
 
     teacher: TeacherConfig | None = None
+    """The teachers; the file of the key `teacher` if not given."""
     target_cache: Path | None = None
+    """Folder of teacher outputs that `kdp cache-targets` wrote; read instead of running the
+    teachers."""
     task_weight: float = Field(1.0, ge=0)
+    """Weight of the loss against the ground truth."""
     losses: dict[str, LossConfig] = Field(min_length=1)
+    """Distillation losses by name: output, feature, fakd, logits, attention_transfer,
+    score_weighted."""
     taps: list[str] | dict[str, str] | None = None
+    """Modules whose features are compared; those of the task if not given. A mapping from student
+    names to teacher names where these differ."""

@@ -10,26 +10,34 @@ from kdp.config.base import Section
 
 
 class SparsityConfig(Section):
-    """A loss on the gates: `l1`, or `group_lasso` that empties whole groups; see `dynamic`."""
+    """Sparsity loss on the gates."""
 
     kind: Literal["l1", "group_lasso"] = "l1"
+    """The L1 norm of the gates, or the group lasso, which empties whole groups."""
     weight: float = Field(ge=0)
+    """Weight of the loss in the total."""
 
 
 class DynamicConfig(Section):
     """Pruning while training, by learnable gates, down to `mac_constraint`.
 
-    From `start_step` on, every `period` steps, the units within the budget of that moment are
-    chosen anew; the budget falls along a cubic ramp and is `mac_constraint` from `end_step` on.
-    While it falls a removed unit may come back, unless `regrowth` is off.
+    The budget falls from all MACs at `start_step` to `mac_constraint` at `end_step`, along a cubic
+    curve; every `period` steps the masks are recomputed to fit it.
     """
 
     criterion: str = "gate"
+    """Importance of a unit: its gate, the magnitude of its weights, or the Taylor expansion of the
+    loss (taylor)."""
     start_step: int = Field(0, ge=0)
+    """Step at which pruning starts."""
     end_step: PositiveInt
+    """Step from which on the budget is mac_constraint."""
     period: PositiveInt = 10
+    """Steps between two computations of the masks."""
     regrowth: bool = True
+    """Let removed units come back while the budget falls."""
     loss: SparsityConfig | None = None
+    """Sparsity loss on the gates; none if not given."""
 
     @model_validator(mode="after")
     def _ends_later(self) -> DynamicConfig:

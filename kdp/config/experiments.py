@@ -8,7 +8,9 @@ from kdp.config.base import Section
 
 
 class ExperimentsConfig(Section):
-    """Keep every result under `folder`, beside what made it; `notes` go into its table."""
+    """Keep every result with all that is needed to reproduce it."""
 
     folder: Path = Path("experiments")
+    """Folder of the experiments."""
     notes: str = ""
+    """Text for the table of experiments."""

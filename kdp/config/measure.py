@@ -10,22 +10,24 @@ from kdp.config.base import Section
 
 
 class MeasureConfig(Section):
-    """Protocol of `compare` and of the budget; sizes are (height, width) of the input.
-
-    Where a size is not given the task has one: 64x64 and 128x128 for super-resolution, the
-    network's own for a classifier.
-    """
+    """How `compare` measures networks; `input_size` is also that of the MAC budget."""
 
     input_size: tuple[PositiveInt, PositiveInt] | None = None
+    """(height, width) of the input that MACs are counted for; the task's own if not given."""
     latency_size: tuple[PositiveInt, PositiveInt] | None = None
+    """(height, width) of the input that is timed; the task's own if not given."""
     latency_runs: PositiveInt = 7
+    """Timed forward passes, of which the median is reported."""
     warmup_runs: int = Field(2, ge=0)
+    """Forward passes before the clock starts."""
 
 
 class LimitsConfig(Section):
-    """What a network may take once it is deployed: `bytes` of parameters at so many `bits` each,
-    and `macs` of one input of the task."""
+    """What the deployed network may cost at most; checked before training."""
 
     bytes: PositiveInt | None = None
+    """Largest size of the parameters, in bytes."""
     bits: Literal[8, 16, 32] = 16
+    """Bits per parameter, for the size."""
     macs: PositiveInt | None = None
+    """Most MACs for one input of the task."""

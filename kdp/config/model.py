@@ -10,11 +10,14 @@ from kdp.types import Arch
 
 
 class ModelConfig(Section):
-    """A network of `kdp.models`, its arguments, and the file its training starts from, if any."""
+    """The network to train."""
 
     name: str
+    """Name of the architecture."""
     args: dict[str, Any] = {}
+    """Keyword arguments of the architecture, such as its width."""
     weights: Path | None = None
+    """Weights that training starts from; random initialisation if not given."""
 
     @property
     def arch(self) -> Arch:

@@ -13,19 +13,20 @@ DEFAULT_DIR, DEFAULT_RUNS = Path("weights"), Path("runs")
 
 
 class OutputConfig(Section):
-    """Where the stages write: `{dir}/{name}_*.pth`, and logs and checkpoints in `{runs}`.
-
-    `runs` follows `dir` where it is not given: `runs` for `weights`, else `{dir}/logs`. Two folders
-    of weights never share one of logs, so that a toy run never meets a real one's checkpoint.
-    """
+    """Where the stages write."""
 
     dir: Path = DEFAULT_DIR
+    """Folder of the networks; the files are named `{dir}/{name}_<stage>.pth`."""
     name: str
+    """Start of the name of every file that this configuration writes."""
     runs: Path = DEFAULT_RUNS
+    """Folder of logs, curves, checkpoints and tables; `{dir}/logs` if not given and `dir` is."""
 
     @model_validator(mode="before")
     @classmethod
     def _runs_follow_dir(cls, values: Any) -> Any:
+        """Two folders of weights never share one of logs: else a toy run meets the checkpoint of a
+        real one."""
         if not isinstance(values, dict) or values.get("runs") is not None:
             return values
         folder = values.get("dir", DEFAULT_DIR)

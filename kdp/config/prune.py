@@ -11,32 +11,38 @@ from kdp.config.base import Section
 
 
 class CalibrationConfig(Section):
-    """The patches importance is measured on."""
+    """The training samples that importance is measured on."""
 
     patches: PositiveInt = 8
+    """Number of samples."""
     patch_size: PositiveInt = 28
+    """Side of a sample, in pixels, where the task crops its samples."""
 
 
 class PruneConfig(Section):
-    """What is scored, how, and what the search may not do.
-
-    `options` go to the criterion. `scores` is the file that keeps what it measured, where it is not
-    to lie beside the other outputs. `min_units` and `round_to` are per kind of group: what a group
-    keeps at least, and the multiple it keeps (`round_to` never forces below `min_units`).
-    """
+    """How units are scored, and what the search may not remove."""
 
     criterion: str = "optin"
+    """Importance criterion: optin, magnitude, taylor or random."""
     scores: Path | None = None
+    """File that caches the measured importance; beside the other outputs if not given."""
     options: dict[str, Any] = {}
+    """Keyword arguments of the criterion."""
     calibration: CalibrationConfig = CalibrationConfig()
+    """The samples that importance is measured on."""
     min_units: dict[str, NonNegativeInt] = {}
+    """Fewest units that a group keeps, by kind of group."""
     round_to: dict[str, PositiveInt] = {}
+    """Every group keeps a multiple of this many units, by kind of group; never forces a group below
+    min_units."""
     kinds: list[str] | None = None
+    """Kinds of groups that may be pruned; all if not given."""
 
 
 class RoundConfig(Section):
-    """One round of progressive pruning: the share of every group's units that goes, of those that
-    are left, and the steps of training afterwards."""
+    """One round of progressive pruning: prune, fine-tune, rebuild."""
 
     pruning_ratio: float = Field(gt=0, lt=1)
+    """Share of the remaining units of every group that this round removes."""
     steps: PositiveInt
+    """Fine-tuning steps after pruning; they replace finetune.steps."""

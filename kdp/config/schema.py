@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,23 +33,42 @@ class Config(Section):
     """
 
     seed: int = Field(0, ge=0)
+    """Seed of all random numbers."""
     device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto uses a GPU if there is one."""
     output: OutputConfig
+    """Where the stages write."""
     model: ModelConfig | None = None
+    """The network to train."""
     teacher: Path | None = None
+    """The trained network that `prune` starts from and `finetune` learns from."""
     data: DataConfig = DataConfig()
+    """Training samples."""
     evaluation: dict[str, SamplesConfig] = {"embedded": SamplesConfig()}
+    """Evaluation sets by name; the first one decides which network is best."""
     measure: MeasureConfig = MeasureConfig()
+    """How networks are measured."""
     mac_constraint: float | None = Field(None, gt=0, lt=1)
+    """Budget of pruning: share of all MACs that remains; the search distributes it over the
+    groups."""
     pruning_ratio: float | None = Field(None, gt=0, lt=1)
+    """Budget of pruning instead: share of the units of every group that is removed."""
     prune: PruneConfig = PruneConfig()
+    """How units are scored, and what may be removed."""
     train: TrainConfig | None = None
+    """Optimisation of `kdp train`."""
     finetune: TrainConfig | None = None
+    """Optimisation of `kdp finetune`."""
     distill: DistillConfig | None = None
+    """Knowledge distillation, of `train` and of `finetune`."""
     dynamic: DynamicConfig | None = None
+    """Pruning while training, in `kdp train`."""
     experiments: ExperimentsConfig | None = None
+    """Keep every result; nothing is kept if not given."""
     rounds: list[RoundConfig] | None = Field(None, min_length=1)
+    """Progressive pruning: these rounds instead of one budget."""
     limits: LimitsConfig | None = None
+    """What the deployed network may cost at most."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Config:
@@ -100,13 +120,19 @@ def full_schema() -> type[Config]:
 @lru_cache(maxsize=4)
 def _full_schema(version: int) -> type[Config]:
     fields: dict[str, Any] = {
-        "data": (data_schema(), Field(default_factory=dict, validate_default=True)),
+        "data": (data_schema(), _default("data", dict)),
         "evaluation": (
             dict[str, samples_schema()],  # type: ignore[misc]
-            Field(default_factory=lambda: {"embedded": {}}, validate_default=True),
+            _default("evaluation", lambda: {"embedded": {}}),
         ),
     }
     for key, section in registry.sections().items():
         required = any(field.is_required() for field in section.model_fields.values())
         fields[key] = (section | None, None) if required else (section, section())
     return create_model("Config", __base__=Config, __doc__=Config.__doc__, **fields)
+
+
+def _default(key: str, make: Callable[[], Any]) -> Any:
+    """A field with the sentence of `Config`, whose default is checked as a file's value is."""
+    description = Config.model_fields[key].description
+    return Field(default_factory=make, validate_default=True, description=description)
