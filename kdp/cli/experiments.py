@@ -46,7 +46,9 @@ def experiments(
     from kdp.serialize import json_text
     from kdp.stages.experiments import list as stage
 
-    shown = stage.difference(folder, *diff) if diff else stage.runs(folder, sort, reverse)
+    shown = (
+        stage.difference(folder, *diff) if diff else stage.list_experiments(folder, sort, reverse)
+    )
     text = json_text(asdict(shown))
     if text_format == "json":
         typer.echo(text, nl=False)
@@ -74,7 +76,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """Predict again with an experiment's network: are the predictions the same, byte for byte?"""
-    from kdp.stages.experiments.reproduce import evaluate as run
+    from kdp.stages.experiments.reproduce import reproduce as run
 
     done = run(experiment, folder, output, device)
     if done.different:

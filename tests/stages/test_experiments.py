@@ -1,4 +1,4 @@
-"""Results that are kept: what is in their folders, the table of them, and predicting again."""
+"""Recorded experiments: their folders, their table, and predicting again."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from kdp.files import sha256
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.stages.experiments import store as experiments
-from kdp.stages.experiments.list import runs
-from kdp.stages.experiments.store import COLUMNS, FILES, record
+from kdp.stages.experiments.list import list_experiments
+from kdp.stages.experiments.store import COLUMNS, FILES, store_result
 from kdp.stages.prune.prune import prune
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
@@ -68,7 +68,7 @@ def kept(trained: Path, tmp_path: Path) -> Path:
 
 
 def ids(folder: Path) -> list[str]:
-    return [row["exp_id"] for row in runs(folder).rows]
+    return [row["exp_id"] for row in list_experiments(folder).rows]
 
 
 def kdp(*arguments: object) -> Result:
@@ -86,7 +86,9 @@ def keep_again(folder: Path) -> Path | None:
     """Record what was trained once more, with one evaluation set of three pictures."""
     config, path = face(folder), folder / "w" / "tiny.pth"
     model, arch, _ = load_network(path)
-    return record(config, "train", path, task_for(arch, config), model, {"toy": {"accuracy": 0.5}})
+    return store_result(
+        config, "train", path, task_for(arch, config), model, {"toy": {"accuracy": 0.5}}
+    )
 
 
 def test_a_training_leaves_all_that_made_it(trained: Path) -> None:
@@ -125,7 +127,7 @@ def test_fine_tuning_is_kept_and_names_its_parents(trained: Path, tmp_path: Path
         "tiny_pruned.pth",
         "tiny_pruning_masks.pth",
     ]
-    assert kdp("evaluate", name, "--folder", tmp_path / "experiments").exit_code == 0
+    assert kdp("reproduce", name, "--folder", tmp_path / "experiments").exit_code == 0
 
 
 def test_predictions_are_those_of_the_file_after_mixed_precision(
@@ -141,7 +143,7 @@ def test_predictions_are_those_of_the_file_after_mixed_precision(
     done = run_kdp("finetune", "-c", str(file), "finetune.mixed_precision=bf16")
     assert done.returncode == 0, done.stderr
     (name,) = ids(tmp_path / "experiments")
-    assert kdp("evaluate", name, "--folder", tmp_path / "experiments").exit_code == 0
+    assert kdp("reproduce", name, "--folder", tmp_path / "experiments").exit_code == 0
 
 
 def test_nothing_is_kept_where_it_is_not_asked_for(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_nothing_is_kept_where_it_is_not_asked_for(tmp_path: Path) -> None:
     model, arch = build("mask_classifier"), Arch("mask_classifier", {})
     config = face(tmp_path, experiments=None)
     task = task_for(arch, config)
-    assert record(config, "train", tmp_path / "none.pth", task, model, {}) is None
+    assert store_result(config, "train", tmp_path / "none.pth", task, model, {}) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -200,17 +202,17 @@ def test_a_killed_recording_is_no_experiment(
     if not child:
         keep_again(tmp_path)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert "no experiments" in kdp("runs", "--folder", tmp_path / "experiments").output
+    assert "no experiments" in kdp("experiments", "--folder", tmp_path / "experiments").output
 
 
 def test_runs_are_sorted_and_ids_are_whole(kept: Path) -> None:
     first, second = ids(kept)
     change(kept / second, value=0.9)
     change(kept / first, value=0.1)
-    table = kdp("runs", "--folder", kept, "--sort", "value", "--reverse").output
+    table = kdp("experiments", "--folder", kept, "--sort", "value", "--reverse").output
     assert [word for word in table.split() if word in (first, second)] == [second, first]
     assert max(len(line) for line in table.splitlines()) <= 100
-    wrong = fault(kdp("runs", "--folder", kept, "--sort", "valeu"))
+    wrong = fault(kdp("experiments", "--folder", kept, "--sort", "valeu"))
     assert "'valeu'; did you mean 'value'?" in wrong
 
 
@@ -221,23 +223,37 @@ def change(path: Path, **values: Any) -> None:
 
 def test_the_difference_of_two_runs(kept: Path, tmp_path: Path) -> None:
     file = tmp_path / "difference.json"
-    shown = kdp("runs", "--folder", kept, "--diff", *ids(kept), "--json", file).output
+    shown = kdp("experiments", "--folder", kept, "--diff", *ids(kept), "--output", file).output
     assert "seed" in shown
     assert "toy.accuracy" in shown
     found = json.loads(file.read_text())
     assert found["config"] == {"seed": [1, 2]}
     assert found["metrics"]["params"] == [828, 828]
     one = ids(kept)[0]
-    wrong = fault(kdp("runs", "--folder", kept, "--diff", one, f"{one}0"))
+    wrong = fault(kdp("experiments", "--folder", kept, "--diff", one, f"{one}0"))
     assert f"did you mean '{one}'?" in wrong
+
+
+def test_experiments_of_the_old_format_are_read(kept: Path) -> None:
+    """Earlier versions called the primary metric the headline."""
+    path = kept / ids(kept)[0]
+    info = json.loads((path / "info.json").read_text())
+    info["headline"] = info.pop("primary_metric")
+    (path / "info.json").write_text(json.dumps(info))
+    table = (kept / "results.csv").read_text()
+    (kept / "results.csv").write_text(table.replace(",primary_metric,", ",headline,"))
+    rows = list_experiments(kept, sort="headline").rows
+    assert [row["primary_metric"] for row in rows] == ["accuracy", "accuracy"]
+    assert kdp("experiments", "--folder", kept, "--diff", *ids(kept)).exit_code == 0
+    assert kdp("reproduce", path).exit_code == 0
 
 
 def test_half_and_lost_experiments_are_named(kept: Path) -> None:
     first, second = ids(kept)
     (kept / first / "predictions.csv").unlink()
     shutil.rmtree(kept / second)
-    shown = kdp("runs", "--folder", kept).output
-    assert f"{first} is no whole experiment: it lacks predictions.csv" in shown
+    shown = kdp("experiments", "--folder", kept).output
+    assert f"{first} is incomplete: it lacks predictions.csv" in shown
     assert f"{second} is gone" in shown
 
 
@@ -245,7 +261,7 @@ def test_half_and_lost_experiments_are_named(kept: Path) -> None:
 def test_predictions_are_reproduced_byte_for_byte(kept: Path, tmp_path: Path, threads: int) -> None:
     (name, _), target, before = ids(kept), tmp_path / "again.csv", torch.get_num_threads()
     torch.set_num_threads(threads)
-    done = kdp("evaluate", name, "--folder", kept, "--to", target)
+    done = kdp("reproduce", name, "--folder", kept, "--output", target)
     torch.set_num_threads(before)
     assert done.exit_code == 0, done.exception
     assert "40 predictions, byte for byte" in done.output
@@ -257,13 +273,13 @@ def test_other_predictions_are_counted(kept: Path) -> None:
     lines = (path / "predictions.csv").read_text().splitlines(keepends=True)
     lines[3] = lines[3].replace("0.", "1.")
     (path / "predictions.csv").write_text("".join(lines))
-    assert "1 of 40 rows differ" in fault(kdp("evaluate", path))
+    assert "1 of 40 rows differ" in fault(kdp("reproduce", path))
 
 
 def test_a_changed_checkpoint_is_refused(kept: Path) -> None:
     path = kept / ids(kept)[0]
     shutil.copy(kept / ids(kept)[1] / "checkpoint.pth", path / "checkpoint.pth")
-    assert "is not the file that was kept" in fault(kdp("evaluate", path))
+    assert "was changed" in fault(kdp("reproduce", path))
 
 
 def test_predictions_of_pictures(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from kdp.errors import KdpError
-from kdp.stages.experiments.list import runs
+from kdp.stages.experiments.list import list_experiments
 from kdp.stages.sweep import sweep as stage
 from kdp.stages.sweep.sweep import sweep
 from tests.models.test_face_mask import settings
@@ -36,7 +36,7 @@ def test_a_grid_makes_an_experiment_of_every_point(file: Path, tmp_path: Path) -
     done = run_kdp(*command, cwd=here)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 4
-    rows = runs(tmp_path / "experiments").rows
+    rows = list_experiments(tmp_path / "experiments").rows
     assert sorted((row["config"], row["params"]) for row in rows) == [
         ("tiny_0_2-4-6_1", 392),
         ("tiny_0_4-6-8_0", 828),

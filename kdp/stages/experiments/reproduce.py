@@ -1,4 +1,4 @@
-"""`kdp evaluate`: predict again with the network of an experiment, and compare."""
+"""`kdp reproduce`: predict again with the network of an experiment, and compare."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from kdp.errors import KdpError
 from kdp.files import sha256, write_atomic
 from kdp.models.loading import load_network
 from kdp.serialize import csv_of_mappings
-from kdp.stages.experiments.list import find, read_info
+from kdp.stages.experiments.list import find_experiment, read_info
 from kdp.stages.experiments.store import CHECKPOINT, CONFIG, PREDICTIONS
 from kdp.tasks import task_for
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """New predictions against those that were kept.
+class Reproduction:
+    """New predictions against the recorded ones.
 
     Attributes:
         path: the experiment.
         rows: how many predictions there are.
-        different: how many are not byte for byte as they were.
-        devices: where the old ones were made, and the new ones.
+        different: how many are not the same, byte for byte.
+        devices: where the recorded predictions were computed, and the new ones.
     """
 
     path: Path
@@ -40,30 +40,30 @@ class Evaluation:
 
     @property
     def summary(self) -> str:
-        """In one line."""
+        """The result in one line."""
         if not self.different:
-            return f"{self.rows} predictions, byte for byte those of {self.path / PREDICTIONS}"
+            return f"{self.rows} predictions, byte for byte those in {self.path / PREDICTIONS}"
         line = f"{self.different} of {self.rows} rows differ from {self.path / PREDICTIONS}"
         before, now = self.devices
-        return line if before == now else f"{line} (made on {before}, now on {now})"
+        return line if before == now else f"{line} (recorded on {before}, computed now on {now})"
 
 
-def evaluate(
-    run: str, folder: Path, target: Path | None = None, device: str | None = None
-) -> Evaluation:
-    """Predict again.
+def reproduce(
+    experiment: str, folder: Path, target: Path | None = None, device: str | None = None
+) -> Reproduction:
+    """Predict again with the recorded network and compare with the recorded predictions.
 
     Args:
-        run: an experiment's id in `folder`, or a folder of its own.
+        experiment: an id in `folder`, or the path of an experiment's own folder.
         folder: of the experiments.
         target: file for the new predictions.
-        device: where to predict; None: where it was done before.
+        device: where to predict, None for the recorded device.
 
     Raises:
-        KdpError: the experiment is not whole, its network is not the one that was kept, or its
-            data or device is not here.
+        KdpError: the experiment is incomplete, its network was changed, or its data or device is
+            missing.
     """
-    path = Path(run) if Path(run).is_dir() else find(folder, run)
+    path = Path(experiment) if Path(experiment).is_dir() else find_experiment(folder, experiment)
     info = read_info(path)
     _check_network(path, info)
     devices = (info["device"], device or info["device"])
@@ -71,15 +71,15 @@ def evaluate(
     if target is not None:
         write_atomic(target, table)
     different = _different(table, (path / PREDICTIONS).read_bytes())
-    return Evaluation(path, table.count(b"\n") - 1, different, devices)
+    return Reproduction(path, table.count(b"\n") - 1, different, devices)
 
 
 def _check_network(path: Path, info: dict[str, Any]) -> None:
-    found = sha256(path / CHECKPOINT)
-    if found != info["sha256"]:
+    digest = sha256(path / CHECKPOINT)
+    if digest != info["sha256"]:
         raise KdpError(
-            f"{path / CHECKPOINT} is not the file that was kept: its SHA-256 is {found[:12]}..., "
-            f"that of the experiment {info['sha256'][:12]}..."
+            f"{path / CHECKPOINT} was changed: its SHA-256 is {digest[:12]}..., recorded was "
+            f"{info['sha256'][:12]}...; restore the file"
         )
 
 
@@ -92,7 +92,7 @@ def _predict(path: Path, info: dict[str, Any], device: str) -> str:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Sums come out in another order with another number of threads."""
+    """Compute with the recorded number: it decides the order of sums, and so their last digit."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -102,7 +102,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _different(new: bytes, old: bytes) -> int:
-    """Rows that are not the same; all of them where the columns are not."""
+    """How many rows differ; all of them if the columns do."""
     lines = [table.splitlines(keepends=True) for table in (new, old)]
-    differ = [one != other for one, other in zip_longest(*lines)]
+    differ = [new_line != old_line for new_line, old_line in zip_longest(*lines)]
     return max(len(differ) - 1, 1) if differ[0] else sum(differ)

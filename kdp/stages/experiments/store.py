@@ -1,11 +1,11 @@
-"""Results that are kept: a folder each with all that made it, and one table of them.
+"""Recording experiments: a folder for each result, and one table of all.
 
-experiments/results.csv             a line for each
-experiments/<id>/config.yml         the whole configuration, to be loaded again
+experiments/results.csv             one row per experiment
+experiments/<id>/config.yml         the resolved configuration, which loads again
                  checkpoint.pth     the artifact
-                 predictions.csv    what it makes of every evaluation sample
+                 predictions.csv    one row per evaluation sample
                  metrics.json       by evaluation set
-                 info.json          where it came from and what it costs
+                 info.json          provenance and cost
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kdp.tasks.base import Metrics, Task
 CONFIG, CHECKPOINT, PREDICTIONS = "config.yml", "checkpoint.pth", "predictions.csv"
 METRICS, INFO, RESULTS = "metrics.json", "info.json", "results.csv"
 FILES = (CONFIG, CHECKPOINT, PREDICTIONS, METRICS, INFO)
-"""What the folder of a whole experiment holds."""
+"""The files of a complete experiment."""
 COLUMNS = (
     "exp_id",
     "timestamp",
@@ -49,15 +49,18 @@ COLUMNS = (
     "bytes",
     "pruning_step",
     "notes",
-    "headline",
+    "primary_metric",
     "value",
 )
-"""Of `results.csv`; bytes are those of the parameters in fp32."""
+"""Columns of `results.csv`; `bytes` is the size of the parameters in fp32."""
+RENAMED_COLUMNS = {"headline": "primary_metric"}
+"""Columns and keys of `info.json` that earlier versions wrote -> their names today."""
 
-Info = dict[str, Any]
+ExperimentInfo = dict[str, Any]
+"""The content of `info.json`."""
 
 
-def record(
+def store_result(
     config: Config,
     stage: str,
     path: Path,
@@ -66,19 +69,20 @@ def record(
     metrics: Mapping[str, Metrics],
     pruning_step: int | None = None,
 ) -> Path | None:
-    """Keep a result as `experiments` says; where there is no such section, do nothing.
+    """Record a result if the configuration has a section `experiments`.
 
     Args:
         config: the whole configuration.
         stage: the subcommand.
         path: the artifact, as the stage wrote it.
-        task: judges the network.
+        task: makes the predictions.
         model: the network with the weights of the artifact, on the device to predict on.
         metrics: its quality by evaluation set.
-        pruning_step: the round of a schedule.
+        pruning_step: the round of progressive pruning.
 
     Returns:
-        The folder; there is none of it before everything is in it.
+        The folder of the experiment, None without the section. It gets its name once complete, so
+        that a killed run leaves no half experiment.
 
     Raises:
         KdpError: something cannot be read or written.
@@ -88,33 +92,39 @@ def record(
     now = datetime.now(timezone.utc)
     name = f"{config.output.name.replace('/', '-')}-{stage}-{now:%Y%m%d-%H%M%S}"
     with _new_folder(config.experiments.folder, name) as (unfinished, final):
+        # Read back from the copy: what is recorded is then true of the file in the folder.
         checkpoint = unfinished / CHECKPOINT
         write_atomic(checkpoint, path.read_bytes())
         info = _provenance(checkpoint, config.experiments, now, pruning_step)
         info = {"exp_id": final.name, "config": config.output.name, "stage": stage, **info}
         info |= {**_costs(checkpoint, task, model), **_quality(task, metrics), **_machine(model)}
-        whole = yaml.safe_dump(config.plain(), sort_keys=False)
-        write_atomic(unfinished / CONFIG, whole.encode())
+        resolved = yaml.safe_dump(config.plain(), sort_keys=False)
+        write_atomic(unfinished / CONFIG, resolved.encode())
         write_atomic(unfinished / PREDICTIONS, csv_of_mappings(task.predictions(model)).encode())
         write_atomic(unfinished / METRICS, json_text(dict(metrics)).encode())
         write_atomic(unfinished / INFO, json_text(info).encode())
-    _append(config.experiments.folder / RESULTS, result_of(info))
-    log.info(f"kept as {final}")
+    _append(config.experiments.folder / RESULTS, result_row(info))
+    log.info(f"Experiment recorded in {final}")
     return final
 
 
-def result_of(info: Info) -> dict[str, Any]:
-    """The line of `results.csv` that an `info.json` gives."""
-    all_of_it = {**info, "MACs": info["macs"]["count"], "bytes": info["bytes"]["fp32"]}
-    return {column: all_of_it[column] for column in COLUMNS}
+def result_row(info: ExperimentInfo) -> dict[str, Any]:
+    """The row of `results.csv` for an `info.json`, of this version or an earlier one.
+
+    Raises:
+        KeyError, TypeError: it is not the `info.json` of an experiment.
+    """
+    current = {RENAMED_COLUMNS.get(key, key): value for key, value in info.items()}
+    current |= {"MACs": info["macs"]["count"], "bytes": info["bytes"]["fp32"]}
+    return {column: current[column] for column in COLUMNS}
 
 
 @contextmanager
 def _new_folder(parent: Path, name: str) -> Iterator[tuple[Path, Path]]:
-    """A hidden folder to fill, and the name it gets at the end; nothing is left of a failure."""
+    """A hidden folder to fill, and the name it gets at the end; removed if anything fails."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        unfinished, final = _claimed(parent, name)
+        unfinished, final = _make_folder(parent, name)
     except OSError as error:
         raise KdpError(f"cannot write {parent}: {error.strerror}") from error
     try:
@@ -124,8 +134,8 @@ def _new_folder(parent: Path, name: str) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _claimed(parent: Path, name: str) -> tuple[Path, Path]:
-    """The first free name, with a number if need be; whoever makes the hidden folder has it."""
+def _make_folder(parent: Path, name: str) -> tuple[Path, Path]:
+    """The first free name, numbered if taken: `mkdir` decides between runs that start at once."""
     for number in count(1):
         final = parent / (name if number == 1 else f"{name}-{number}")
         unfinished = parent / f".{final.name}"
@@ -141,7 +151,7 @@ def _claimed(parent: Path, name: str) -> tuple[Path, Path]:
 
 def _provenance(
     checkpoint: Path, section: ExperimentsConfig, now: datetime, pruning_step: int | None
-) -> Info:
+) -> ExperimentInfo:
     record = load(checkpoint).record
     if record is None:
         raise KdpError(f"{checkpoint} has no record of how it was made")
@@ -159,8 +169,8 @@ def _provenance(
     }
 
 
-def _costs(checkpoint: Path, task: Task, model: nn.Module) -> Info:
-    """Parameters, and MACs of the network as the file has it: masked units count."""
+def _costs(checkpoint: Path, task: Task, model: nn.Module) -> ExperimentInfo:
+    """Parameters and MACs of the network in the file; masked units count, as they are computed."""
     arch = load(checkpoint).arch
     if arch is None:
         raise KdpError(f"{checkpoint} names no architecture: its MACs cannot be counted")
@@ -174,23 +184,27 @@ def _costs(checkpoint: Path, task: Task, model: nn.Module) -> Info:
     }
 
 
-def _quality(task: Task, metrics: Mapping[str, Metrics]) -> Info:
-    """The headline metric of the first evaluation set."""
+def _quality(task: Task, metrics: Mapping[str, Metrics]) -> ExperimentInfo:
+    """The primary metric on the first evaluation set."""
     first = next(iter(metrics.values()))
     accuracy = first.get("macro_accuracy", first.get("accuracy"))
-    primary_metric = {"headline": task.primary_metric, "value": first[task.primary_metric]}
-    return {"macro_avg_acc": accuracy, **primary_metric, "protocol": task.metric_protocol}
+    return {
+        "macro_avg_acc": accuracy,
+        "primary_metric": task.primary_metric,
+        "value": first[task.primary_metric],
+        "protocol": task.metric_protocol,
+    }
 
 
-def _machine(model: nn.Module) -> Info:
-    """What predictions depend on to the last digit."""
+def _machine(model: nn.Module) -> ExperimentInfo:
+    """What the last digits of predictions depend on."""
     device = device_of(model)
     names = {"device": str(device), "device_name": device_name(device)}
     return {**names, "threads": torch.get_num_threads()}
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a line once no other run is writing; the first one writes the header too."""
+    """Append a row under a lock; the first one writes the header too."""
     header, _, line = csv_of_mappings([row]).partition("\n")
     try:
         with path.open("a", newline="") as file:

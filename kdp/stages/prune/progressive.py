@@ -19,7 +19,7 @@ from kdp.measure.complexity import count_macs_of, parameter_bytes, parameters
 from kdp.models import fuse, fused_arch
 from kdp.models.loading import load_network
 from kdp.serialize import json_text
-from kdp.stages.experiments.store import record as keep
+from kdp.stages.experiments.store import store_result
 from kdp.stages.paths import ChainPaths, chain_paths, do_nothing
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
@@ -245,7 +245,7 @@ def _keep(
     """The round's network among the experiments, where those are kept."""
     path, own = chain_paths(own).rebuilt, own.model_copy(update={"experiments": where})
     model, arch, _ = load_network(path)
-    keep(own, "prune", path, task_for(arch, own), model, metrics, pruning_step=number)
+    store_result(own, "prune", path, task_for(arch, own), model, metrics, pruning_step=number)
 
 
 def _quality(own: Config, path: Path) -> dict[str, Metrics]:

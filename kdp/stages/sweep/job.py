@@ -1,4 +1,4 @@
-"""A point of a grid: a job of Hydra's, which starts kdp for each of its stages.
+"""One point of a grid: a Hydra job that starts kdp once per stage.
 
 This module is the Hydra application that `kdp sweep` starts; see `kdp.stages.sweep.sweep`. A point
 starts kdp in a process of its own, because accelerate allows one setting of devices and precision
@@ -32,19 +32,19 @@ OWN = "kdp_sweep"
 """The key of kdp's settings in `sweep.yaml`, beside those of the grid."""
 OUTCOME, LOG, STOP = "outcome.json", "log.txt", "stop"
 POLL = 0.2
-"""Seconds between two looks."""
+"""Seconds between two checks of a process."""
 
 
 @dataclass(frozen=True)
-class Point:
-    """What became of a point of the grid.
+class SweepPoint:
+    """The outcome of one point of the grid.
 
     Attributes:
         number: its place in the grid, from 0.
-        overrides: those that vary.
+        overrides: those that vary over the grid.
         status: "done", "failed" or "stopped".
-        error: what its last line said, where it failed.
-        primary_metric, value: how good the network is, where the stages measured it.
+        error: the last message, where it failed.
+        primary_metric, value: quality of the network, where a stage measured it.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Point:
 
     @property
     def result(self) -> str:
-        """In a few words."""
+        """The quality or the error, for a table."""
         return f"{self.primary_metric} {self.value:.4f}" if self.value is not None else self.error
 
 
@@ -80,7 +80,7 @@ def start(command: list[str], log: IO[str], output: IO[str] | None = None) -> su
 
 @hydra.main(version_base="1.3", config_path=None)
 def _point(settings: DictConfig) -> None:
-    """A job of Hydra's: run the stages, and write what became of them."""
+    """The Hydra job: run the stages and write their outcome."""
     own: Any = OmegaConf.to_container(settings[OWN])
     job = HydraConfig.get()
     folder, number = Path(job.runtime.output_dir), int(job.job.num)
@@ -90,21 +90,21 @@ def _point(settings: DictConfig) -> None:
     arguments = ["--config", own["file"], *own["fixed"], *varied, *named]
     try:
         outcome = _run(own["stages"], arguments, folder)
-    except Exception as error:  # whatever it is, the other points go on
+    except Exception as error:  # one point must not stop the others
         outcome = {"status": "failed", "error": first_line(error)}
-    point = Point(number, varied, **outcome)
+    point = SweepPoint(number, varied, **outcome)
     write_atomic(folder / OUTCOME, json_line(asdict(point)).encode())
 
 
 def _suffix(varied: Sequence[str], number: int) -> str:
-    """The values, fit for a file; with the number where another point could get the same."""
+    """The values as part of a file name, numbered where two points could get the same name."""
     values = [override.partition("=")[2] for override in varied]
     clean = [re.sub(r"[^\w.+-]|_", "-", value).strip("-") for value in values]
     return "_".join(clean if clean == values and clean else [*clean, str(number)])
 
 
 def _run(stages: Sequence[str], arguments: list[str], folder: Path) -> dict[str, Any]:
-    """Status, error, headline and value."""
+    """Status, error, primary metric and value."""
     for stage in stages:
         if (folder.parent / STOP).exists():
             return {"status": "stopped"}
@@ -120,19 +120,19 @@ def _run(stages: Sequence[str], arguments: list[str], folder: Path) -> dict[str,
 
 
 def _wait(process: subprocess.Popen[str], stop: Path) -> int:
-    """The exit code; a file asks to stop, because a signal does not reach another machine."""
-    asked = False
+    """The exit code. A file requests the stop: a signal does not reach another machine."""
+    signalled = False
     while True:
         try:
             return process.wait(POLL)
         except subprocess.TimeoutExpired:
-            if stop.exists() and not asked:
+            if stop.exists() and not signalled:
                 process.send_signal(signal.SIGINT)
-                asked = True
+                signalled = True
 
 
 def _quality(output: Path) -> dict[str, Any]:
-    """The headline metric of the file a stage named first, where it has one."""
+    """The primary metric of the first file that the stage wrote, if its record has one."""
     from kdp.artifacts import load
     from kdp.tasks import task_for
 
@@ -151,10 +151,10 @@ def _quality(output: Path) -> dict[str, Any]:
 
 
 def _complaint(log: Path, code: int) -> str:
-    """What kdp said last."""
+    """The last message of kdp, or the last line of the log."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = [line.removeprefix("kdp: ") for line in lines if line.startswith("kdp: ")]
-    return (said or lines or [f"exit code {code}"])[-1]
+    messages = [line.removeprefix("kdp: ") for line in lines if line.startswith("kdp: ")]
+    return (messages or lines or [f"exit code {code}"])[-1]
 
 
 if __name__ == "__main__":

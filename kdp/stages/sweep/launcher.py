@@ -1,4 +1,4 @@
-"""Hydra's multirun in a process of its own: started, watched and stopped in good order."""
+"""Hydra's multirun in a process of its own: start, watch and stop it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from kdp.errors import Interrupted, KdpError
 from kdp.log import log
-from kdp.stages.sweep.job import LOG, OUTCOME, POLL, STOP, Point, start
+from kdp.stages.sweep.job import LOG, OUTCOME, POLL, STOP, SweepPoint, start
 from kdp.training.shutdown import graceful_shutdown
 
 
-def launch(folder: Path, arguments: list[str], total: int) -> list[Point]:
-    """Run the Hydra application in a session of its own, so that Ctrl-C does not hit its points.
+def launch(folder: Path, arguments: list[str], total: int) -> list[SweepPoint]:
+    """Run the Hydra application in a session of its own, so that Ctrl-C does not reach its points.
 
     Args:
         folder: where `sweep.yaml` is, and where points are written.
@@ -24,37 +24,39 @@ def launch(folder: Path, arguments: list[str], total: int) -> list[Point]:
         total: points of the grid.
 
     Raises:
-        KdpError: Hydra ended before all points had run.
-        Interrupted: on SIGINT or SIGTERM, once the points that ran have stopped.
+        KdpError: Hydra stopped before all points had run.
+        Interrupted: on SIGINT or SIGTERM, after the running points have stopped.
     """
     command = [sys.executable, "-m", "kdp.stages.sweep.job", "--multirun"]
     command += [f"--config-path={folder}", "--config-name=sweep", *arguments]
     with (folder / LOG).open("w") as log_file, graceful_shutdown() as shutdown:
         engine = start(command, log_file)
         try:
-            points: list[Point] = []
+            points: list[SweepPoint] = []
             while engine.poll() is None:
                 if shutdown.stop_requested and not (folder / STOP).exists():
                     (folder / STOP).touch()
-                    log.info("stopping every point after its checkpoint; Ctrl-C again ends at once")
+                    log.info(
+                        "Stopping all points after their checkpoint; Ctrl-C again stops at once"
+                    )
                 time.sleep(POLL)
-                points = _news(folder, points, total)
+                points = _report_new(folder, points, total)
         finally:  # a second Ctrl-C
             if engine.poll() is None:
                 os.killpg(engine.pid, signal.SIGKILL)
-    points = _news(folder, points, total)
+    points = _report_new(folder, points, total)
     if shutdown.stop_requested:
         done = sum(point.status == "done" for point in points)
         raise Interrupted(f"stopped; {done} of {total} points are done")
     if len(points) < total:
-        raise KdpError(f"{total - len(points)} points did not run: {_first_line(folder / LOG)}")
+        raise KdpError(f"{total - len(points)} points did not run: {_first_log_line(folder / LOG)}")
     return points
 
 
-def _news(folder: Path, known: list[Point], total: int) -> list[Point]:
-    """All points that ended, in order; of those not known yet a line is shown."""
-    found = [json.loads(path.read_text()) for path in folder.glob(f"*/{OUTCOME}")]
-    points = sorted((Point(**one) for one in found), key=lambda point: point.number)
+def _report_new(folder: Path, known: list[SweepPoint], total: int) -> list[SweepPoint]:
+    """All finished points in order; logs a line for each that was not known yet."""
+    outcomes = [json.loads(path.read_text()) for path in folder.glob(f"*/{OUTCOME}")]
+    points = sorted((SweepPoint(**each) for each in outcomes), key=lambda point: point.number)
     for point in points:
         if point not in known:
             where = f"point {point.number + 1} of {total}, {' '.join(point.overrides)}"
@@ -62,6 +64,6 @@ def _news(folder: Path, known: list[Point], total: int) -> list[Point]:
     return points
 
 
-def _first_line(log: Path) -> str:
+def _first_log_line(log: Path) -> str:
     lines = (line.strip() for line in log.read_text(errors="replace").splitlines())
-    return f"{next(filter(None, lines), 'Hydra ended early')} (see {log})"
+    return f"{next(filter(None, lines), 'Hydra stopped early')} (see {log})"

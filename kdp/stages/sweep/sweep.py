@@ -1,10 +1,10 @@
-"""`kdp sweep`: a grid of configurations by Hydra's multirun; every point is a run of kdp itself.
+"""`kdp sweep`: a grid of configurations by Hydra's multirun; each point runs kdp itself.
 
 `kdp.stages.sweep.launcher` starts `kdp.stages.sweep.job` as a program, a Hydra application: it
 expands the grid and hands the points to a launcher of Hydra's (one after another, joblib or SLURM).
 
     runs/<name>_sweep/<time>/sweep.yaml         what is swept, for Hydra
-                             log.txt            what Hydra said
+                             log.txt            output of Hydra
                              <number>/log.txt, outcome.json
 """
 
@@ -30,7 +30,7 @@ from kdp.config.compose import load_config
 from kdp.errors import KdpError, first_line, suggest
 from kdp.files import write_atomic
 from kdp.log import log
-from kdp.stages.sweep.job import OWN, Point, is_hydra
+from kdp.stages.sweep.job import OWN, SweepPoint, is_hydra
 from kdp.stages.sweep.launcher import launch
 from kdp.stages.tables import plain_table
 
@@ -46,22 +46,22 @@ def sweep(
     stages: Sequence[str] = ("train",),
     launcher: str = "local",
     jobs: int | None = None,
-) -> list[Point]:
+) -> list[SweepPoint]:
     """Run stages for every point of a grid; a point that fails does not stop the others.
 
-    Every point has an `output.name` of its own, unless `overrides` gives one.
+    Every point gets an `output.name` of its own, unless `overrides` gives one.
 
     Args:
         file: the configuration.
-        overrides: KEY=VALUE, where the value may be several (`a,b`, `range(1,4)`); those of Hydra
-            (`hydra.launcher.partition=gpu`) go to Hydra.
+        overrides: KEY=VALUE with one or several values (`a,b`, `range(1,4)`); those of Hydra itself
+            (`hydra.launcher.partition=gpu`) are passed on.
         stages: run one after another at every point.
         launcher: a key of `LAUNCHERS`.
-        jobs: points at a time; None: as many as the launcher likes.
+        jobs: points at a time, None for the default of the launcher.
 
     Raises:
-        KdpError: there is no such stage, launcher or key, or Hydra cannot start.
-        Interrupted: on SIGINT or SIGTERM, once the points that ran have stopped.
+        KdpError: unknown stage, launcher or key, or Hydra cannot start.
+        Interrupted: on SIGINT or SIGTERM, after the running points have stopped.
     """
     _check(stages, launcher, jobs)
     fixed, grid, total = _split(overrides)
@@ -75,12 +75,12 @@ def sweep(
         "name": None if named else base.output.name,
     }
     write_atomic(folder / "sweep.yaml", _application(folder, own, launcher, jobs).encode())
-    log.info(f"{total} points; logs are in {folder}")
+    log.info(f"Running {total} points; logs are in {folder}")
     return launch(folder, [*(o for o in fixed if is_hydra(o)), *grid], total)
 
 
-def show(points: Sequence[Point], console: Console | None = None) -> None:
-    """Print what became of every point."""
+def show(points: Sequence[SweepPoint], console: Console | None = None) -> None:
+    """Print the outcome of every point."""
     table = plain_table()
     for title in ("point", "status", "result"):
         table.add_column(title, overflow="fold")
@@ -102,11 +102,11 @@ def _check(stages: Sequence[str], launcher: str, jobs: int | None) -> None:
         package = _PLUGINS[launcher]
         raise KdpError(f"the launcher {launcher!r} is missing: pip install {package}") from error
     if launcher == "slurm" and not which("sbatch"):
-        raise KdpError("there is no SLURM here: the program sbatch is not found")
+        raise KdpError("SLURM is not available: the program sbatch was not found")
 
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Overrides with one value, those with several (forced for Hydra), and how many points."""
+    """Overrides with one value, overrides with several in Hydra's form, and how many points."""
     fixed, grid, counts = [], [], []
     for override in overrides:
         try:

@@ -19,7 +19,7 @@ from kdp.pruning.groups import Group, Masks
 from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
-from kdp.stages.experiments.store import record as keep
+from kdp.stages.experiments.store import store_result
 from kdp.stages.paths import chain_paths, check_made, do_nothing, loss_label
 from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
 from kdp.stages.replacing import TrainingTargets
@@ -94,7 +94,7 @@ def finetune(
                 paths.finetuned, Artifact(result.best, arch, record, {DIGEST: masks_digest(masks)})
             )
             network = load_network(paths.finetuned)[0].to(result.device)
-            keep(config, "finetune", paths.finetuned, task, network, result.best_metrics)
+            store_result(config, "finetune", paths.finetuned, task, network, result.best_metrics)
     return {"finetuned": paths.finetuned}
 
 

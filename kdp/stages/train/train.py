@@ -14,7 +14,7 @@ from kdp.config import Config, ModelConfig
 from kdp.errors import KdpError
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import load_network
-from kdp.stages.experiments.store import record as keep
+from kdp.stages.experiments.store import store_result
 from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
@@ -82,7 +82,7 @@ def train(
             _save(result, arch, dynamic, config, started, parents)
             if config.experiments:
                 network = load_network(paths.trained)[0].to(result.device)
-                keep(config, "train", paths.trained, task, network, result.best_metrics)
+                store_result(config, "train", paths.trained, task, network, result.best_metrics)
             return files
     return {}
 
