@@ -1,0 +1,42 @@
+"""Groups of CATANet: all of its heads and hidden neurons."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from kdp.models import build
+from kdp.pruning.knapsack import unit_costs
+from kdp.tasks.base import Task
+from kdp.types import Arch
+
+
+def test_every_head_and_neuron_is_in_a_group(model: nn.Module, task: Task) -> None:
+    units = dict.fromkeys(("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons"), 0)
+    for group in task.groups(model):
+        units[group.kind] += group.units
+    assert units == {"tab_heads": 4, "tab_neurons": 12, "lrsa_heads": 4, "lrsa_neurons": 12}
+
+
+def test_catanet_l_has_64_heads_and_1536_neurons(task: Task) -> None:
+    with torch.device("meta"):
+        groups = task.groups(build("catanet"))
+    assert sum(g.units for g in groups if g.kind.endswith("heads")) == 64
+    assert sum(g.units for g in groups if g.kind.endswith("neurons")) == 1536
+
+
+def test_unit_costs_of_heads_follow_the_attention_of_their_block(task: Task) -> None:
+    from kdp.stages.prune.prune import macs_by_width
+
+    with torch.device("meta"):
+        groups = task.groups(build("catanet"))
+    heads = [g for g in groups if g.kind == "tab_heads"]
+    arch = Arch("catanet", {"upscale": 2})
+    costs = unit_costs(heads[:4], macs_by_width(task, arch, groups))
+    # q, k, v, projection; products with 2 x group tokens and with the centres; centre keys, values
+    tokens = 64 * 64
+    expected = []
+    for size, centres in zip((256, 128, 64, 32), (16, 32, 64, 128), strict=True):
+        linear = tokens * 40 * (9 + 10) + (tokens + size) * 40 * (9 + 10)
+        expected.append(linear + tokens * 19 * (2 * size + centres) + centres * 40 * 19)
+    assert [costs[g.name] for g in heads[:4]] == expected
