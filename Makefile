@@ -1,8 +1,8 @@
 # make all     the chain: prune, finetune, rebuild, compare (CONFIG=configs/... DEVICE=cpu|cuda)
 # make student a small student: distilled and pruned while it trains, rebuilt, compared
-# make face    face masks on toy faces: base, small student, pruned; compares and labels a picture
+# make face    face masks on toy faces: base, small student, pruned, compared; a photograph
 # make scenes  acoustic scenes on generated sounds: teachers, student, pruned in rounds, fused
-# make yolo    detection of generated shapes: teacher, student, pruned, compared, a picture
+# make yolo    detection of generated shapes: teacher, student, pruned, compared; an image
 # make test    the tests
 # make setup   the virtual environment alone
 # make lint    format, lint and types
@@ -18,7 +18,7 @@ KDP := $(VENV)/bin/kdp
 READY := $(VENV)/.ready
 PATHS := .build/$(subst /,_,$(CONFIG)).mk
 CHAIN := prune finetune rebuild compare
-PICTURE := 'import skimage.data as d; print(d.__path__[0] + "/astronaut.png")'
+PHOTO := 'import skimage.data as d; print(d.__path__[0] + "/astronaut.png")'
 
 .DELETE_ON_ERROR:
 .PHONY: all student face scenes yolo train $(CHAIN) setup test lint clean help
@@ -28,15 +28,17 @@ all: compare
 student:
 	$(MAKE) --no-print-directory all CONFIG=configs/catanet/student_dynamic.yml
 
-# The picture is one of scikit-image's; every network is small enough to be made anew.
+# Every network is small enough to be trained here. The photograph (scikit-image's astronaut) is
+# labelled by the pruned network of weights/, which was trained on photographs: the networks trained
+# here know tiny grey faces with drawn masks only, and their labels of photographs mean nothing.
 face: $(READY)
 	$(MAKE) --no-print-directory train CONFIG=configs/face_mask/face_mask.yml
 	$(MAKE) --no-print-directory train CONFIG=configs/face_mask/face_mask_kd_small.yml
 	$(MAKE) --no-print-directory all CONFIG=configs/face_mask_prune.yml
 	$(KDP) compare runs/toy_faces/face_mask{,_small,_pruned_rebuilt}.pth \
 		--config configs/face_mask/face_mask.yml --device $(DEVICE) --md runs/toy_faces/compare.md
-	$(KDP) infer runs/toy_faces/face_mask_pruned_rebuilt.pth --device $(DEVICE) \
-		--to runs/toy_faces/labelled "$$($(VENV)/bin/python -c $(PICTURE))"
+	$(KDP) infer weights/face_mask_pruned_70.pth --device $(DEVICE) \
+		-o runs/toy_faces/labelled "$$($(VENV)/bin/python -c $(PHOTO))"
 
 SCENES := runs/toy_scenes/rep_mobile
 scenes: $(READY)
@@ -60,7 +62,7 @@ yolo: $(READY)
 		--config configs/yolo11/yolo11_smoke.yml --device $(DEVICE) --md $(SHAPES)/compare.md
 	$(VENV)/bin/python -c $(EXAMPLE)
 	$(KDP) infer $(SHAPES)/yolo11_pruned_rebuilt.pth --device $(DEVICE) --set detect.confidence=0.08 \
-		--to $(SHAPES)/labelled $(SHAPES)/example.png
+		-o $(SHAPES)/labelled $(SHAPES)/example.png
 
 help:
 	@sed -n 's/^# make /make /p' Makefile

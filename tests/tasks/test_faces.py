@@ -4,6 +4,7 @@ display."""
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import socket
@@ -30,7 +31,7 @@ from kdp.stages.infer import stream as stage
 from kdp.tasks import labelled_boxes
 from kdp.tasks.classification import face_boxes
 from kdp.types import Arch
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.runs import complaints
 
 ASTRONAUT = (86, 31, 53, 53)
@@ -306,6 +307,16 @@ def test_whole_looks_for_no_face(network: Path, tmp_path: Path) -> None:
     (line,) = lines(kdp(network, tmp_path / "in", "--headless", "--whole"))
     (one,) = line["faces"]
     assert (one["box"], one["class"]) == ([0, 0, 30, 20], "without_mask")
+
+
+def test_make_face_labels_its_photograph_rightly(tmp_path: Path) -> None:
+    """She wears no mask; networks trained on toy faces say that she does."""
+    from skimage import data
+
+    (weights,) = re.findall(r"infer (weights/\S+)", (ROOT / "Makefile").read_text())
+    photograph = Path(data.__path__[0]) / "astronaut.png"
+    (line,) = lines(kdp(ROOT / weights, photograph, "--headless"))
+    assert [face["class"] for face in line["faces"]] == ["without_mask"]
 
 
 def test_a_large_picture_is_searched_smaller_and_boxed_in_its_own_pixels() -> None:
