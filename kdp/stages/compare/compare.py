@@ -34,7 +34,7 @@ from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress
 from kdp.stages.compare.labels import short_labels
 from kdp.tasks import task_for
-from kdp.tasks.base import Metrics, Task
+from kdp.tasks.base import EvaluationTask, Metrics
 from kdp.types import Arch
 
 
@@ -233,7 +233,7 @@ def _also_in_half(networks: Sequence[_LoadedNetwork], example: Tensor) -> list[_
     return both
 
 
-def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> Task:
+def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> EvaluationTask:
     tasks = [task_for(network.arch, config) for network in networks]
     for network, task in zip(networks, tasks, strict=True):
         if task.metric_protocol != tasks[0].metric_protocol:
@@ -241,7 +241,7 @@ def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> Task:
                 f"cannot compare {network.path} ({task.metric_protocol}) with {networks[0].path} "
                 f"({tasks[0].metric_protocol}): they solve different tasks"
             )
-        classes, first = (getattr(each, "classes", ()) for each in (task, tasks[0]))
+        classes, first = task.classes, tasks[0].classes
         if classes != first:
             raise KdpError(
                 f"cannot compare {network.path} (classes {', '.join(classes)}) with "
@@ -319,7 +319,9 @@ def _identity(network: _LoadedNetwork, quality: dict[str, Metrics]) -> dict[str,
     }
 
 
-def _write_images(task: Task, networks: Sequence[_LoadedNetwork], folder: Path, total: int) -> None:
+def _write_images(
+    task: EvaluationTask, networks: Sequence[_LoadedNetwork], folder: Path, total: int
+) -> None:
     models, labels = [n.model for n in networks], [n.label for n in networks]
     with progress("images", total) as advance:
         for name, image in task.comparison_images(models, labels):

@@ -33,7 +33,7 @@ from kdp.log import log
 from kdp.measure.complexity import COUNTER, count_macs_of, parameter_bytes, parameters
 from kdp.measure.latency import device_name
 from kdp.serialize import csv_of_mappings, json_text
-from kdp.tasks.base import Metrics, Task
+from kdp.tasks.base import EvaluationTask, Metrics
 
 CONFIG, CHECKPOINT, PREDICTIONS = "config.yml", "checkpoint.pth", "predictions.csv"
 METRICS, INFO, RESULTS = "metrics.json", "info.json", "results.csv"
@@ -64,7 +64,7 @@ def store_result(
     config: Config,
     stage: str,
     path: Path,
-    task: Task,
+    task: EvaluationTask,
     model: nn.Module,
     metrics: Mapping[str, Metrics],
     pruning_step: int | None = None,
@@ -169,7 +169,7 @@ def _provenance(
     }
 
 
-def _costs(checkpoint: Path, task: Task, model: nn.Module) -> ExperimentInfo:
+def _costs(checkpoint: Path, task: EvaluationTask, model: nn.Module) -> ExperimentInfo:
     """Parameters and MACs of the network in the file; masked units count, as they are computed."""
     arch = load(checkpoint).arch
     if arch is None:
@@ -184,7 +184,7 @@ def _costs(checkpoint: Path, task: Task, model: nn.Module) -> ExperimentInfo:
     }
 
 
-def _quality(task: Task, metrics: Mapping[str, Metrics]) -> ExperimentInfo:
+def _quality(task: EvaluationTask, metrics: Mapping[str, Metrics]) -> ExperimentInfo:
     """The primary metric on the first evaluation set."""
     first = next(iter(metrics.values()))
     accuracy = first.get("macro_accuracy", first.get("accuracy"))

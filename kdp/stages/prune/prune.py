@@ -30,7 +30,7 @@ from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.prune.score_cache import Measurements, measurement_key, prunable
 from kdp.stages.replacing import check_targets
 from kdp.tasks import task_for
-from kdp.tasks.base import Task
+from kdp.tasks.base import ExampleTask, PruningTask
 from kdp.types import Arch
 
 
@@ -110,7 +110,9 @@ def prune(
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
 
-def _context(config: Config, task: Task, model: nn.Module, groups: list[Group]) -> ScoringContext:
+def _context(
+    config: Config, task: PruningTask, model: nn.Module, groups: list[Group]
+) -> ScoringContext:
     device = pick_device(config.device)
     batch = {key: value.to(device) for key, value in task.calibration_data().items()}
     return ScoringContext(model.to(device), groups, task, batch, config.seed)
@@ -135,7 +137,7 @@ def _search(
     return replace(plan, masks={**full_masks(groups), **plan.masks})
 
 
-def macs_by_width(task: Task, arch: Arch, groups: list[Group]) -> MacCounter:
+def macs_by_width(task: ExampleTask, arch: Arch, groups: list[Group]) -> MacCounter:
     """Counts the network with some groups narrowed; groups not named are full. Remembers.
 
     Where the weights alone say it, which is tried on the full network and on half of it, no network
@@ -184,7 +186,7 @@ def _check_budget(plan: PruningPlan, mac_constraint: float, largest_step: float)
         )
 
 
-def _metrics(task: Task, plan: PruningPlan) -> dict[str, Any]:
+def _metrics(task: ExampleTask, plan: PruningPlan) -> dict[str, Any]:
     return {
         "macs": plan.macs,
         "planned_macs": plan.planned_macs,

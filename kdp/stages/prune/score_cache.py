@@ -20,7 +20,7 @@ from kdp.pruning.groups import Group
 from kdp.pruning.importance import SCORE_COMBINERS, make_scorer
 from kdp.pruning.importance.base import RawScores, ScoringContext
 from kdp.pruning.knapsack import MacCounter, unit_costs
-from kdp.tasks.base import Task
+from kdp.tasks.base import PruningTask
 from kdp.training.shutdown import graceful_shutdown
 
 MEASUREMENT = 2
@@ -135,7 +135,7 @@ def _measured_options(settings: PruneConfig) -> dict[str, Any]:
     return {key: value for key, value in settings.options.items() if key not in later}
 
 
-def prunable(config: Config, task: Task, model: nn.Module) -> list[Group]:
+def prunable(config: Config, task: PruningTask, model: nn.Module) -> list[Group]:
     """The groups the configuration wants searched; the others keep everything.
 
     Raises:

@@ -33,7 +33,7 @@ from kdp.stages.paths import chain_paths, do_nothing, targets_folder
 from kdp.stages.replacing import check_targets
 from kdp.stages.train.objective import ensemble, taps_of, target_key, teacher_of
 from kdp.tasks import task_for
-from kdp.tasks.base import Task
+from kdp.tasks.base import TrainingTask
 from kdp.training.shutdown import graceful_shutdown
 
 FILE_BYTES = 64 * 1024**2
@@ -121,7 +121,7 @@ def _forget(folder: Path, key: dict[str, int]) -> None:
         index_path(folder).unlink()
 
 
-def _setting(config: Config) -> tuple[Task, nn.Module]:
+def _setting(config: Config) -> tuple[TrainingTask, nn.Module]:
     """The task, and the student whose taps are wanted: `model`, or the pruned network."""
     if config.distill is None:
         raise KdpError("kdp teach needs the section `distill`")

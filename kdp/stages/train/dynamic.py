@@ -19,7 +19,7 @@ from kdp.pruning.knapsack import Limits, MacCounter, unit_costs
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.stages.prune.prune import check_kinds, macs_by_width, missed
 from kdp.stages.prune.score_cache import prunable
-from kdp.tasks.base import Task
+from kdp.tasks.base import PruningTask
 from kdp.training.job import Batch, Objective, Params, TrainingJob
 from kdp.types import Arch, Provenance
 
@@ -52,7 +52,7 @@ class Dynamic:
         return model.state_dict(), masks
 
 
-def add_dynamic(config: Config, task: Task, model: nn.Module, arch: Arch) -> Dynamic:
+def add_dynamic(config: Config, task: PruningTask, model: nn.Module, arch: Arch) -> Dynamic:
     """Put gates on the student, in place.
 
     Raises:

@@ -6,11 +6,11 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.measure.complexity import build_on_meta, count_macs, count_parameters, parameter_bytes
 from kdp.models import fused_arch
-from kdp.tasks.base import Task
+from kdp.tasks.base import ExampleTask
 from kdp.types import Arch
 
 
-def check_limits(config: Config, task: Task, arch: Arch) -> None:
+def check_limits(config: Config, task: ExampleTask, arch: Arch) -> None:
     """Make sure that a network, as it will be deployed, keeps the limits of the configuration.
 
     Raises:

@@ -22,7 +22,7 @@ from kdp.files import sha256
 from kdp.log import log
 from kdp.models import PLANS, build
 from kdp.models.loading import load_network
-from kdp.tasks.base import Task
+from kdp.tasks.base import TrainingTask
 from kdp.training.job import Batch, Objective
 
 
@@ -44,7 +44,7 @@ class TrainingObjective:
 
 
 def build_objective(
-    task: Task, student: nn.Module, config: Config, steps: int
+    task: TrainingTask, student: nn.Module, config: Config, steps: int
 ) -> TrainingObjective:
     """The ground truth alone, or with what `distill` adds.
 
@@ -91,17 +91,19 @@ def build_objective(
     return TrainingObjective(objective, data, distiller.alignments, teacher.files)
 
 
-def _first_batch(task: Task) -> Batch:
+def _first_batch(task: TrainingTask) -> Batch:
     """The first training sample, as it is."""
     sample = task.training_data(1)[0]
     return task.prepare({key: value[None] for key, value in sample.items()}, augment=False)
 
 
-def _with_targets(task: Task, folder: Path, key: dict[str, Any], count: int) -> Dataset[Batch]:
+def _with_targets(
+    task: TrainingTask, folder: Path, key: dict[str, Any], count: int
+) -> Dataset[Batch]:
     return CachedTargetDataset(task.training_data(count), folder, key)
 
 
-def ground_truth(task: Task) -> Objective:
+def ground_truth(task: TrainingTask) -> Objective:
     """The objective that knows no teacher."""
 
     def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,7 +113,7 @@ def ground_truth(task: Task) -> Objective:
     return objective
 
 
-def ensemble(task: Task, config: Config, names: list[str]) -> TeacherEnsemble:
+def ensemble(task: TrainingTask, config: Config, names: list[str]) -> TeacherEnsemble:
     """The teachers, loaded; of several, one with the task's own kind of output each.
 
     Args:
@@ -132,7 +134,7 @@ def ensemble(task: Task, config: Config, names: list[str]) -> TeacherEnsemble:
     return TeacherEnsemble(models, names, task.inputs, teacher.shares)
 
 
-def _loaded(path: Path, task: Task, compared: bool) -> nn.Module:
+def _loaded(path: Path, task: TrainingTask, compared: bool) -> nn.Module:
     model = load_network(path)[0]
     theirs, own = (getattr(one, "classes", None) for one in (model, task))
     if compared and theirs and own and theirs != own:
@@ -164,7 +166,7 @@ def teacher_of(config: Config) -> TeacherConfig:
     return TeacherConfig(weights=config.teacher)
 
 
-def taps_of(task: Task, student: nn.Module, config: Config) -> dict[str, str]:
+def taps_of(task: TrainingTask, student: nn.Module, config: Config) -> dict[str, str]:
     """Modules of the student -> those of the teachers; none where no loss compares features."""
     distill = config.distill
     assert distill is not None
@@ -174,7 +176,7 @@ def taps_of(task: Task, student: nn.Module, config: Config) -> dict[str, str]:
     return dict(taps) if isinstance(taps, dict) else {name: name for name in taps}
 
 
-def target_key(task: Task, config: Config, taps: dict[str, str]) -> dict[str, Any]:
+def target_key(task: TrainingTask, config: Config, taps: dict[str, str]) -> dict[str, Any]:
     """Everything that what teachers say of the training samples depends on."""
     plain, teacher = config.plain(), teacher_of(config)
     data = {key: value for key, value in plain["data"].items() if key != "workers"}
