@@ -1,4 +1,4 @@
-"""Pictures with boxes around their objects, and what readers of such data have in common."""
+"""Images with boxes around their objects, and what readers of such data have in common."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Rows = npt.NDArray[np.float64]
 """(N, 5): class, x0, y0, x1, y1 as a file has them, in pixels."""
 
 TOLERANCE = 1.0
-"""How far a box may stick out of its picture without a word, in pixels; it is cut all the same."""
+"""How far a box may stick out of its image without a word, in pixels; it is cut all the same."""
 NAMED = 3
-"""How many pictures a line names."""
+"""How many images a line names."""
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """Tag of EXIF, and those of its values that exchange width and height."""
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """A picture with its objects.
+    """An image with its objects.
 
     Attributes:
-        name: of the picture.
-        read: gives (H, W, 3) uint8 RGB; a KdpError names a picture that is missing or corrupt.
+        name: of the image.
+        read: gives (H, W, 3) uint8 RGB; a KdpError names an image that is missing or corrupt.
         boxes: (N, 4) float32: x0, y0, x1, y1 in pixels.
         labels: (N,) int64, indices of classes.
     """
@@ -58,7 +58,7 @@ class DatasetIssues:
         self._found: dict[str, list[str]] = {}
 
     def add(self, kind: str, name: str, count: int = 1) -> None:
-        """`count` faults of a kind in a picture."""
+        """`count` faults of a kind in an image."""
         self._found.setdefault(kind, []).extend([name] * count)
 
     def tell(self) -> None:
@@ -74,15 +74,15 @@ class DatasetIssues:
 def checked(
     rows: Rows, size: tuple[int, int], name: str, faults: DatasetIssues, least: float = 0.0
 ) -> tuple[Boxes, Labels]:
-    """The boxes that can be used, cut to the picture.
+    """The boxes that can be used, cut to the image.
 
     Those that are inverted, have no area or lie outside, and those that repeat another, are counted
     and left out; those that are cut by more than `TOLERANCE` are counted.
 
     Args:
-        rows: the boxes of one picture.
-        size: height and width of the picture.
-        name: of the picture.
+        rows: the boxes of one image.
+        size: height and width of the image.
+        name: of the image.
         faults: counts.
         least: a side of this length or less is none (1 where a file counts whole pixels).
     """
@@ -96,9 +96,9 @@ def checked(
     good = solid & inside & first
     for kind, bad in (
         ("boxes without area or inverted, left out", ~solid),
-        ("boxes outside the picture, left out", solid & ~inside),
+        ("boxes outside the image, left out", solid & ~inside),
         ("boxes given twice, left out once", solid & inside & ~first),
-        ("boxes cut to the picture", good & shortened),
+        ("boxes cut to the image", good & shortened),
     ):
         if bad.any():
             faults.add(kind, name, int(bad.sum()))
@@ -111,7 +111,7 @@ def _first_of_its_kind(rows: Rows) -> npt.NDArray[np.bool_]:
     return first
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Height and width as `read_rgb` gives them, from the head of the file alone.
 
     Raises:
@@ -120,18 +120,18 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # OpenCV turns pictures as EXIF says; Pillow does so too, but only with TIFF.
+            # OpenCV turns images as EXIF says; Pillow does so too, but only with TIFF.
             turned = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise KdpError(f"cannot read the picture {path}: it is missing or corrupt") from error
+        raise KdpError(f"cannot read the image {path}: it is missing or corrupt") from error
     return (width, height) if turned else (height, width)
 
 
-def require_objects(pictures: Sequence[AnnotatedImage], where: str, classes: Sequence[str]) -> None:
+def require_objects(images: Sequence[AnnotatedImage], where: str, classes: Sequence[str]) -> None:
     """Refuse a data set that has nothing to find.
 
     Raises:
-        KdpError: no picture has an object.
+        KdpError: no image has an object.
     """
-    if not any(len(one.labels) for one in pictures):
+    if not any(len(one.labels) for one in images):
         raise KdpError(f"{where} has no object that can be used; classes are {', '.join(classes)}")

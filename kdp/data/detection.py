@@ -17,25 +17,25 @@ from kdp.data.order import EpochOrder
 from kdp.data.patches import CACHE_BYTES, to_tensor
 
 TILES = 4
-"""Pictures of a mosaic."""
+"""Images of a mosaic."""
 
 
 class BoxDataset(Dataset[dict[str, Tensor]]):
-    """Pictures with their boxes, shuffled anew in every epoch.
+    """Images with their boxes, shuffled anew in every epoch.
 
     Args:
-        pictures: what to draw from; at least one.
+        images: what to draw from; at least one.
         size: side of the square that the network sees, in pixels.
         seed: of everything random here.
         augment: mosaic, scale, shift, flip and colours at random; else a letterbox.
         length: how many samples there are.
-        mosaic: how often (0..1) a sample is made of four pictures, where `augment` is on.
+        mosaic: how often (0..1) a sample is made of four images, where `augment` is on.
         close_mosaic: epochs at the end in which none is.
     """
 
     def __init__(
         self,
-        pictures: Sequence[AnnotatedImage],
+        images: Sequence[AnnotatedImage],
         size: int,
         seed: int,
         augment: bool,
@@ -43,11 +43,11 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         mosaic: float = 1.0,
         close_mosaic: int = 0,
     ) -> None:
-        self.pictures, self.size, self.seed = pictures, size, seed
+        self.images, self.size, self.seed = images, size, seed
         self.augment, self.length, self.mosaic = augment, length, mosaic
-        self.closed_from = length - close_mosaic * len(pictures)
-        self.rows = TILES * max([1, *(len(one.labels) for one in pictures)])
-        self._order = EpochOrder(seed, len(pictures))
+        self.closed_from = length - close_mosaic * len(images)
+        self.rows = TILES * max([1, *(len(one.labels) for one in images)])
+        self._order = EpochOrder(seed, len(images))
         self._cache: dict[int, BoxedImage] = {}
         self._cached_bytes = 0
 
@@ -66,11 +66,11 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
             scene = self._changed(index, share, np.random.default_rng((self.seed, number, 1)))
         else:
             scene = _centred(self._scene(index), self.size)
-        return {"image": to_tensor(scene.picture), "boxes": self._padded(scene)}
+        return {"image": to_tensor(scene.image), "boxes": self._padded(scene)}
 
     def _changed(self, index: int, share: float, random: np.random.Generator) -> BoxedImage:
         if random.random() < share:
-            others = random.integers(len(self.pictures), size=TILES - 1)
+            others = random.integers(len(self.images), size=TILES - 1)
             tiles = [self._scene(one) for one in (index, *map(int, others))]
             scene = mosaic(tiles, self.size, random)
         else:
@@ -79,15 +79,15 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         return flipped(scene) if random.integers(2) else scene
 
     def _scene(self, index: int) -> BoxedImage:
-        """A picture resized to fit."""
+        """An image resized to fit."""
         if index in self._cache:
             return self._cache[index]
-        one = self.pictures[index]
-        picture, scale = _fitted(one.read(), self.size)
-        scene = BoxedImage(picture, one.boxes * np.float32(scale), one.labels)
+        one = self.images[index]
+        image, scale = _fitted(one.read(), self.size)
+        scene = BoxedImage(image, one.boxes * np.float32(scale), one.labels)
         if self._cached_bytes < CACHE_BYTES:
             self._cache[index] = scene
-            self._cached_bytes += picture.nbytes
+            self._cached_bytes += image.nbytes
         return scene
 
     def _padded(self, scene: BoxedImage) -> Tensor:
@@ -99,13 +99,13 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         return torch.from_numpy(rows)
 
 
-def letterbox(picture: ImageArray, size: int) -> tuple[ImageArray, float, tuple[int, int]]:
-    """Fit a picture into the middle of a grey square, as Ultralytics' LetterBox does.
+def letterbox(image: ImageArray, size: int) -> tuple[ImageArray, float, tuple[int, int]]:
+    """Fit an image into the middle of a grey square, as Ultralytics' LetterBox does.
 
     Returns:
-        (size, size, 3); the scale; left and top of the picture in the square, in pixels.
+        (size, size, 3); the scale; left and top of the image in the square, in pixels.
     """
-    fitted, scale = _fitted(picture, size)
+    fitted, scale = _fitted(image, size)
     height, width = fitted.shape[:2]
     # Of an odd number of grey columns or rows, the right and the lower side have one more.
     left, top = (size - width) // 2, (size - height) // 2
@@ -117,22 +117,22 @@ def letterbox(picture: ImageArray, size: int) -> tuple[ImageArray, float, tuple[
 def unletterbox(
     boxes: Boxes, scale: float, offset: tuple[int, int], height: int, width: int
 ) -> Boxes:
-    """(N, 4) corners in the square -> in a picture of this height and width, cut to it."""
+    """(N, 4) corners in the square -> in an image of this height and width, cut to it."""
     back = (boxes - np.tile(np.array(offset, np.float32), 2)) / np.float32(scale)
     return np.clip(back, 0, np.array((width, height, width, height), np.float32))
 
 
-def _fitted(picture: ImageArray, size: int) -> tuple[ImageArray, float]:
+def _fitted(image: ImageArray, size: int) -> tuple[ImageArray, float]:
     """Resized so that the longer side is `size`, and the scale."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = min(size / height, size / width)
     shape = max(1, round(width * scale)), max(1, round(height * scale))
     if shape != (width, height):
-        picture = cv2.resize(picture, shape).astype(np.uint8, copy=False)
-    return picture, scale
+        image = cv2.resize(image, shape).astype(np.uint8, copy=False)
+    return image, scale
 
 
 def _centred(scene: BoxedImage, size: int) -> BoxedImage:
     """A fitted scene in its letterbox."""
-    square, _, offset = letterbox(scene.picture, size)
+    square, _, offset = letterbox(scene.image, size)
     return BoxedImage(square, scene.boxes + np.tile(np.array(offset, np.float32), 2), scene.labels)

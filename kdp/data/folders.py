@@ -1,4 +1,4 @@
-"""Labelled pictures: a folder per class, or scikit-image's small faces as a toy."""
+"""Labelled images: a folder per class, or scikit-image's small faces as a toy."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TOY_FACES, TOY_VALIDATION = 100, 20
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A picture to be read when it is wanted.
+    """An image to be read when it is wanted.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         label: index of its class.
         read: gives (H, W, 3) uint8 RGB.
     """
@@ -33,12 +33,12 @@ class LabelledImage:
 
 
 def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
-    """The readable pictures of `folder/<class>/`, class by class, each by name.
+    """The readable images of `folder/<class>/`, class by class, each by name.
 
     Those that cannot be read are named and left out.
 
     Raises:
-        KdpError: a class has no folder or no readable picture, or there is a folder of no class.
+        KdpError: a class has no folder or no readable image, or there is a folder of no class.
     """
     if not folder.is_dir():
         raise KdpError(f"the folder {folder} does not exist")
@@ -53,10 +53,10 @@ def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
             one = LabelledImage(f"{name}/{path.name}", label, partial(read_rgb, path))
             (found if _readable(one) else corrupt).append(one)
         if len(found) == before:
-            raise KdpError(f"{folder} has no picture of the class {name!r} that can be read")
+            raise KdpError(f"{folder} has no image of the class {name!r} that can be read")
     if corrupt:
         named = ", ".join(one.name for one in corrupt[:5]) + (" ..." if len(corrupt) > 5 else "")
-        log_once(f"{folder}: {len(corrupt)} corrupt pictures left out: {named}")
+        log_once(f"{folder}: {len(corrupt)} corrupt images left out: {named}")
     return found
 
 
@@ -83,7 +83,7 @@ def toy_faces(validation: bool) -> list[LabelledImage]:
 
 def _toy_face(number: int, masked: bool) -> ImageArray:
     face = cv2.resize(_grey_faces()[number], (128, 128), interpolation=cv2.INTER_CUBIC)
-    picture = np.repeat(face[..., None], 3, axis=2)
+    image = np.repeat(face[..., None], 3, axis=2)
     if masked:
         random = np.random.default_rng(number)
         color = tuple(int(c) for c in random.integers(120, 256, 3))
@@ -96,8 +96,8 @@ def _toy_face(number: int, masked: bool) -> ImageArray:
             (64, bottom + 4),
             (36, bottom),
         ]
-        cv2.fillPoly(picture, [np.array(corners)], color, lineType=cv2.LINE_AA)
-    return picture
+        cv2.fillPoly(image, [np.array(corners)], color, lineType=cv2.LINE_AA)
+    return image
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Reading pictures."""
+"""Reading images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def read_rgb(path: Path) -> ImageArray:
-    """An (H, W, 3) uint8 RGB picture.
+    """An (H, W, 3) uint8 RGB image.
 
     Raises:
         KdpError: missing, corrupt or of a kind that is not supported, by name.
@@ -25,17 +25,17 @@ def read_rgb(path: Path) -> ImageArray:
     try:
         data = np.fromfile(path, dtype=np.uint8) if path.is_file() else np.empty(0, np.uint8)
     except OSError as error:
-        raise KdpError(f"cannot read the picture {path}: {error.strerror or error}") from error
+        raise KdpError(f"cannot read the image {path}: {error.strerror or error}") from error
     image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
         other = _decoded(data, cv2.IMREAD_UNCHANGED)
         kind = None if other is None else f"pixels of {other.dtype} are not supported"
-        raise KdpError(f"cannot read the picture {path}: {kind or 'it is missing or corrupt'}")
+        raise KdpError(f"cannot read the image {path}: {kind or 'it is missing or corrupt'}")
     return np.ascontiguousarray(image[..., ::-1])
 
 
 def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:
-    """The picture, or None; OpenCV refuses some with an error and some without."""
+    """The image, or None; OpenCV refuses some with an error and some without."""
     try:
         return cv2.imdecode(data, flags) if data.size else None
     except cv2.error:
@@ -43,15 +43,15 @@ def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:
 
 
 def png_bytes(image: ImageArray) -> bytes:
-    """PNG encoding of an (H, W, 3) uint8 RGB picture."""
+    """PNG encoding of an (H, W, 3) uint8 RGB image."""
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The pictures directly in a folder, by name.
+    """The images directly in a folder, by name.
 
     Raises:
-        KdpError: no such folder, or no picture in it.
+        KdpError: no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise KdpError(f"the image folder {folder} does not exist")

@@ -1,4 +1,4 @@
-"""Random training samples of labelled pictures; sample number i is the same whoever asks."""
+"""Random training samples of labelled images; sample number i is the same whoever asks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from kdp.data.patches import to_tensor
 
 
 class LabelledDataset(Dataset[dict[str, Tensor]]):
-    """Pictures with their labels, shuffled anew in every epoch, each changed a little at random.
+    """Images with their labels, shuffled anew in every epoch, each changed a little at random.
 
     Args:
-        pictures: what to draw from.
-        size: side of the square that pictures are resized to, in pixels.
+        images: what to draw from.
+        size: side of the square that images are resized to, in pixels.
         seed: of everything random here.
         augment: flip, turn, shift, scale, and change brightness and contrast.
         length: how many samples there are.
     """
 
     def __init__(
-        self, pictures: Sequence[LabelledImage], size: int, seed: int, augment: bool, length: int
+        self, images: Sequence[LabelledImage], size: int, seed: int, augment: bool, length: int
     ) -> None:
-        self.pictures, self.size, self.seed = pictures, size, seed
+        self.images, self.size, self.seed = images, size, seed
         self.augment, self.length = augment, length
-        self._order = EpochOrder(seed, len(pictures))
+        self._order = EpochOrder(seed, len(images))
         self._cache: dict[int, ImageArray] = {}
 
     def __len__(self) -> int:
@@ -42,34 +42,34 @@ class LabelledDataset(Dataset[dict[str, Tensor]]):
         """`{"image": (3, size, size) in 0..1, "label": ()}`."""
         index = self._order(number)
         if index not in self._cache:
-            self._cache[index] = resized(self.pictures[index].read(), self.size)
+            self._cache[index] = resized(self.images[index].read(), self.size)
         image = self._cache[index]
         if self.augment:
             image = _changed(image, np.random.default_rng((self.seed, number, 1)))
-        label = torch.tensor(self.pictures[index].label)
+        label = torch.tensor(self.images[index].label)
         return {"image": to_tensor(image), "label": label}
 
 
-def resized(picture: ImageArray, size: int) -> ImageArray:
+def resized(image: ImageArray, size: int) -> ImageArray:
     """(size, size, 3), by area averaging along the sides that shrink, else linearly."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     smaller = min(width, size), min(height, size)
     # In two steps: one alone averages only where both sides shrink.
     for shape, method in ((smaller, cv2.INTER_AREA), ((size, size), cv2.INTER_LINEAR)):
-        if picture.shape[1::-1] != shape:
-            picture = cv2.resize(picture, shape, interpolation=method).astype(np.uint8, copy=False)
-    return picture
+        if image.shape[1::-1] != shape:
+            image = cv2.resize(image, shape, interpolation=method).astype(np.uint8, copy=False)
+    return image
 
 
-def _changed(picture: ImageArray, random: np.random.Generator) -> ImageArray:
+def _changed(image: ImageArray, random: np.random.Generator) -> ImageArray:
     """Up to 10 degrees, 8 % of shift, 15 % of scale, 30 % of brightness and contrast."""
-    size = picture.shape[0]
+    size = image.shape[0]
     angle, scale = random.uniform(-10, 10), random.uniform(0.85, 1.15)
     matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
     matrix[:, 2] += random.uniform(-0.08, 0.08, 2) * size
     if random.integers(2):
-        picture = np.ascontiguousarray(picture[:, ::-1])
-    warped = cv2.warpAffine(picture, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
+        image = np.ascontiguousarray(image[:, ::-1])
+    warped = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
     gain, offset = random.uniform(0.7, 1.3), random.uniform(-0.15, 0.15) * 255
     changed: ImageArray = np.clip(warped * gain + offset, 0, 255).astype(np.uint8)
     return changed

@@ -1,4 +1,4 @@
-"""What training changes at random in a picture with boxes: the usual recipe of YOLO detectors."""
+"""What training changes at random in an image with boxes: the usual recipe of YOLO detectors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kdp.data.boxes import Boxes, Labels
 from kdp.data.images import ImageArray
 
 GREY = 114
-"""Of what no picture covers."""
+"""Of what no image covers."""
 SCALE, SHIFT = 0.5, 0.1
-"""By how much a picture grows or shrinks, and moves (of its side) to either direction."""
+"""By how much an image grows or shrinks, and moves (of its side) to either direction."""
 HUE, SATURATION, VALUE = 0.015, 0.7, 0.4
 """By how much colours change: hue of the whole circle, the others of themselves."""
 LEAST_SIDE, LEAST_AREA, GREATEST_ASPECT = 2.0, 0.1, 100.0
@@ -24,9 +24,9 @@ LEAST_SIDE, LEAST_AREA, GREATEST_ASPECT = 2.0, 0.1, 100.0
 
 @dataclass(frozen=True)
 class BoxedImage:
-    """A picture that is in memory, with its boxes in pixels."""
+    """An image that is in memory, with its boxes in pixels."""
 
-    picture: ImageArray
+    image: ImageArray
     boxes: Boxes
     labels: Labels
 
@@ -34,26 +34,26 @@ class BoxedImage:
 def mosaic(tiles: Sequence[BoxedImage], size: int, random: np.random.Generator) -> BoxedImage:
     """Four scenes of at most `size` around a random point of a grey square of twice that side.
 
-    Boxes reach beyond the square where their picture does.
+    Boxes reach beyond the square where their image does.
     """
     canvas = np.full((2 * size, 2 * size, 3), GREY, np.uint8)
     x, y = (int(value) for value in random.integers(size // 2, size + size // 2 + 1, 2))
     boxes = []
     for number, tile in enumerate(tiles):
-        height, width = tile.picture.shape[:2]
+        height, width = tile.image.shape[:2]
         left = x if number % 2 else x - width
         top = y if number >= 2 else y - height
-        _paste(canvas, tile.picture, left, top)
+        _paste(canvas, tile.image, left, top)
         boxes.append(tile.boxes + np.array((left, top, left, top), np.float32))
     return BoxedImage(
         canvas, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles])
     )
 
 
-def _paste(canvas: ImageArray, picture: ImageArray, left: int, top: int) -> None:
-    """As much of the picture as is on the canvas."""
-    bottom, right = top + picture.shape[0], left + picture.shape[1]
-    seen = picture[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
+def _paste(canvas: ImageArray, image: ImageArray, left: int, top: int) -> None:
+    """As much of the image as is on the canvas."""
+    bottom, right = top + image.shape[0], left + image.shape[1]
+    seen = image[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
     canvas[max(0, top) : bottom, max(0, left) : right] = seen
 
 
@@ -62,19 +62,19 @@ def moved(scene: BoxedImage, size: int, random: np.random.Generator) -> BoxedIma
 
     Boxes are cut to it, and those of which too little is left are dropped.
     """
-    height, width = scene.picture.shape[:2]
+    height, width = scene.image.shape[:2]
     scale = random.uniform(1 - SCALE, 1 + SCALE)
     middle = random.uniform(0.5 - SHIFT, 0.5 + SHIFT, 2) * size
     offset = middle - scale * np.array((width, height)) / 2
     # OpenCV's pixels lie on whole numbers, those of boxes between them.
     matrix = np.column_stack([scale * np.eye(2), offset + (scale - 1) / 2])
-    picture = cv2.warpAffine(scene.picture, matrix, (size, size), borderValue=(GREY,) * 3)
+    image = cv2.warpAffine(scene.image, matrix, (size, size), borderValue=(GREY,) * 3)
     seen = np.clip(scene.boxes, 0, (width, height, width, height))
     whole, left = (boxes * scale + np.tile(offset, 2) for boxes in (scene.boxes, seen))
     left = np.clip(left, 0, size)
     keep = _worth_it(whole, left)
     return BoxedImage(
-        picture.astype(np.uint8, copy=False), left[keep].astype(np.float32), scene.labels[keep]
+        image.astype(np.uint8, copy=False), left[keep].astype(np.float32), scene.labels[keep]
     )
 
 
@@ -94,10 +94,10 @@ def _worth_it(
 
 def flipped(scene: BoxedImage) -> BoxedImage:
     """Left is right."""
-    width = np.float32(scene.picture.shape[1])
+    width = np.float32(scene.image.shape[1])
     boxes = scene.boxes.copy()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return replace(scene, picture=np.ascontiguousarray(scene.picture[:, ::-1]), boxes=boxes)
+    return replace(scene, image=np.ascontiguousarray(scene.image[:, ::-1]), boxes=boxes)
 
 
 def recoloured(scene: BoxedImage, random: np.random.Generator) -> BoxedImage:
@@ -110,6 +110,6 @@ def recoloured(scene: BoxedImage, random: np.random.Generator) -> BoxedImage:
         np.clip(levels * (1 + value), 0, 255),
     )
     table = np.stack(tables, axis=-1).astype(np.uint8)[None]
-    changed = cv2.LUT(cv2.cvtColor(scene.picture, cv2.COLOR_RGB2HSV), table)
-    picture = cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
-    return replace(scene, picture=picture.astype(np.uint8, copy=False))
+    changed = cv2.LUT(cv2.cvtColor(scene.image, cv2.COLOR_RGB2HSV), table)
+    image = cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
+    return replace(scene, image=image.astype(np.uint8, copy=False))

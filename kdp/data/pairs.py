@@ -1,4 +1,4 @@
-"""Pairs of high- and low-resolution pictures, from folders or from scikit-image."""
+"""Pairs of high- and low-resolution images, from folders or from scikit-image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EMBEDDED_VALIDATION = ("astronaut", "chelsea")
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture at two resolutions, read when asked for.
+    """One image at two resolutions, read when asked for.
 
     Attributes:
         name: what to call it.
@@ -40,13 +40,13 @@ def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[
     """HR and LR folders; the LR name follows `template` or one of `LR_TEMPLATES`.
 
     Args:
-        hr: folder of the high-resolution pictures.
+        hr: folder of the high-resolution images.
         lr: folder of the low-resolution ones.
         scale: HR side divided by LR side.
         template: with `{stem}`, `{suffix}` and `{scale}`, relative to `lr`.
 
     Raises:
-        KdpError: a folder is missing or empty, or a picture has no partner.
+        KdpError: a folder is missing or empty, or an image has no partner.
     """
     templates = (template,) if template else LR_TEMPLATES
     pairs = []
@@ -58,7 +58,7 @@ def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[
 
 
 def hr_only(hr: Path, scale: int, cache_folder: Path) -> list[Pair]:
-    """HR pictures alone; the LR ones are made by bicubic resizing and kept in a folder.
+    """HR images alone; the LR ones are made by bicubic resizing and kept in a folder.
 
     Raises:
         KdpError: the folder is missing or empty.
@@ -106,17 +106,17 @@ def _partner(path: Path, lr: Path, scale: int, templates: Sequence[str]) -> Path
     for name in names:
         if (lr / name).is_file():
             return lr / name
-    raise KdpError(f"no LR picture for {path}: none of {', '.join(names)} is in {lr}")
+    raise KdpError(f"no LR image for {path}: none of {', '.join(names)} is in {lr}")
 
 
 def _sized(path: Path, partner: Path, scale: int) -> ImageArray:
-    """The HR picture, cut to its partner's size where the scale does not divide its own."""
+    """The HR image, cut to its partner's size where the scale does not divide its own."""
     hr = read_rgb(path)
     height, width = (side * scale for side in read_rgb(partner).shape[:2])
     spare = hr.shape[0] - height, hr.shape[1] - width
     if not all(0 <= rest < scale for rest in spare):
         raise KdpError(
-            f"{path} is {hr.shape[1]}x{hr.shape[0]}, but its LR picture {partner} times {scale} "
+            f"{path} is {hr.shape[1]}x{hr.shape[0]}, but its LR image {partner} times {scale} "
             f"is {width}x{height}"
         )
     return hr[:height, :width]

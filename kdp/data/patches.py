@@ -17,7 +17,7 @@ CACHE_BYTES = 2 * 1024**3
 
 
 class PatchDataset(Dataset[dict[str, Tensor]]):
-    """Aligned crops of picture pairs, flipped and turned, numbered without end.
+    """Aligned crops of image pairs, flipped and turned, numbered without end.
 
     Every sample has a random generator of its own, seeded by (seed, number): order, workers and
     interruptions change nothing.
@@ -51,7 +51,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """`{"lr": (3, p, p), "hr": (3, s*p, s*p)}`, float in 0..1."""
         random = np.random.default_rng((self.seed, number))
-        hr, lr = self._pictures(int(random.integers(len(self.pairs))))
+        hr, lr = self._images(int(random.integers(len(self.pairs))))
         size, scale = self.patch_size, self.scale
         top, left = (int(random.integers(side - size + 1)) for side in lr.shape[:2])
         lr = lr[top : top + size, left : left + size]
@@ -61,14 +61,14 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             lr, hr = (_turn(image, turns, flip) for image in (lr, hr))
         return {"lr": to_tensor(lr), "hr": to_tensor(hr)}
 
-    def _pictures(self, index: int) -> tuple[ImageArray, ImageArray]:
+    def _images(self, index: int) -> tuple[ImageArray, ImageArray]:
         if index in self._cache:
             return self._cache[index]
         pair = self.pairs[index]
         hr, lr = pair.hr(), pair.lr()
         if min(lr.shape[:2]) < self.patch_size:
             raise KdpError(
-                f"picture {pair.name}: its LR version is {lr.shape[1]}x{lr.shape[0]}, smaller than "
+                f"image {pair.name}: its LR version is {lr.shape[1]}x{lr.shape[0]}, smaller than "
                 f"data.patch_size={self.patch_size}"
             )
         if self._cached_bytes < CACHE_BYTES:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdp.data.images import ImageArray
 
-_MARGIN = 4  # output pixels around the picture: wider than the bicubic kernel reaches
+_MARGIN = 4  # output pixels around the image: wider than the bicubic kernel reaches
 
 
 def bicubic(image_BCHW: Tensor, scale: float) -> Tensor:
@@ -35,7 +35,7 @@ def bicubic(image_BCHW: Tensor, scale: float) -> Tensor:
 
 
 def bicubic_uint8(image: ImageArray, scale: float) -> ImageArray:
-    """`bicubic` of an (H, W, C) uint8 picture, rounded back to uint8."""
+    """`bicubic` of an (H, W, C) uint8 image, rounded back to uint8."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     resized = bicubic(tensor, scale)[0].permute(1, 2, 0)
     return resized.round().clamp(0, 255).to(torch.uint8).numpy()

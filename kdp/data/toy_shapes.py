@@ -18,13 +18,13 @@ from kdp.data.boxes import AnnotatedImage
 from kdp.data.images import ImageArray
 
 CLASSES = ("circle", "square", "triangle")
-TRAINING_PICTURES, VALIDATION_PICTURES = 240, 60
+TRAINING_IMAGES, VALIDATION_IMAGES = 240, 60
 SIDE = 160
-"""Of a picture, in pixels."""
+"""Of an image, in pixels."""
 SMALLEST, LARGEST = 20, 90
 """Longer side of a box, in pixels."""
 MOST = 5
-"""Shapes in a picture."""
+"""Shapes in an image."""
 OVERLAP, TRIES = 0.1, 20
 """Share of the smaller of two boxes that both may cover, and how often a place is looked for."""
 CORNERS = (48, 4, 3)
@@ -58,13 +58,13 @@ class Shape:
 
 
 def toy_shapes(validation: bool) -> list[AnnotatedImage]:
-    """Generated pictures, 160x160, of one to five circles, squares and triangles; a toy, see above.
+    """Generated images, 160x160, of one to five circles, squares and triangles; a toy, see above.
 
     240 to train on, or 60 others; the same ones at every call. Shapes have a random size, colour
     and turn, overlap little, and are drawn when they are read.
     """
-    first = TRAINING_PICTURES if validation else 0
-    count = VALIDATION_PICTURES if validation else TRAINING_PICTURES
+    first = TRAINING_IMAGES if validation else 0
+    count = VALIDATION_IMAGES if validation else TRAINING_IMAGES
     return [_boxed(number) for number in range(first, first + count)]
 
 
@@ -107,10 +107,10 @@ def _common(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
 
 def _drawn(number: int) -> ImageArray:
     """(160, 160, 3)."""
-    picture = _background(np.random.default_rng((SEED, number, 1)))
+    image = _background(np.random.default_rng((SEED, number, 1)))
     for shape in _shapes(np.random.default_rng((SEED, number))):
-        cv2.fillPoly(picture, [shape.points], shape.colour)
-    return picture
+        cv2.fillPoly(image, [shape.points], shape.colour)
+    return image
 
 
 def _background(random: np.random.Generator) -> ImageArray:

@@ -1,4 +1,4 @@
-"""Pictures with boxes in the layout of PASCAL VOC."""
+"""Images with boxes in the layout of PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdp.data.boxes import (
     DatasetIssues,
     Rows,
     checked,
-    picture_size,
+    image_size,
     require_objects,
 )
 from kdp.data.images import list_images, read_rgb
@@ -25,11 +25,11 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[AnnotatedImage]:
-    """The pictures of `ImageSets/Main/<split>.txt` with the objects of `Annotations/*.xml`.
+    """The images of `ImageSets/Main/<split>.txt` with the objects of `Annotations/*.xml`.
 
     VOC counts pixels from 1 and both ends of a box belong to it. Objects marked as difficult are
     left out, of every split, in silence. What is wrong with others is told in one line: boxes
-    without area or outside the picture, of unknown classes, and pictures whose annotation is
+    without area or outside the image, of unknown classes, and images whose annotation is
     missing or cannot be read, are left out.
 
     Args:
@@ -38,21 +38,21 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
         classes: the label of an object is its place here.
 
     Raises:
-        KdpError: the folder, the split or one of its pictures is missing, no object can be used, or
+        KdpError: the folder, the split or one of its images is missing, no object can be used, or
             an annotation declares a document type (which could make a small file endless).
     """
     root = _root(folder)
-    pictures = {path.stem: path for path in list_images(root / "JPEGImages")}
+    images = {path.stem: path for path in list_images(root / "JPEGImages")}
     names = _split(root, split)
-    missing = [name for name in names if name not in pictures]
+    missing = [name for name in names if name not in images]
     if missing:
         raise KdpError(
-            f"{root / 'JPEGImages'} lacks {len(missing)} of the {len(names)} pictures of "
+            f"{root / 'JPEGImages'} lacks {len(missing)} of the {len(names)} images of "
             f"{split}.txt, such as {missing[0]}"
         )
     faults = DatasetIssues(f"{root}, {split}")
     labels = {name: label for label, name in enumerate(classes)}
-    read = (_boxed(root, name, pictures[name], labels, faults) for name in names)
+    read = (_boxed(root, name, images[name], labels, faults) for name in names)
     found = [one for one in read if one is not None]
     faults.tell()
     require_objects(found, f"{root}, {split},", classes)
@@ -82,21 +82,21 @@ def _split(root: Path, split: str) -> list[str]:
         raise KdpError(f"{root} has no split {split!r} in {SPLITS}; {suggest(split, known)}")
     names = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
     if not any(names):
-        raise KdpError(f"{file} names no picture")
+        raise KdpError(f"{file} names no image")
     return [name for name in names if name]
 
 
 def _boxed(
-    root: Path, name: str, picture: Path, labels: dict[str, int], faults: DatasetIssues
+    root: Path, name: str, image: Path, labels: dict[str, int], faults: DatasetIssues
 ) -> AnnotatedImage | None:
-    """The picture with its objects; None where the annotation is of no use."""
+    """The image with its objects; None where the annotation is of no use."""
     tree = _tree(root / "Annotations" / f"{name}.xml", name, faults)
-    size = None if tree is None else _size(tree, picture, name, faults)
+    size = None if tree is None else _size(tree, image, name, faults)
     if tree is None or size is None:
         return None
     rows = _rows(tree, name, labels, faults)
     return AnnotatedImage(
-        name, partial(read_rgb, picture), *checked(rows, size, name, faults, least=1.0)
+        name, partial(read_rgb, image), *checked(rows, size, name, faults, least=1.0)
     )
 
 
@@ -104,7 +104,7 @@ def _tree(path: Path, name: str, faults: DatasetIssues) -> ElementTree.Element |
     try:
         data = path.read_bytes()
     except OSError:
-        faults.add("pictures without annotation, left out", name)
+        faults.add("images without annotation, left out", name)
         return None
     # Entities are declared nowhere else; zeros separate the letters of UTF-16.
     if b"<!DOCTYPE" in data.replace(b"\0", b""):
@@ -112,14 +112,14 @@ def _tree(path: Path, name: str, faults: DatasetIssues) -> ElementTree.Element |
     try:
         return ElementTree.fromstring(data)
     except (ElementTree.ParseError, LookupError, ValueError):
-        faults.add("pictures with an annotation that is not XML, left out", name)
+        faults.add("images with an annotation that is not XML, left out", name)
         return None
 
 
 def _size(
-    tree: ElementTree.Element, picture: Path, name: str, faults: DatasetIssues
+    tree: ElementTree.Element, image: Path, name: str, faults: DatasetIssues
 ) -> tuple[int, int] | None:
-    """Height and width: of the annotation, or of the picture where it has none."""
+    """Height and width: of the annotation, or of the image where it has none."""
     try:
         height, width = (int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
         if height > 0 and width > 0:
@@ -127,9 +127,9 @@ def _size(
     except ValueError:
         pass
     try:
-        return picture_size(picture)
+        return image_size(image)
     except KdpError:
-        faults.add("corrupt pictures, left out", name)
+        faults.add("corrupt images, left out", name)
         return None
 
 

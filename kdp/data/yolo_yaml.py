@@ -1,4 +1,4 @@
-"""Pictures with boxes in the layout of Ultralytics' data sets; nothing is written beside them."""
+"""Images with boxes in the layout of Ultralytics' data sets; nothing is written beside them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from kdp.data.boxes import (
     DatasetIssues,
     Rows,
     checked,
-    picture_size,
+    image_size,
     require_objects,
 )
 from kdp.data.images import SUFFIXES, read_rgb
 from kdp.errors import KdpError, suggest
 
 Line = tuple[float, float, float, float, float]
-"""Class, x0, y0, x1, y1; of the sides of the picture."""
+"""Class, x0, y0, x1, y1; of the sides of the image."""
 
 
 def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedImage]:
-    """The pictures of a split with the objects of their label files.
+    """The images of a split with the objects of their label files.
 
-    A split is a folder, a .txt file that lists pictures, or a list of these, relative to `path` or
+    A split is a folder, a .txt file that lists images, or a list of these, relative to `path` or
     else to the YAML file. The labels of `.../images/a.jpg` are in `.../labels/a.txt`, a line for
     each object: its class, and centre, width and height or the corners of a polygon, which becomes
-    its bounding box; all of them relative to the picture's sides. A picture without a label file
+    its bounding box; all of them relative to the image's sides. An image without a label file
     has no object. `download` is ignored. What is wrong is told in one line, and left out.
 
     Args:
@@ -42,7 +42,7 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedI
         classes: must be the names that the file has, in its order.
 
     Raises:
-        KdpError: the file cannot be used, its classes are others, the split or one of its pictures
+        KdpError: the file cannot be used, its classes are others, the split or one of its images
             is missing, or no object can be used.
     """
     told = _told(file)
@@ -50,9 +50,9 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedI
     if names != tuple(classes):
         raise KdpError(f"{file} has the classes {', '.join(names)}, not {', '.join(classes)}")
     roots = _roots(told, file)
-    pictures = [path for one in _sources(told, split, file) for path in _pictures(one, roots)]
+    images = [path for one in _sources(told, split, file) for path in _images(one, roots)]
     faults = DatasetIssues(f"{file}, {split}")
-    read = (_boxed(path, _name(path, roots), len(names), faults) for path in pictures)
+    read = (_boxed(path, _name(path, roots), len(names), faults) for path in images)
     found = [one for one in read if one is not None]
     faults.tell()
     require_objects(found, f"{file}, {split},", classes)
@@ -106,14 +106,14 @@ def _sources(told: dict[str, Any], split: str, file: Path) -> list[str]:
     return sources
 
 
-def _pictures(source: str, roots: Sequence[Path]) -> list[Path]:
+def _images(source: str, roots: Sequence[Path]) -> list[Path]:
     """Of a folder and all that is in it, by name; or of a list, in its order."""
     # Exports write ../train/images for a folder that is beside the YAML file.
     spellings = (source, source.removeprefix("../"))
     places = [root / one for one in spellings for root in roots]
     place = next((one for one in places if one.exists()), None)
     if place is None:
-        raise KdpError(f"the pictures {places[0]} do not exist")
+        raise KdpError(f"the images {places[0]} do not exist")
     if place.is_dir():
         inside = glob.glob(f"{glob.escape(str(place))}/**/*.*", recursive=True)
         found = sorted(Path(one) for one in inside if Path(one).suffix.lower() in SUFFIXES)
@@ -126,7 +126,7 @@ def _pictures(source: str, roots: Sequence[Path]) -> list[Path]:
 
 def _listed(file: Path, roots: Sequence[Path]) -> list[Path]:
     if file.suffix.lower() != ".txt":
-        raise KdpError(f"{file} is neither a folder nor a .txt list of pictures")
+        raise KdpError(f"{file} is neither a folder nor a .txt list of images")
     found = []
     for line in filter(None, map(str.strip, file.read_text("utf-8", "replace").splitlines())):
         places = [root / line for root in (file.parent, *roots)]
@@ -144,13 +144,13 @@ def _name(path: Path, roots: Sequence[Path]) -> str:
 
 
 def _boxed(path: Path, name: str, classes: int, faults: DatasetIssues) -> AnnotatedImage | None:
-    """The picture with its objects; None where it is corrupt."""
+    """The image with its objects; None where it is corrupt."""
     lines = _lines(_label_file(path), name, classes, faults)
     try:
-        # A picture of the background need not be opened.
-        height, width = picture_size(path) if lines else (1, 1)
+        # An image of the background need not be opened.
+        height, width = image_size(path) if lines else (1, 1)
     except KdpError:
-        faults.add("corrupt pictures, left out", name)
+        faults.add("corrupt images, left out", name)
         return None
     rows: Rows = np.array(lines, np.float64).reshape(-1, 5) * (1, width, height, width, height)
     return AnnotatedImage(
@@ -158,9 +158,9 @@ def _boxed(path: Path, name: str, classes: int, faults: DatasetIssues) -> Annota
     )
 
 
-def _label_file(picture: Path) -> Path:
-    """`labels` in place of the last `images`; without any, beside the picture."""
-    head, images, tail = str(picture).rpartition(f"{os.sep}images{os.sep}")
+def _label_file(image: Path) -> Path:
+    """`labels` in place of the last `images`; without any, beside the image."""
+    head, images, tail = str(image).rpartition(f"{os.sep}images{os.sep}")
     text = f"{head}{os.sep}labels{os.sep}{tail}" if images else tail
     return Path(text).with_suffix(".txt")
 

@@ -19,7 +19,7 @@ Right = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Boxes:
-    """Objects in one picture, found or true.
+    """Objects in one image, found or true.
 
     Attributes:
         corners: (N, 4) x0, y0, x1, y1 in pixels.
@@ -40,7 +40,7 @@ def nms(decoded_BCA: Tensor, least: float, overlap: float, most: int = 300) -> l
             `kdp.models.yolo11.decode`.
         least: probability.
         overlap: IoU from which on the lesser of two boxes goes.
-        most: boxes of a picture.
+        most: boxes of an image.
     """
     # Its limit of time would make results depend on the machine.
     found = import_ultralytics("utils.nms").non_max_suppression(

@@ -8,12 +8,12 @@ _Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """Y of BT.601 (16..235), float, of an (H, W, 3) RGB picture in 0..255."""
+    """Y of BT.601 (16..235), float, of an (H, W, 3) RGB image in 0..255."""
     return image.astype(np.float64) @ _Y_WEIGHTS + 16
 
 
 def psnr(a: np.ndarray, b: np.ndarray, border: int = 0, y_channel: bool = True) -> float:
-    """Peak signal-to-noise ratio in dB of two (H, W, 3) uint8 pictures; peak 255.
+    """Peak signal-to-noise ratio in dB of two (H, W, 3) uint8 images; peak 255.
 
     Args:
         border: pixels cut off on every side.

@@ -106,7 +106,7 @@ def to_tokens(x_BCHW: Tensor) -> Tensor:
 
 def to_map(x_BNC: Tensor, size: Sequence[int]) -> Tensor:
     """(B, H*W, C) -> (B, C, H, W) in channels last."""
-    # This way round also one picture keeps the strides of channels last, which convolutions need.
+    # This way round also one image keeps the strides of channels last, which convolutions need.
     return x_BNC.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
 
 

@@ -146,7 +146,7 @@ def order_tokens(nearest_BN: Tensor) -> Tensor:
 
 
 def _take(x_BNF: Tensor, index_BT: Tensor) -> Tensor:
-    """Rows of each picture, (B, T, F); whole rows are copied faster than `gather` does."""
+    """Rows of each image, (B, T, F); whole rows are copied faster than `gather` does."""
     b, n, f = x_BNF.shape
     first = torch.arange(0, b * n, n, device=x_BNF.device).unsqueeze(1)
     rows = x_BNF.reshape(b * n, f).index_select(0, (index_BT + first).flatten())

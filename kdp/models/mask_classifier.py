@@ -16,7 +16,7 @@ from kdp.models.class_names import check_classes
 
 CLASSES = ("with_mask", "without_mask")
 IMAGE_SIZE = 128
-"""Pixels; side of the pictures that the published classifiers read."""
+"""Pixels; side of the images that the published classifiers read."""
 
 
 class MaskClassifier(nn.Module):
@@ -27,7 +27,7 @@ class MaskClassifier(nn.Module):
             students.
         dropout: before the linear layer, 0..1.
         classes: their names, in the order of the logits.
-        image_size: side of the pictures it is trained on, in pixels; kept beside the weights.
+        image_size: side of the images it is trained on, in pixels; kept beside the weights.
 
     Shapes: (B, 3, h, w) in 0..1 -> (B, classes) logits. h, w >= 2 ** blocks.
 

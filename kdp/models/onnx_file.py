@@ -29,7 +29,7 @@ class OnnxNetwork(nn.Module):
     Attributes:
         about: what `kdp export` said of it.
         fixed_size: (height, width) of the largest input it takes, None where it takes any. Where
-            the outputs are pictures, smaller ones are mirrored up to it and cut back.
+            the outputs are images, smaller ones are mirrored up to it and cut back.
 
     Raises:
         KdpError: onnxruntime is not there, or cannot run this; or it is not kdp's.
@@ -44,7 +44,7 @@ class OnnxNetwork(nn.Module):
         height, width = entry.shape[2:]
         self.input = entry.name
         self.fixed_size = (height, width) if isinstance(height, int) else None
-        self.gives_pictures = len(self.session.get_outputs()[0].shape) == 4
+        self.gives_images = len(self.session.get_outputs()[0].shape) == 4
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class OnnxNetwork(nn.Module):
             return self._run(x).to(x_BCHW.device)
         assert self.fixed_size is not None
         missing = [there - side for there, side in zip(self.fixed_size, x.shape[2:], strict=True)]
-        if min(missing) < 0 or not self.gives_pictures:
+        if min(missing) < 0 or not self.gives_images:
             raise KdpError(
                 f"{self.name} was exported for {_size(self.fixed_size)}, the input is "
                 f"{_size(x.shape[2:])} (export --size, measure.latency_size)"

@@ -43,7 +43,7 @@ def install() -> None:
         for name in NAMES:
             torch.library.define(name, SCHEMA)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that its readers of pictures do not load either
+            warnings.simplefilter("ignore")  # that its readers of images do not load either
             vision = importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as error:
         raise KdpError(

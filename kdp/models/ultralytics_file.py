@@ -141,7 +141,7 @@ def write_ultralytics(
         params: by the names of Ultralytics' `DetectionModel`.
         scale: n, s, m, l or x.
         classes: their names, in the order of the scores.
-        image_size: side of the square pictures it was trained on, in pixels.
+        image_size: side of the square images it was trained on, in pixels.
         metrics: what was measured, by name.
 
     Raises:

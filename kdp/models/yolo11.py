@@ -37,7 +37,7 @@ class YOLO11(nn.Module):
     Args:
         scale: n, s, m, l or x.
         classes: their names, in the order of the scores.
-        image_size: side of the square pictures it is trained on, in pixels; kept beside the
+        image_size: side of the square images it is trained on, in pixels; kept beside the
             weights.
         widths: output channels of every convolution, in the order of the modules, 0 for those of
             the full network. A network rebuilt after pruning has them.

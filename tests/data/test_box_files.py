@@ -1,4 +1,4 @@
-"""Pictures with boxes in VOC folders and in Ultralytics' data sets."""
+"""Images with boxes in VOC folders and in Ultralytics' data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from kdp.data import boxes as boxes_module
-from kdp.data.boxes import AnnotatedImage, DatasetIssues, checked, picture_size
+from kdp.data.boxes import AnnotatedImage, DatasetIssues, checked, image_size
 from kdp.data.images import read_rgb
 from kdp.data.voc import voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 60, 40
 Thing = tuple[str, tuple[int, int, int, int]] | tuple[str, tuple[int, int, int, int], int]
 
 
-def write_picture(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
+def write_image(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((*size, 3), 90, np.uint8))
     return path
@@ -45,11 +45,11 @@ def annotation(things: Sequence[Thing], size: tuple[int, int] | None = (HEIGHT, 
 
 
 def voc(root: Path, annotations: dict[str, str | None], split: str = "train") -> Path:
-    """A VOC folder; a picture whose annotation is None has none."""
+    """A VOC folder; an image whose annotation is None has none."""
     for part in ("Annotations", "ImageSets/Main"):
         (root / part).mkdir(parents=True, exist_ok=True)
     for name, text in annotations.items():
-        write_picture(root / "JPEGImages" / f"{name}.jpg")
+        write_image(root / "JPEGImages" / f"{name}.jpg")
         if text is not None:
             (root / "Annotations" / f"{name}.xml").write_text(text)
     (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(annotations) + "\n")
@@ -100,13 +100,13 @@ def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, messages: 
     (line,) = messages
     assert line == (
         f"{folder}, train: boxes without area or inverted, left out: 2 (flat, inverted); "
-        "boxes outside the picture, left out: 1 (outside); "
-        "boxes cut to the picture: 1 (cut); "
+        "boxes outside the image, left out: 1 (outside); "
+        "boxes cut to the image: 1 (cut); "
         "boxes of an unknown class, left out: 1 (odd 'bird'); "
         "boxes given twice, left out once: 1 (twice); "
         "boxes without numbers, left out: 1 (wordy); "
-        "pictures with an annotation that is not XML, left out: 1 (broken); "
-        "pictures without annotation, left out: 1 (none)"
+        "images with an annotation that is not XML, left out: 1 (broken); "
+        "images without annotation, left out: 1 (none)"
     )
 
 
@@ -119,7 +119,7 @@ def test_many_faults_are_a_few_names_and_a_count(messages: list[str]) -> None:
     assert messages == ["data: boxes outside: 10 (a, b, c and 2 more)"]
 
 
-def test_voc_without_a_size_looks_at_the_picture(tmp_path: Path) -> None:
+def test_voc_without_a_size_looks_at_the_image(tmp_path: Path) -> None:
     things: list[Thing] = [("cat", (51, 31, WIDTH, HEIGHT))]
     folder = voc(tmp_path, {"a": annotation(things, None), "b": annotation(things, (0, 0))})
     for one in voc_folder(folder, "train", CLASSES):
@@ -144,7 +144,7 @@ def test_an_annotation_with_a_document_type_is_refused(tmp_path: Path, encoding:
         voc_folder(folder, "train", CLASSES)
 
 
-def lack_picture(folder: Path) -> None:
+def lack_image(folder: Path) -> None:
     (folder / "JPEGImages/b.jpg").unlink()
 
 
@@ -155,7 +155,7 @@ def lack_part(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lack_picture, r"JPEGImages lacks 1 of the 2 pictures of train\.txt, such as b"),
+        (lack_image, r"JPEGImages lacks 1 of the 2 images of train\.txt, such as b"),
         (lack_part("JPEGImages"), "not in VOC's layout: it has no folder JPEGImages"),
         (lack_part("Annotations"), "not in VOC's layout: it has no folder Annotations"),
         (lack_part("ImageSets"), "not in VOC's layout: it has no folder ImageSets/Main"),
@@ -182,11 +182,11 @@ def test_a_data_set_without_any_object_is_refused(tmp_path: Path) -> None:
         voc_folder(voc(tmp_path, {"a": GOOD}), "train", ("bird",))
 
 
-def test_a_corrupt_picture_is_named_when_it_is_read(tmp_path: Path) -> None:
+def test_a_corrupt_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     folder = voc(tmp_path, {"a": GOOD})
-    (folder / "JPEGImages/a.jpg").write_bytes(b"no picture")
+    (folder / "JPEGImages/a.jpg").write_bytes(b"no image")
     (one,) = voc_folder(folder, "train", CLASSES)
-    with pytest.raises(KdpError, match=r"cannot read the picture .*a\.jpg"):
+    with pytest.raises(KdpError, match=r"cannot read the image .*a\.jpg"):
         one.read()
 
 
@@ -210,9 +210,9 @@ def test_bccd_as_it_is(shared: Path, messages: list[str]) -> None:
 
 
 def yolo(root: Path, **told: Any) -> Path:
-    """A data set of three pictures: two boxes, a polygon, background."""
+    """A data set of three images: two boxes, a polygon, background."""
     for name in ("a", "b", "c"):
-        write_picture(root / f"images/train/{name}.jpg")
+        write_image(root / f"images/train/{name}.jpg")
     labels = root / "labels/train"
     labels.mkdir(parents=True)
     (labels / "a.txt").write_text("1 0.5 0.5 0.5 0.25\n\n0 0.25 0.5 0.5 1\n")
@@ -267,8 +267,8 @@ def test_a_path_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert summary(yolo_yaml(Path("other.yaml"), "train", CLASSES)) == EXPECTED
 
 
-def test_labels_beside_pictures_that_are_not_under_images(tmp_path: Path) -> None:
-    write_picture(tmp_path / "train/x.png")
+def test_labels_beside_images_that_are_not_under_images(tmp_path: Path) -> None:
+    write_image(tmp_path / "train/x.png")
     (tmp_path / "train/x.txt").write_text("0 0.5 0.5 1 1")
     (tmp_path / "data.yaml").write_text("{train: train, names: [cat]}")
     (one,) = yolo_yaml(tmp_path / "data.yaml", "train", ("cat",))
@@ -279,7 +279,7 @@ def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
     file = yolo(tmp_path)
     lines = ["7 .5 .5 .1 .1", "0 .5 .5 0 .1", "0 2 2 .1 .1", "0 .9 .5 .4 .1", "0 .5 .5", "x y"]
     (tmp_path / "labels/train/c.txt").write_text("\n".join([*lines, "0.5 .5 .5 .1 .1"]))
-    write_picture(tmp_path / "images/train/d.jpg").write_bytes(b"no picture")
+    write_image(tmp_path / "images/train/d.jpg").write_bytes(b"no image")
     (tmp_path / "labels/train/d.txt").write_text("0 .5 .5 .1 .1")
     found = yolo_yaml(file, "train", CLASSES)
     assert summary(found) == {**EXPECTED, "c": [[0, 42, 18, 60, 22]]}
@@ -287,9 +287,9 @@ def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
         f"{file}, train: boxes of an unknown class, left out: 1 (images/train/c.jpg 7); "
         "lines that are no box, left out: 3 (images/train/c.jpg); "
         "boxes without area or inverted, left out: 1 (images/train/c.jpg); "
-        "boxes outside the picture, left out: 1 (images/train/c.jpg); "
-        "boxes cut to the picture: 1 (images/train/c.jpg); "
-        "corrupt pictures, left out: 1 (images/train/d.jpg)"
+        "boxes outside the image, left out: 1 (images/train/c.jpg); "
+        "boxes cut to the image: 1 (images/train/c.jpg); "
+        "corrupt images, left out: 1 (images/train/d.jpg)"
     ]
 
 
@@ -300,7 +300,7 @@ def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
         ({"names": None}, "names must list the classes"),
         ({"names": {0: "cat", 2: "dog"}}, "names must list the classes"),
         ({"train": None, "val": "x"}, "no folder or list for the split 'train'; available: val"),
-        ({"train": "nowhere"}, "the pictures .*nowhere do not exist"),
+        ({"train": "nowhere"}, "the images .*nowhere do not exist"),
         ({"train": "labels"}, "no images in .*labels"),
         ({"train": "data.yaml"}, "neither a folder nor a .txt list"),
         ({"path": "nowhere"}, r"there is no folder nowhere \(path\)"),
@@ -323,7 +323,7 @@ def test_a_file_that_describes_no_data_set_is_named(tmp_path: Path, text: str | 
         yolo_yaml(file, "train", CLASSES)
 
 
-def test_a_listed_picture_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_listed_image_that_is_missing_is_named(tmp_path: Path) -> None:
     file = yolo(tmp_path, train="list.txt")
     (tmp_path / "list.txt").write_text("images/train/a.jpg\nimages/train/z.jpg\n")
     with pytest.raises(KdpError, match=r"list\.txt lists images/train/z\.jpg, which is not in"):
@@ -339,13 +339,13 @@ def test_nothing_is_written_beside_the_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turned", [1, 3, 6, 8])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp"])
-def test_the_size_is_that_of_the_picture_as_it_is_read(
+def test_the_size_is_that_of_the_image_as_it_is_read(
     tmp_path: Path, suffix: str, turned: int
 ) -> None:
     path, exif = tmp_path / f"a{suffix}", Image.Exif()
     exif[boxes_module.ORIENTATION] = turned
     Image.new("RGB", (WIDTH, HEIGHT)).save(path, **({} if suffix == ".bmp" else {"exif": exif}))
-    assert picture_size(path) == read_rgb(path).shape[:2]
+    assert image_size(path) == read_rgb(path).shape[:2]
 
 
 def test_boxes_with_endless_corners_are_left_out(messages: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Bicubic resizing, pairs of pictures, and training patches."""
+"""Bicubic resizing, pairs of images, and training patches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 SAMPLES = {"paired": PairedSamples, "hr_only": HrOnlySamples}
 
 
-def _picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def _image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -39,7 +39,7 @@ def _write(path: Path, image: np.ndarray) -> Path:
 def _folders(root: Path, names: dict[str, str], scale: int = 2) -> tuple[Path, Path]:
     """HR and LR folders; keys are HR names and values LR names."""
     for seed, (hr, lr) in enumerate(names.items()):
-        image = _picture(24, 36, seed)
+        image = _image(24, 36, seed)
         _write(root / "hr" / hr, image)
         _write(root / "lr" / lr, bicubic_uint8(image, 1 / scale))
     return root / "hr", root / "lr"
@@ -123,9 +123,9 @@ def test_a_template_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
         paired(hr, lr, 2, "{name}.png")
 
 
-def test_a_picture_without_a_partner_is_named(tmp_path: Path) -> None:
+def test_an_image_without_a_partner_is_named(tmp_path: Path) -> None:
     hr, lr = _folders(tmp_path, {"a.png": "a.png", "b.png": "other.png"})
-    with pytest.raises(KdpError, match=r"no LR picture for .*b\.png.*bx2\.png"):
+    with pytest.raises(KdpError, match=r"no LR image for .*b\.png.*bx2\.png"):
         paired(hr, lr, 2)
 
 
@@ -136,7 +136,7 @@ def test_sides_that_do_not_match_are_named(tmp_path: Path) -> None:
 
 
 def test_an_hr_side_that_the_scale_does_not_divide_is_cut(tmp_path: Path) -> None:
-    image = _picture(25, 37)
+    image = _image(25, 37)
     _write(tmp_path / "hr" / "a.png", image)
     _write(tmp_path / "lr" / "a.png", bicubic_uint8(image[:24, :36], 1 / 2))
     (pair,) = paired(tmp_path / "hr", tmp_path / "lr", 2)
@@ -156,53 +156,53 @@ def test_a_missing_folder_is_named(tmp_path: Path, kind: str) -> None:
         load_pairs(config, 2, validation=False)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture"])
-def test_a_corrupt_picture_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_a_corrupt_image_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.png").write_bytes(content)
     (pair,) = hr_only(tmp_path, 2, tmp_path / "cache")
     with pytest.raises(KdpError, match=r"bad\.png: it is missing or corrupt"):
         pair.lr()
 
 
-def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
-    path = _write(tmp_path / "cut.png", _picture(40, 40))
+def test_a_truncated_image_is_named(tmp_path: Path) -> None:
+    path = _write(tmp_path / "cut.png", _image(40, 40))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(KdpError, match=r"cut\.png"):
         read_rgb(path)
 
 
-def test_grey_and_sixteen_bit_pictures_are_read_as_rgb(tmp_path: Path) -> None:
-    grey = _picture(6, 8)[..., 0]
+def test_grey_and_sixteen_bit_images_are_read_as_rgb(tmp_path: Path) -> None:
+    grey = _image(6, 8)[..., 0]
     cv2.imwrite(str(tmp_path / "grey.png"), grey)
     cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 257)
     for name in ("grey", "deep"):
         np.testing.assert_array_equal(read_rgb(tmp_path / f"{name}.png"), np.dstack([grey] * 3))
 
 
-def test_made_lr_pictures_are_kept_until_the_hr_picture_changes(tmp_path: Path) -> None:
+def test_made_lr_images_are_kept_until_the_hr_image_changes(tmp_path: Path) -> None:
     hr, cache = tmp_path / "hr", tmp_path / "cache"
-    path = _write(hr / "a.png", _picture(25, 36))
+    path = _write(hr / "a.png", _image(25, 36))
     first = hr_only(hr, 2, cache)[0].lr()
-    np.testing.assert_array_equal(first, bicubic_uint8(_picture(25, 36)[:24], 1 / 2))
+    np.testing.assert_array_equal(first, bicubic_uint8(_image(25, 36)[:24], 1 / 2))
     (kept,) = cache.rglob("*.png")
     written = kept.stat().st_mtime_ns
     np.testing.assert_array_equal(hr_only(hr, 2, cache)[0].lr(), first)
     assert kept.stat().st_mtime_ns == written
-    _write(path, _picture(25, 36, seed=1))
+    _write(path, _image(25, 36, seed=1))
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**6))
     changed = hr_only(hr, 2, cache)[0].lr()
-    np.testing.assert_array_equal(changed, bicubic_uint8(_picture(25, 36, 1)[:24], 1 / 2))
+    np.testing.assert_array_equal(changed, bicubic_uint8(_image(25, 36, 1)[:24], 1 / 2))
 
 
-def test_pictures_of_one_name_in_two_folders_are_kept_apart(tmp_path: Path) -> None:
+def test_images_of_one_name_in_two_folders_are_kept_apart(tmp_path: Path) -> None:
     for i in range(2):
-        path = _write(tmp_path / str(i) / "hr" / "a.png", _picture(16, 16, seed=i))
+        path = _write(tmp_path / str(i) / "hr" / "a.png", _image(16, 16, seed=i))
         os.utime(path, ns=(0, 0))
     kept = [hr_only(tmp_path / str(i) / "hr", 2, tmp_path / "cache")[0].lr() for i in range(2)]
     assert not np.array_equal(*kept)
 
 
-def test_embedded_pictures_need_no_network_and_no_cache(tmp_path: Path) -> None:
+def test_embedded_images_need_no_network_and_no_cache(tmp_path: Path) -> None:
     code = """
 import socket
 def refuse(*_): raise OSError("no network here")
@@ -238,7 +238,7 @@ def test_a_sample_is_the_same_whoever_asks_and_when() -> None:
     data = _patches()
     backwards = [data[i]["lr"] for i in reversed(range(24))][::-1]
     loader = DataLoader(_patches(), batch_size=4, num_workers=2)
-    loaded = [picture for batch in loader for picture in batch["lr"]]
+    loaded = [image for batch in loader for image in batch["lr"]]
     for a, b, c in zip(straight, backwards, loaded, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
@@ -272,7 +272,7 @@ def test_crops_show_the_same_place(augment: bool) -> None:
 
 
 def test_augmentation_shows_all_eight_sides(tmp_path: Path) -> None:
-    image = _picture(32, 32)
+    image = _image(32, 32)
     _write(tmp_path / "a.png", image)
     data = PatchDataset(hr_only(tmp_path, 2, tmp_path / "c"), 2, 16, 0, augment=True, length=80)
     seen = {data[i]["hr"].mul(255).byte().numpy().tobytes() for i in range(80)}
@@ -280,8 +280,8 @@ def test_augmentation_shows_all_eight_sides(tmp_path: Path) -> None:
     assert seen == {side.transpose(2, 0, 1).tobytes() for side in turned}
 
 
-def test_a_picture_smaller_than_the_patch_is_named(tmp_path: Path) -> None:
-    _write(tmp_path / "tiny.png", _picture(20, 40))
+def test_an_image_smaller_than_the_patch_is_named(tmp_path: Path) -> None:
+    _write(tmp_path / "tiny.png", _image(20, 40))
     data = PatchDataset(hr_only(tmp_path, 2, tmp_path / "c"), 2, 16, 0, False, length=1)
     with pytest.raises(KdpError, match=r"tiny.*20x10.*patch_size=16"):
         data[0]

@@ -48,7 +48,7 @@ def test_boxes_come_back_from_a_letterbox() -> None:
     assert back.dtype == np.float32
 
 
-def test_boxes_in_the_margin_are_cut_to_the_picture() -> None:
+def test_boxes_in_the_margin_are_cut_to_the_image() -> None:
     back = unletterbox(np.array([[-5, 0, 170, 160]], np.float32), 0.5, (0, 40), 160, 320)
     assert back.tolist() == [[0, 0, 320, 160]]
     assert unletterbox(np.empty((0, 4), np.float32), 0.5, (0, 40), 160, 320).shape == (0, 4)
@@ -58,9 +58,9 @@ THEIRS = """
 import sys
 import numpy as np
 from ultralytics.data.augment import LetterBox
-pictures = np.load(sys.argv[1])
-boxed = {k: LetterBox((160, 160), auto=False, scaleup=True, center=True)(image=pictures[k])
-         for k in pictures}
+images = np.load(sys.argv[1])
+boxed = {k: LetterBox((160, 160), auto=False, scaleup=True, center=True)(image=images[k])
+         for k in images}
 np.savez(sys.argv[2], **boxed)
 """
 
@@ -70,16 +70,16 @@ def test_letterbox_is_that_of_ultralytics(tmp_path: Path) -> None:
         pytest.skip("ultralytics is not installed")
     random = np.random.default_rng(0)
     shapes = [(480, 640), (37, 211), (211, 38), (160, 160), (161, 159), (1, 3000), (99, 100)]
-    pictures = {f"{h}x{w}": random.integers(0, 256, (h, w, 3), np.uint8) for h, w in shapes}
-    ours, theirs = tmp_path / "pictures.npz", tmp_path / "boxed.npz"
-    np.savez(ours, **pictures)
+    images = {f"{h}x{w}": random.integers(0, 256, (h, w, 3), np.uint8) for h, w in shapes}
+    ours, theirs = tmp_path / "images.npz", tmp_path / "boxed.npz"
+    np.savez(ours, **images)
     quiet = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": str(tmp_path)}
     # In a process of its own: its import changes OpenCV and torch for all others.
     command = [sys.executable, "-c", THEIRS, str(ours), str(theirs)]
     subprocess.run(command, check=True, env={**os.environ, **quiet})
     with np.load(theirs) as boxed:
-        for name, picture in pictures.items():
-            assert (letterbox(picture, 160)[0] == boxed[name]).all(), name
+        for name, image in images.items():
+            assert (letterbox(image, 160)[0] == boxed[name]).all(), name
 
 
 # Samples
@@ -88,13 +88,13 @@ def test_letterbox_is_that_of_ultralytics(tmp_path: Path) -> None:
 def squares(
     count: int = 6, objects: int = 2, shape: tuple[int, int] = (120, 160)
 ) -> list[AnnotatedImage]:
-    """Dark pictures with red squares of 30 pixels that do not touch; the last has none."""
+    """Dark images with red squares of 30 pixels that do not touch; the last has none."""
 
     def drawn(boxes: np.ndarray) -> ImageArray:
-        picture = np.full((*shape, 3), 20, np.uint8)
+        image = np.full((*shape, 3), 20, np.uint8)
         for x0, y0, x1, y1 in boxes.astype(int):
-            picture[y0:y1, x0:x1] = RED
-        return picture
+            image[y0:y1, x0:x1] = RED
+        return image
 
     def one(number: int) -> AnnotatedImage:
         there = objects if number < count - 1 else 0
@@ -113,14 +113,14 @@ def corners(sample: dict[str, torch.Tensor]) -> np.ndarray:
     return np.concatenate([rows[:, :2] - rows[:, 2:] / 2, rows[:, :2] + rows[:, 2:] / 2], axis=1)
 
 
-def reddish(picture: np.ndarray) -> np.ndarray:
+def reddish(image: np.ndarray) -> np.ndarray:
     """(H, W): where the squares are, whatever happened to their colour; (H, W, 3) uint8."""
-    return picture.astype(int)[..., 0] - picture.astype(int)[..., 1] > 15
+    return image.astype(int)[..., 0] - image.astype(int)[..., 1] > 15
 
 
-def assert_boxes_fit(picture: np.ndarray, boxes: np.ndarray, slack: int = 2) -> None:
-    """Every box is full of red, and around it, where there is picture, is none."""
-    red = reddish(picture)
+def assert_boxes_fit(image: np.ndarray, boxes: np.ndarray, slack: int = 2) -> None:
+    """Every box is full of red, and around it, where there is image, is none."""
+    red = reddish(image)
     for box in boxes:
         x0, y0, x1, y1 = np.rint(box).astype(int)
         assert red[y0 + slack : y1 - slack, x0 + slack : x1 - slack].all()
@@ -136,41 +136,41 @@ def pixels(sample: dict[str, torch.Tensor]) -> np.ndarray:
     return (sample["image"].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
 
 
-def test_a_plain_sample_is_the_letterboxed_picture() -> None:
-    pictures = squares()
-    data = BoxDataset(pictures, 80, seed=1, augment=False, length=6)
+def test_a_plain_sample_is_the_letterboxed_image() -> None:
+    images = squares()
+    data = BoxDataset(images, 80, seed=1, augment=False, length=6)
     seen = set()
     for number in range(6):
         sample = data[number]
         index = data._order(number)
         seen.add(index)
         assert sample["image"].dtype == sample["boxes"].dtype == torch.float32
-        square, scale, (left, top) = letterbox(pictures[index].read(), 80)
+        square, scale, (left, top) = letterbox(images[index].read(), 80)
         assert (pixels(sample) == square).all()
         back = unletterbox(corners(sample), scale, (left, top), 120, 160)
-        np.testing.assert_allclose(back, pictures[index].boxes, atol=1e-3)
+        np.testing.assert_allclose(back, images[index].boxes, atol=1e-3)
         kept = sample["boxes"][:, 0] >= 0
-        assert sample["boxes"][kept, 0].tolist() == pictures[index].labels.tolist()
+        assert sample["boxes"][kept, 0].tolist() == images[index].labels.tolist()
         assert (sample["boxes"][~kept] == torch.tensor([-1.0, 0, 0, 0, 0])).all()
     assert seen == set(range(6))
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_all_samples_have_rows_for_four_full_pictures(augment: bool) -> None:
+def test_all_samples_have_rows_for_four_full_images(augment: bool) -> None:
     data = BoxDataset(squares(objects=3), 64, 0, augment, 12)
     assert {tuple(data[number]["boxes"].shape) for number in range(12)} == {(12, 5)}
     assert torch.stack([data[number]["image"] for number in range(12)]).shape == (12, 3, 64, 64)
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_pictures_of_background_alone_have_one_row_and_more(augment: bool) -> None:
+def test_images_of_background_alone_have_one_row_and_more(augment: bool) -> None:
     sample = BoxDataset(squares(1), 64, 0, augment, 1)[0]
     assert sample["boxes"].shape == (4, 5)
     assert (sample["boxes"][:, 0] == -1).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_boxes_follow_what_is_done_to_the_picture(share: float) -> None:
+def test_boxes_follow_what_is_done_to_the_image(share: float) -> None:
     data = BoxDataset(squares(), 160, 3, True, 40, mosaic=share)
     count = 0
     for number in range(40):
@@ -209,11 +209,11 @@ def test_a_flip_mirrors_boxes() -> None:
     scene = BoxedImage(one.read(), one.boxes, one.labels)
     flipped = mosaic.flipped(scene)
     assert flipped.boxes.tolist() == [[160 - x1, y0, 160 - x0, y1] for x0, y0, x1, y1 in one.boxes]
-    assert_boxes_fit(flipped.picture, flipped.boxes, slack=0)
-    assert (mosaic.flipped(flipped).picture == scene.picture).all()
+    assert_boxes_fit(flipped.image, flipped.boxes, slack=0)
+    assert (mosaic.flipped(flipped).image == scene.image).all()
 
 
-def test_a_mosaic_shows_four_pictures_around_its_middle() -> None:
+def test_a_mosaic_shows_four_images_around_its_middle() -> None:
     tiles = [
         BoxedImage(
             np.full((30, 40, 3), 50 + number, np.uint8),
@@ -223,12 +223,12 @@ def test_a_mosaic_shows_four_pictures_around_its_middle() -> None:
         for number in range(4)
     ]
     made = mosaic.mosaic(tiles, 40, np.random.default_rng(0))
-    assert made.picture.shape == (80, 80, 3)
+    assert made.image.shape == (80, 80, 3)
     assert made.labels.tolist() == [0, 1, 2, 3]
     for number, box in enumerate(np.clip(made.boxes, 0, 80).astype(int)):
         x0, y0, x1, y1 = box
-        assert (made.picture[y0:y1, x0:x1] == 50 + number).all()
-        assert (made.picture == 50 + number).sum() == 3 * (x1 - x0) * (y1 - y0)
+        assert (made.image[y0:y1, x0:x1] == 50 + number).all()
+        assert (made.image == 50 + number).sum() == 3 * (x1 - x0) * (y1 - y0)
 
 
 class Even:
@@ -238,14 +238,14 @@ class Even:
         return np.full(() if size is None else size, (low + high) / 2)
 
 
-def test_pictures_move_around_their_middle() -> None:
+def test_images_move_around_their_middle() -> None:
     one = squares(shape=(160, 160))[1]
     scene = BoxedImage(one.read(), one.boxes, one.labels)
     still = mosaic.moved(scene, 160, Even())  # type: ignore[arg-type]
-    assert (still.picture == scene.picture).all()
+    assert (still.image == scene.image).all()
     assert still.boxes.tolist() == scene.boxes.tolist()
     middle = mosaic.moved(scene, 80, Even())  # type: ignore[arg-type]
-    assert (middle.picture == scene.picture[40:120, 40:120]).all()
+    assert (middle.image == scene.image[40:120, 40:120]).all()
 
 
 def test_boxes_end_where_a_mosaic_does() -> None:
@@ -277,8 +277,8 @@ def test_colours_change_and_boxes_stay() -> None:
     scene = BoxedImage(one.read(), one.boxes, one.labels)
     changed = mosaic.recoloured(scene, np.random.default_rng(0))
     assert changed.boxes is scene.boxes
-    assert (changed.picture != scene.picture).any()
-    assert_boxes_fit(changed.picture, changed.boxes, slack=0)
+    assert (changed.image != scene.image).any()
+    assert_boxes_fit(changed.image, changed.boxes, slack=0)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

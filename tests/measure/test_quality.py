@@ -64,7 +64,7 @@ def test_ssim_by_hand() -> None:
     assert ssim(noisy, clean, border=1) == pytest.approx(np.mean(values), abs=1e-7)
 
 
-def test_equal_pictures() -> None:
+def test_equal_images() -> None:
     clean, _ = _pair()
     assert psnr(clean, clean) == float("inf")
     assert ssim(clean, clean) == pytest.approx(1)

@@ -29,13 +29,13 @@ def _trained(**args: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def test_a_picture_gives_the_same_alone_and_in_a_batch() -> None:
+def test_an_image_gives_the_same_alone_and_in_a_batch() -> None:
     model = _trained(**TINY).double()
     batch = torch.rand(3, 3, 20, 23, dtype=torch.float64)
     batch[1, :, 5:] = 0.5  # Flat: its tokens tie everywhere but for the border.
     together = model(batch)
-    for picture, output in zip(batch, together, strict=True):
-        torch.testing.assert_close(model(picture[None])[0], output, rtol=0, atol=1e-12)
+    for image, output in zip(batch, together, strict=True):
+        torch.testing.assert_close(model(image[None])[0], output, rtol=0, atol=1e-12)
 
 
 def test_tokens_of_a_centre_stay_in_image_order() -> None:
@@ -54,7 +54,7 @@ def test_any_size_from_eight_pixels(size: tuple[int, int]) -> None:
 
 
 @torch.no_grad()
-def test_a_small_picture_is_extended_by_reflection() -> None:
+def test_a_small_image_is_extended_by_reflection() -> None:
     model = _trained(**TINY).double()
     small = torch.rand(1, 3, 8, 9, dtype=torch.float64)
     extended = nn.functional.pad(small, (0, 1, 0, 2), mode="reflect")  # to the largest patch, 10

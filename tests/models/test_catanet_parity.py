@@ -179,7 +179,7 @@ class _Plain:
         return centres
 
     def iasa(self, tokens: Tensor, centres: Tensor, name: str, group_size: int) -> Tensor:
-        """(N, C) -> (N, C) of one picture: order, attend to group and centres, put back."""
+        """(N, C) -> (N, C) of one image: order, attend to group and centres, put back."""
         n = len(tokens)
         nearest = [int(F.cosine_similarity(t[None], centres).argmax()) for t in tokens]
         order = sorted(range(n), key=lambda i: nearest[i])
@@ -237,7 +237,7 @@ def _map(tokens: Tensor, like: Tensor) -> Tensor:
 
 
 def _starts(side: int, size: int) -> Iterator[int]:
-    """Patches step by size - 2; the one that would leave the picture is moved back inside."""
+    """Patches step by size - 2; the one that would leave the image is moved back inside."""
     start = 0
     while start + size < side:
         yield start

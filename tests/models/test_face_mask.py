@@ -237,29 +237,29 @@ def test_confusion_accuracy_and_f1() -> None:
     assert values["a as b"] == 1
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     for name, level in (("with_mask", 40), ("without_mask", 200)):
         (folder / name).mkdir(parents=True)
         for number in range(3):
-            picture = np.full((20, 24, 3), level + number, np.uint8)
-            cv2.imwrite(str(folder / name / f"{number}.png"), picture)
+            image = np.full((20, 24, 3), level + number, np.uint8)
+            cv2.imwrite(str(folder / name / f"{number}.png"), image)
 
 
-def test_a_folder_of_pictures_for_each_class(tmp_path: Path, messages: list[str]) -> None:
-    write_pictures(tmp_path)
-    (tmp_path / "without_mask" / "1.png").write_bytes(b"no picture")
+def test_a_folder_of_images_for_each_class(tmp_path: Path, messages: list[str]) -> None:
+    write_images(tmp_path)
+    (tmp_path / "without_mask" / "1.png").write_bytes(b"no image")
     found = class_folders(tmp_path, ("with_mask", "without_mask"))
     assert [one.label for one in found] == [0, 0, 0, 1, 1]
     assert len(class_folders(tmp_path, CLASSES)) == 5
     (message,) = messages  # logged once, however often the folder is read
-    assert message.endswith("1 corrupt pictures left out: without_mask/1.png")
+    assert message.endswith("1 corrupt images left out: without_mask/1.png")
 
 
-def test_a_class_of_corrupt_pictures_is_named(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+def test_a_class_of_corrupt_images_is_named(tmp_path: Path) -> None:
+    write_images(tmp_path)
     for path in (tmp_path / "without_mask").iterdir():
-        path.write_bytes(b"no picture")
-    with pytest.raises(KdpError, match="no picture of the class 'without_mask' that can be read"):
+        path.write_bytes(b"no image")
+    with pytest.raises(KdpError, match="no image of the class 'without_mask' that can be read"):
         class_folders(tmp_path, CLASSES)
 
 
@@ -273,7 +273,7 @@ def test_a_class_of_corrupt_pictures_is_named(tmp_path: Path) -> None:
 def test_folders_and_classes_must_agree(
     tmp_path: Path, classes: tuple[str, ...], message: str
 ) -> None:
-    write_pictures(tmp_path)
+    write_images(tmp_path)
     with pytest.raises(KdpError, match=message):
         class_folders(tmp_path, classes)
 
@@ -289,14 +289,14 @@ def test_a_sample_is_the_same_whoever_asks() -> None:
     assert len(set(epoch)) == 4
 
 
-def test_an_epoch_shows_every_picture_once() -> None:
-    pictures = toy_faces(False)
-    data = LabelledDataset(pictures, 8, seed=0, augment=False, length=2 * len(pictures))
+def test_an_epoch_shows_every_image_once() -> None:
+    images = toy_faces(False)
+    data = LabelledDataset(images, 8, seed=0, augment=False, length=2 * len(images))
     for epoch in range(2):
-        numbers = range(epoch * len(pictures), (epoch + 1) * len(pictures))
-        assert sum(int(data[n]["label"]) for n in numbers) == len(pictures) // 2
+        numbers = range(epoch * len(images), (epoch + 1) * len(images))
+        assert sum(int(data[n]["label"]) for n in numbers) == len(images) // 2
     first = [data[n]["image"] for n in range(5)]
-    second = [data[n + len(pictures)]["image"] for n in range(5)]
+    second = [data[n + len(images)]["image"] for n in range(5)]
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -343,8 +343,8 @@ def test_arguments_that_are_none_are_refused(args: dict[str, Any], message: str)
 def test_either_side_shrinks_by_averaging() -> None:
     stripes = np.zeros((10, 4000, 3), np.uint8)
     stripes[:, ::2] = 200
-    for picture in (stripes, stripes.transpose(1, 0, 2)):
-        assert np.unique(resized(picture, 20)).tolist() == [100]
+    for image in (stripes, stripes.transpose(1, 0, 2)):
+        assert np.unique(resized(image, 20)).tolist() == [100]
     plain = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     assert np.array_equal(resized(plain, 8), cv2.resize(plain, (8, 8)))
     assert np.array_equal(
@@ -352,18 +352,18 @@ def test_either_side_shrinks_by_averaging() -> None:
     )
 
 
-def test_pictures_are_read_one_at_a_time(tmp_path: Path) -> None:
+def test_images_are_read_one_at_a_time(tmp_path: Path) -> None:
     held: list[weakref.ref[ImageArray]] = []
 
     def read(number: int) -> ImageArray:
         assert sum(one() is not None for one in held) <= 1
-        picture = np.full((64, 64, 3), number, np.uint8)
-        held.append(weakref.ref(picture))
-        return picture
+        image = np.full((64, 64, 3), number, np.uint8)
+        held.append(weakref.ref(image))
+        return image
 
     task, model = task_of(tmp_path), lively(**SMALL)
-    pictures = [LabelledImage(f"{i}", i % 2, partial(read, i)) for i in range(70)]
-    task.__dict__["evaluation_sets"] = {"toy": pictures}
+    images = [LabelledImage(f"{i}", i % 2, partial(read, i)) for i in range(70)]
+    task.__dict__["evaluation_sets"] = {"toy": images}
     assert sum(v for k, v in task.evaluate(model)["toy"].items() if " as " in k) == 70
     assert len(task.predictions(model)) == 70
     assert len(dict(task.comparison_images([model, model], ["a", "b"]))) >= 35

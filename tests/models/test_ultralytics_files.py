@@ -164,16 +164,16 @@ import torchvision.ops
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Four pictures of one box each, as Ultralytics reads them; the path of the YAML file."""
+def images(tmp_path: Path) -> Path:
+    """Four images of one box each, as Ultralytics reads them; the path of the YAML file."""
     folder = tmp_path / "data"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(4):
-        picture = rng.integers(0, 80, (64, 64, 3), dtype=np.uint8)
-        picture[16:40, 8 + 4 * i : 32 + 4 * i] = 200
-        cv2.imwrite(str(folder / "images" / f"{i}.png"), picture)
+        image = rng.integers(0, 80, (64, 64, 3), dtype=np.uint8)
+        image[16:40, 8 + 4 * i : 32 + 4 * i] = 200
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), image)
         box = f"{i % 3} {(20 + 4 * i) / 64} {28 / 64} {24 / 64} {24 / 64}\n"
         (folder / "labels" / f"{i}.txt").write_text(box)
     (tmp_path / "data.yaml").write_text(YAML.format(folder=folder, names=CLASSES))
@@ -188,12 +188,12 @@ def validate(model: Any, data: Path, project: Path) -> list[float]:
 
 
 @needs_ultralytics
-def test_plain_ultralytics_validates_beside_it(pictures: Path, tmp_path: Path) -> None:
+def test_plain_ultralytics_validates_beside_it(images: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     install()
     model = import_ultralytics().YOLO("yolo11n.yaml")
     model.model = import_ultralytics("nn.tasks").DetectionModel("yolo11n.yaml", nc=3, verbose=False)
-    assert len(validate(model, pictures, tmp_path / "runs")) == 5
+    assert len(validate(model, images, tmp_path / "runs")) == 5
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]])
     import torchvision
 
@@ -565,7 +565,7 @@ pathlib.Path("result.json").write_text(json.dumps(result))
 
 
 @needs_ultralytics
-def test_plain_ultralytics_runs_it_without_kdp(pictures: Path, tmp_path: Path) -> None:
+def test_plain_ultralytics_runs_it_without_kdp(images: Path, tmp_path: Path) -> None:
     install()
     threads = torch.get_num_threads()
     model = import_ultralytics().YOLO("yolo11n.yaml")
@@ -580,7 +580,7 @@ def test_plain_ultralytics_runs_it_without_kdp(pictures: Path, tmp_path: Path) -
     there = json.loads((tmp_path / "result.json").read_text())
     assert there["names"] == {str(i): name for i, name in enumerate(CLASSES)}
     # The two processes may compute with different numbers of threads.
-    assert there["metrics"] == pytest.approx(validate(model, pictures, tmp_path / "here"), abs=1e-3)
+    assert there["metrics"] == pytest.approx(validate(model, images, tmp_path / "here"), abs=1e-3)
     options = {"imgsz": 64, "device": "cpu", "verbose": False, "conf": 1e-6, "max_det": 20}
     again = import_ultralytics().YOLO("yolo11n.yaml")
     again.model = network()

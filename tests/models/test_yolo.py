@@ -107,7 +107,7 @@ def lively(scale: str = "n", **args: Any) -> nn.Module:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four pictures with shapes in VOC's layout, and a teacher."""
+    """Four images with shapes in VOC's layout, and a teacher."""
     write_voc(tmp_path / "voc", 4)
     model = lively()
     save(tmp_path / "teacher.pth", Artifact(model.state_dict(), ARCH, make_record("train", {})))
@@ -117,11 +117,11 @@ def folder(tmp_path: Path) -> Path:
 def write_voc(root: Path, count: int) -> None:
     for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / part).mkdir(parents=True)
-    pictures = toy_shapes(validation=False)[:count]
-    for number, one in enumerate(pictures):
-        picture = one.read()
-        cv2.imwrite(str(root / f"JPEGImages/{number}.jpg"), picture[:, :, ::-1])
-        height, width = picture.shape[:2]
+    images = toy_shapes(validation=False)[:count]
+    for number, one in enumerate(images):
+        image = one.read()
+        cv2.imwrite(str(root / f"JPEGImages/{number}.jpg"), image[:, :, ::-1])
+        height, width = image.shape[:2]
         objects = "".join(
             f"<object><name>{CLASSES[label]}</name><bndbox><xmin>{x0 + 1:.0f}</xmin>"
             f"<ymin>{y0 + 1:.0f}</ymin><xmax>{x1:.0f}</xmax><ymax>{y1:.0f}</ymax></bndbox></object>"
@@ -493,17 +493,17 @@ def test_an_export_of_another_size_is_run_at_it(folder: Path) -> None:
         export(teacher, settings, "onnx", size=(64, 96))
     small = export(teacher, settings, "onnx", size=(64, 64)).path
     network, arch, _ = load_runnable(small)
-    picture = read_rgb(folder / "voc/JPEGImages/0.jpg")
-    assert list(task_for(arch, settings).detect(network, iter([picture]), 0.001, 0.45))
+    image = read_rgb(folder / "voc/JPEGImages/0.jpg")
+    assert list(task_for(arch, settings).detect(network, iter([image]), 0.001, 0.45))
 
 
 def test_infer_draws_the_boxes_it_is_sure_of_and_prints_them(folder: Path) -> None:
-    picture, teacher = folder / "voc/JPEGImages/0.jpg", folder / "teacher.pth"
+    image, teacher = folder / "voc/JPEGImages/0.jpg", folder / "teacher.pth"
     task, network = task_for(ARCH, config(folder)), load_network(teacher)[0]
-    (all_of_them,) = task.detect(network, iter([read_rgb(picture)]), 0.001, 0.45)
+    (all_of_them,) = task.detect(network, iter([read_rgb(image)]), 0.001, 0.45)
     least = float(all_of_them.scores.median())
     asked = ["--headless", "--to", str(folder / "out"), "--set", f"detect.confidence={least}"]
-    done = run_kdp("infer", str(teacher), str(picture), *asked)
+    done = run_kdp("infer", str(teacher), str(image), *asked)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[0])
     assert set(found) == {"file", "written", "ms", "objects"}
