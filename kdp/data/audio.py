@@ -1,4 +1,4 @@
-"""Reading sounds."""
+"""Reading audio files."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import numpy.typing as npt
 from kdp.errors import KdpError, first_line
 
 Wave = npt.NDArray[np.float32]
-"""(samples,) of one channel, mostly in -1..1."""
+"""(samples,) of one channel, full scale at -1..1."""
 RATE = 32_000
-"""Samples per second, everywhere after reading."""
+"""Sampling rate in Hz of every waveform after reading."""
 
 
 def audio_package(name: str) -> Any:
-    """A module of the `audio` extra, imported now.
+    """Import a module of the `audio` extra.
 
     Raises:
-        KdpError: it is not installed, or the library below it is missing.
+        KdpError: the package, or the shared library it wraps, is missing.
     """
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
         reason = first_line(error)
-        raise KdpError(f"sound needs: pip install soundfile soxr ({reason})") from error
+        raise KdpError(f"audio needs: pip install soundfile soxr ({reason})") from error
 
 
 def read_mono(path: Path) -> tuple[Wave, int]:
-    """The mean of a file's channels, and its samples per second.
+    """Read a file, average its channels, and return the waveform and its sampling rate.
 
-    WAV, FLAC, Ogg and whatever else libsndfile knows.
+    Reads WAV, FLAC, Ogg and every other format that libsndfile supports.
 
     Raises:
-        KdpError: missing, corrupt, of an unknown format, or empty, by name.
+        KdpError: the file is missing, corrupt, of an unknown format, or empty.
     """
     wave, rate = _soundfile(path, "read", dtype="float32", always_2d=True)
     if not len(wave):
@@ -47,42 +47,42 @@ def read_mono(path: Path) -> tuple[Wave, int]:
 
 
 def read_wave(path: Path) -> Wave:
-    """A file's (samples,) at 32 kHz; raises as `read_mono`."""
+    """Read a file as (samples,) at 32 kHz; see `read_mono` for errors."""
     return resampled(*read_mono(path))
 
 
 def duration(path: Path) -> float:
-    """Seconds of sound, as the file's header says; nothing is decoded.
+    """Duration in seconds from the file's header, without decoding.
 
     Raises:
-        KdpError: missing, corrupt or of an unknown format, by name.
+        KdpError: the file is missing, corrupt or of an unknown format.
     """
     info = _soundfile(path, "info")
     return float(info.frames / info.samplerate)
 
 
 def resampled(wave: Wave, rate: int, to: int = RATE) -> Wave:
-    """The same sound at `to` samples per second, by soxr's "HQ" (band-limited).
+    """Resample to `to` Hz by soxr's band-limited "HQ" quality.
 
     Args:
         wave: (samples,).
-        rate: its samples per second.
-        to: the wanted samples per second.
+        rate: its sampling rate in Hz.
+        to: the target sampling rate in Hz.
     """
     if rate == to:
         return wave
-    found: Wave = audio_package("soxr").resample(wave, rate, to, quality="HQ")
-    return found
+    result: Wave = audio_package("soxr").resample(wave, rate, to, quality="HQ")
+    return result
 
 
-def _soundfile(path: Path, verb: str, **options: Any) -> Any:
+def _soundfile(path: Path, function: str, **options: Any) -> Any:
     package = audio_package("soundfile")
     if not path.is_file():
         raise KdpError(f"the sound {path} does not exist")
     try:
-        return getattr(package, verb)(str(path), **options)
+        return getattr(package, function)(str(path), **options)
     except (RuntimeError, TypeError) as error:
-        # TypeError: a suffix .raw, which has no header to say what it holds.
+        # soundfile raises TypeError for .raw files, which have no header.
         raise KdpError(
             f"cannot read the sound {path}: it is corrupt or of an unknown format"
         ) from error

@@ -1,4 +1,4 @@
-"""Images with boxes around their objects, and what readers of such data have in common."""
+"""Images with bounding boxes, and the checks that all readers of such data share."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from kdp.errors import KdpError, join_names
 from kdp.log import log_once
 
 Boxes = npt.NDArray[np.float32]
-"""(N, 4): x0, y0, x1, y1 in pixels; the first pixel reaches from 0 to 1."""
+"""(N, 4): x0, y0, x1, y1 in pixels; the first pixel spans 0 to 1."""
 Labels = npt.NDArray[np.int64]
-"""(N,): indices of classes."""
+"""(N,): class indices."""
 Rows = npt.NDArray[np.float64]
-"""(N, 5): class, x0, y0, x1, y1 as a file has them, in pixels."""
+"""(N, 5): class, x0, y0, x1, y1 as in the file, in pixels."""
 
 TOLERANCE = 1.0
-"""How far a box may stick out of its image without a word, in pixels; it is cut all the same."""
+"""Pixels by which a box may extend beyond its image without a report; it is always clipped."""
 NAMED = 3
-"""How many images a line names."""
+"""Number of images that a log line names."""
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
-"""Tag of EXIF, and those of its values that exchange width and height."""
+"""EXIF tag of the orientation, and its values that swap width and height."""
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image with its objects.
+    """An image with its objects, read on demand.
 
     Attributes:
-        name: of the image.
-        read: gives (H, W, 3) uint8 RGB; a KdpError names an image that is missing or corrupt.
+        name: how messages call the image.
+        read: returns (H, W, 3) uint8 RGB; raises a KdpError if the file is missing or corrupt.
         boxes: (N, 4) float32: x0, y0, x1, y1 in pixels.
-        labels: (N,) int64, indices of classes.
+        labels: (N,) int64 class indices.
     """
 
     name: str
@@ -47,91 +47,94 @@ class AnnotatedImage:
 
 
 class DatasetIssues:
-    """What is wrong with a data set: collected by kind, and told in one line.
+    """Collects defects of a data set by kind and reports them in one log line.
 
     Args:
-        where: the data set.
+        dataset: how the line calls the data set.
     """
 
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._found: dict[str, list[str]] = {}
+    def __init__(self, dataset: str) -> None:
+        self._dataset = dataset
+        self._images: dict[str, list[str]] = {}
 
     def add(self, kind: str, name: str, count: int = 1) -> None:
-        """`count` faults of a kind in an image."""
-        self._found.setdefault(kind, []).extend([name] * count)
+        """Record `count` defects of a kind in the image of this name."""
+        self._images.setdefault(kind, []).extend([name] * count)
 
-    def tell(self) -> None:
-        """Say what was found, if anything; the same line only once."""
-        if self._found:
+    def report(self) -> None:
+        """Log what was recorded, if anything; the same line is logged once per process."""
+        if self._images:
             kinds = (
-                f"{kind}: {len(at)} ({join_names(list(dict.fromkeys(at)), NAMED)})"
-                for kind, at in self._found.items()
+                f"{kind}: {len(names)} ({join_names(list(dict.fromkeys(names)), NAMED)})"
+                for kind, names in self._images.items()
             )
-            log_once(f"{self._where}: {'; '.join(kinds)}")
+            log_once(f"{self._dataset}: {'; '.join(kinds)}")
 
 
-def checked(
-    rows: Rows, size: tuple[int, int], name: str, faults: DatasetIssues, least: float = 0.0
+def usable_boxes(
+    rows: Rows, size: tuple[int, int], name: str, issues: DatasetIssues, min_side: float = 0.0
 ) -> tuple[Boxes, Labels]:
-    """The boxes that can be used, cut to the image.
+    """Clip boxes to the image and drop those that cannot be used.
 
-    Those that are inverted, have no area or lie outside, and those that repeat another, are counted
-    and left out; those that are cut by more than `TOLERANCE` are counted.
+    Boxes that are inverted, empty, outside the image or duplicates are dropped and recorded; boxes
+    that are clipped by more than `TOLERANCE` are recorded.
 
     Args:
-        rows: the boxes of one image.
+        rows: boxes of one image.
         size: height and width of the image.
         name: of the image.
-        faults: counts.
-        least: a side of this length or less is none (1 where a file counts whole pixels).
+        issues: where defects are recorded.
+        min_side: sides must be longer than this; 1 for formats that count whole pixels.
     """
     height, width = size
+    # Infinite and NaN corners become 0, which fails the area check below.
     corners = np.where(np.isfinite(rows[:, 1:]).all(1, keepdims=True), rows[:, 1:], 0)
-    solid = (corners[:, 2:] - corners[:, :2] > least).all(1)
-    cut = np.clip(corners, 0, (width, height, width, height))
-    inside = (cut[:, 2:] > cut[:, :2]).all(1)
-    shortened = (np.abs(cut - corners) > TOLERANCE).any(1)
-    first = _first_of_its_kind(np.column_stack([rows[:, 0], cut]))
-    good = solid & inside & first
-    for kind, bad in (
-        ("boxes without area or inverted, left out", ~solid),
-        ("boxes outside the image, left out", solid & ~inside),
-        ("boxes given twice, left out once", solid & inside & ~first),
-        ("boxes cut to the image", good & shortened),
+    has_area = (corners[:, 2:] - corners[:, :2] > min_side).all(1)
+    clipped = np.clip(corners, 0, (width, height, width, height))
+    inside = (clipped[:, 2:] > clipped[:, :2]).all(1)
+    shortened = (np.abs(clipped - corners) > TOLERANCE).any(1)
+    # After clipping: two boxes that differ only outside the image are the same object.
+    first = _is_first_occurrence(np.column_stack([rows[:, 0], clipped]))
+    usable = has_area & inside & first
+    for kind, affected in (
+        ("boxes without area or inverted, left out", ~has_area),
+        ("boxes outside the image, left out", has_area & ~inside),
+        ("duplicate boxes, left out", has_area & inside & ~first),
+        ("boxes clipped to the image", usable & shortened),
     ):
-        if bad.any():
-            faults.add(kind, name, int(bad.sum()))
-    return cut[good].astype(np.float32), rows[good, 0].astype(np.int64)
+        if affected.any():
+            issues.add(kind, name, int(affected.sum()))
+    return clipped[usable].astype(np.float32), rows[usable, 0].astype(np.int64)
 
 
-def _first_of_its_kind(rows: Rows) -> npt.NDArray[np.bool_]:
+def _is_first_occurrence(rows: Rows) -> npt.NDArray[np.bool_]:
     first = np.zeros(len(rows), bool)
     first[np.unique(rows, axis=0, return_index=True)[1]] = True
     return first
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width as `read_rgb` gives them, from the head of the file alone.
+    """Height and width as `read_rgb` returns them, from the file's header alone.
 
     Raises:
-        KdpError: missing, corrupt or of a kind that is not supported, by name.
+        KdpError: the file is missing, corrupt or of an unsupported kind.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # OpenCV turns images as EXIF says; Pillow does so too, but only with TIFF.
-            turned = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
+            # OpenCV rotates every image by its EXIF orientation, Pillow only TIFF (where it then
+            # reports no EXIF), so the sides are swapped here for the other formats.
+            swapped = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise KdpError(f"cannot read the image {path}: it is missing or corrupt") from error
-    return (width, height) if turned else (height, width)
+    return (width, height) if swapped else (height, width)
 
 
-def require_objects(images: Sequence[AnnotatedImage], where: str, classes: Sequence[str]) -> None:
-    """Refuse a data set that has nothing to find.
+def require_objects(images: Sequence[AnnotatedImage], dataset: str, classes: Sequence[str]) -> None:
+    """Refuse a data set without objects.
 
     Raises:
         KdpError: no image has an object.
     """
-    if not any(len(one.labels) for one in images):
-        raise KdpError(f"{where} has no object that can be used; classes are {', '.join(classes)}")
+    if not any(len(image.labels) for image in images):
+        raise KdpError(f"{dataset} has no usable object; classes are {', '.join(classes)}")

@@ -1,4 +1,4 @@
-"""Samples for a detector; sample number i is the same whoever asks."""
+"""Training samples of images with boxes: sample i depends on the seed and on i alone."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from kdp.data.order import EpochOrder
 from kdp.data.patches import CACHE_BYTES, to_tensor
 
 TILES = 4
-"""Images of a mosaic."""
+"""Images per mosaic."""
 
 
 class BoxDataset(Dataset[dict[str, Tensor]]):
-    """Images with their boxes, shuffled anew in every epoch.
+    """Images with their boxes, reshuffled in every epoch and augmented.
 
     Args:
-        images: what to draw from; at least one.
+        images: the images to draw from; at least one.
         size: side of the square that the network sees, in pixels.
-        seed: of everything random here.
-        augment: mosaic, scale, shift, flip and colours at random; else a letterbox.
-        length: how many samples there are.
-        mosaic: how often (0..1) a sample is made of four images, where `augment` is on.
-        close_mosaic: epochs at the end in which none is.
+        seed: of the order and the augmentation.
+        augment: apply mosaic, scaling, shifting, flipping and colour jitter; else only letterbox.
+        length: number of samples.
+        mosaic: probability (0..1) that an augmented sample is a mosaic of four images.
+        close_mosaic: number of final epochs without mosaics. Mosaics look unlike real images, and
+            the last epochs adapt the network, its normalisation statistics first, to real ones.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
         self.images, self.size, self.seed = images, size, seed
         self.augment, self.length, self.mosaic = augment, length, mosaic
         self.closed_from = length - close_mosaic * len(images)
-        self.rows = TILES * max([1, *(len(one.labels) for one in images)])
+        self.rows = TILES * max([1, *(len(image.labels) for image in images)])
         self._order = EpochOrder(seed, len(images))
         self._cache: dict[int, BoxedImage] = {}
         self._cached_bytes = 0
@@ -57,57 +58,61 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """`{"image": (3, size, size) in 0..1, "boxes": (M, 5)}`.
 
-        A row of boxes is class, centre x, centre y, width, height, relative to the square; the
-        class is -1 where there is no object. M is the same for all samples.
+        A row of boxes is class, centre x, centre y, width, height, relative to the square. M is the
+        same for all samples, so that they can be stacked; padding rows have the class -1.
         """
         index = self._order(number)
         if self.augment:
-            share = self.mosaic if number < self.closed_from else 0.0
-            scene = self._changed(index, share, np.random.default_rng((self.seed, number, 1)))
+            probability = self.mosaic if number < self.closed_from else 0.0
+            boxed = self._augmented(
+                index, probability, np.random.default_rng((self.seed, number, 1))
+            )
         else:
-            scene = _centred(self._scene(index), self.size)
-        return {"image": to_tensor(scene.image), "boxes": self._padded(scene)}
+            boxed = _letterboxed(self._boxed(index), self.size)
+        return {"image": to_tensor(boxed.image), "boxes": self._padded(boxed)}
 
-    def _changed(self, index: int, share: float, random: np.random.Generator) -> BoxedImage:
-        if random.random() < share:
+    def _augmented(
+        self, index: int, mosaic_probability: float, random: np.random.Generator
+    ) -> BoxedImage:
+        if random.random() < mosaic_probability:
             others = random.integers(len(self.images), size=TILES - 1)
-            tiles = [self._scene(one) for one in (index, *map(int, others))]
-            scene = mosaic(tiles, self.size, random)
+            tiles = [self._boxed(i) for i in (index, *map(int, others))]
+            boxed = mosaic(tiles, self.size, random)
         else:
-            scene = _centred(self._scene(index), self.size)
-        scene = recoloured(moved(scene, self.size, random), random)
-        return flipped(scene) if random.integers(2) else scene
+            boxed = _letterboxed(self._boxed(index), self.size)
+        boxed = recoloured(moved(boxed, self.size, random), random)
+        return flipped(boxed) if random.integers(2) else boxed
 
-    def _scene(self, index: int) -> BoxedImage:
-        """An image resized to fit."""
+    def _boxed(self, index: int) -> BoxedImage:
+        """An image, resized so that its longer side is `size`, with its boxes."""
         if index in self._cache:
             return self._cache[index]
-        one = self.images[index]
-        image, scale = _fitted(one.read(), self.size)
-        scene = BoxedImage(image, one.boxes * np.float32(scale), one.labels)
+        annotated = self.images[index]
+        image, scale = _fitted(annotated.read(), self.size)
+        boxed = BoxedImage(image, annotated.boxes * np.float32(scale), annotated.labels)
         if self._cached_bytes < CACHE_BYTES:
-            self._cache[index] = scene
+            self._cache[index] = boxed
             self._cached_bytes += image.nbytes
-        return scene
+        return boxed
 
-    def _padded(self, scene: BoxedImage) -> Tensor:
+    def _padded(self, boxed: BoxedImage) -> Tensor:
         rows = np.zeros((self.rows, 5), np.float32)
         rows[:, 0] = -1
-        first, last = scene.boxes[:, :2], scene.boxes[:, 2:]
-        sides = ((first + last) / 2, last - first)
-        rows[: len(scene.labels)] = np.column_stack([scene.labels, *(s / self.size for s in sides)])
+        low, high = boxed.boxes[:, :2], boxed.boxes[:, 2:]
+        parts = ((low + high) / 2, high - low)
+        rows[: len(boxed.labels)] = np.column_stack([boxed.labels, *(p / self.size for p in parts)])
         return torch.from_numpy(rows)
 
 
 def letterbox(image: ImageArray, size: int) -> tuple[ImageArray, float, tuple[int, int]]:
-    """Fit an image into the middle of a grey square, as Ultralytics' LetterBox does.
+    """Resize an image and centre it in a grey square, as Ultralytics' LetterBox does.
 
     Returns:
-        (size, size, 3); the scale; left and top of the image in the square, in pixels.
+        (size, size, 3); the scale factor; left and top of the image in the square, in pixels.
     """
     fitted, scale = _fitted(image, size)
     height, width = fitted.shape[:2]
-    # Of an odd number of grey columns or rows, the right and the lower side have one more.
+    # With an odd number of grey columns or rows the extra one goes to the right or the bottom.
     left, top = (size - width) // 2, (size - height) // 2
     square = np.full((size, size, 3), GREY, np.uint8)
     square[top : top + height, left : left + width] = fitted
@@ -117,13 +122,13 @@ def letterbox(image: ImageArray, size: int) -> tuple[ImageArray, float, tuple[in
 def unletterbox(
     boxes: Boxes, scale: float, offset: tuple[int, int], height: int, width: int
 ) -> Boxes:
-    """(N, 4) corners in the square -> in an image of this height and width, cut to it."""
-    back = (boxes - np.tile(np.array(offset, np.float32), 2)) / np.float32(scale)
-    return np.clip(back, 0, np.array((width, height, width, height), np.float32))
+    """(N, 4) corners in the square -> corners in the image of this size, clipped to it."""
+    corners = (boxes - np.tile(np.array(offset, np.float32), 2)) / np.float32(scale)
+    return np.clip(corners, 0, np.array((width, height, width, height), np.float32))
 
 
 def _fitted(image: ImageArray, size: int) -> tuple[ImageArray, float]:
-    """Resized so that the longer side is `size`, and the scale."""
+    """Resize so that the longer side is `size`; returns the scale factor too."""
     height, width = image.shape[:2]
     scale = min(size / height, size / width)
     shape = max(1, round(width * scale)), max(1, round(height * scale))
@@ -132,7 +137,7 @@ def _fitted(image: ImageArray, size: int) -> tuple[ImageArray, float]:
     return image, scale
 
 
-def _centred(scene: BoxedImage, size: int) -> BoxedImage:
-    """A fitted scene in its letterbox."""
-    square, _, offset = letterbox(scene.image, size)
-    return BoxedImage(square, scene.boxes + np.tile(np.array(offset, np.float32), 2), scene.labels)
+def _letterboxed(boxed: BoxedImage, size: int) -> BoxedImage:
+    """A fitted image with its boxes, centred in the square."""
+    square, _, offset = letterbox(boxed.image, size)
+    return BoxedImage(square, boxed.boxes + np.tile(np.array(offset, np.float32), 2), boxed.labels)

@@ -1,4 +1,4 @@
-"""Labelled images: a folder per class, or scikit-image's small faces as a toy."""
+"""Labelled images: one folder per class, or a toy data set of scikit-image's small faces."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import cv2
 import numpy as np
 
 from kdp.data.images import ImageArray, list_images, read_rgb
-from kdp.errors import KdpError
+from kdp.errors import KdpError, join_names
 from kdp.log import log_once
 
 TOY_FACES, TOY_VALIDATION = 100, 20
+"""Number of faces, and of those that are held out for validation."""
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image to be read when it is wanted.
+    """An image with its class, read on demand.
 
     Attributes:
-        name: of the image.
+        name: how messages call the image.
         label: index of its class.
-        read: gives (H, W, 3) uint8 RGB.
+        read: returns (H, W, 3) uint8 RGB.
     """
 
     name: str
@@ -33,45 +34,47 @@ class LabelledImage:
 
 
 def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
-    """The readable images of `folder/<class>/`, class by class, each by name.
+    """The readable images of `folder/<class>/`, class by class, sorted by name.
 
-    Those that cannot be read are named and left out.
+    Corrupt images are left out with a log message. Every image is decoded once for this check, so
+    that a training run does not stop at a corrupt file hours later.
 
     Raises:
-        KdpError: a class has no folder or no readable image, or there is a folder of no class.
+        KdpError: a class has no folder or no readable image, or a folder matches no class.
     """
     if not folder.is_dir():
         raise KdpError(f"the folder {folder} does not exist")
     unknown = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes)
     if unknown:
         raise KdpError(f"{folder} has the folder {unknown[0]!r}; classes are {', '.join(classes)}")
-    found: list[LabelledImage] = []
+    images: list[LabelledImage] = []
     corrupt: list[LabelledImage] = []
     for label, name in enumerate(classes):
-        before = len(found)
+        before = len(images)
         for path in list_images(folder / name):
-            one = LabelledImage(f"{name}/{path.name}", label, partial(read_rgb, path))
-            (found if _readable(one) else corrupt).append(one)
-        if len(found) == before:
-            raise KdpError(f"{folder} has no image of the class {name!r} that can be read")
+            image = LabelledImage(f"{name}/{path.name}", label, partial(read_rgb, path))
+            (images if _readable(image) else corrupt).append(image)
+        if len(images) == before:
+            raise KdpError(f"{folder} has no readable image of the class {name!r}")
     if corrupt:
-        named = ", ".join(one.name for one in corrupt[:5]) + (" ..." if len(corrupt) > 5 else "")
-        log_once(f"{folder}: {len(corrupt)} corrupt images left out: {named}")
-    return found
+        names = join_names([image.name for image in corrupt], 5)
+        log_once(f"{folder}: {len(corrupt)} corrupt images left out: {names}")
+    return images
 
 
-def _readable(one: LabelledImage) -> bool:
+def _readable(image: LabelledImage) -> bool:
     try:
-        one.read()
+        image.read()
     except KdpError:
         return False
     return True
 
 
 def toy_faces(validation: bool) -> list[LabelledImage]:
-    """scikit-image's hundred 25x25 faces, as they are and with a mask drawn over mouth and nose.
+    """scikit-image's hundred 25x25 faces, plain and with a mask drawn over mouth and nose.
 
-    A toy, for trying commands without any data: the masks are drawn, the faces tiny and grey.
+    A toy data set for trying commands without a download: 80 faces to train on and 20 to validate
+    on, each of them twice.
     """
     first, last = (0, TOY_VALIDATION) if validation else (TOY_VALIDATION, TOY_FACES)
     return [

@@ -1,4 +1,4 @@
-"""Reading images."""
+"""Reading and encoding images."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def read_rgb(path: Path) -> ImageArray:
-    """An (H, W, 3) uint8 RGB image.
+    """Read an image as (H, W, 3) uint8 RGB, whatever its channels and bit depth.
 
     Raises:
-        KdpError: missing, corrupt or of a kind that is not supported, by name.
+        KdpError: the file is missing, corrupt or of an unsupported kind.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8) if path.is_file() else np.empty(0, np.uint8)
@@ -28,14 +28,15 @@ def read_rgb(path: Path) -> ImageArray:
         raise KdpError(f"cannot read the image {path}: {error.strerror or error}") from error
     image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
-        other = _decoded(data, cv2.IMREAD_UNCHANGED)
-        kind = None if other is None else f"pixels of {other.dtype} are not supported"
+        # Decodable but not as 8-bit colour: floating-point TIFF, for one.
+        raw = _decoded(data, cv2.IMREAD_UNCHANGED)
+        kind = None if raw is None else f"pixels of {raw.dtype} are not supported"
         raise KdpError(f"cannot read the image {path}: {kind or 'it is missing or corrupt'}")
     return np.ascontiguousarray(image[..., ::-1])
 
 
 def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:
-    """The image, or None; OpenCV refuses some with an error and some without."""
+    """The image, or None. OpenCV reports some corrupt files by None and others by an exception."""
     try:
         return cv2.imdecode(data, flags) if data.size else None
     except cv2.error:
@@ -43,15 +44,15 @@ def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:
 
 
 def png_bytes(image: ImageArray) -> bytes:
-    """PNG encoding of an (H, W, 3) uint8 RGB image."""
+    """Encode an (H, W, 3) uint8 RGB image as PNG."""
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images directly in a folder, by name.
+    """Paths of the images directly in a folder, sorted by name.
 
     Raises:
-        KdpError: no such folder, or no image in it.
+        KdpError: the folder does not exist or has no image.
     """
     if not folder.is_dir():
         raise KdpError(f"the image folder {folder} does not exist")

@@ -1,4 +1,4 @@
-"""Random training samples of labelled images; sample number i is the same whoever asks."""
+"""Training samples of labelled images: sample i depends on the seed and on i alone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kdp.data.patches import to_tensor
 
 
 class LabelledDataset(Dataset[dict[str, Tensor]]):
-    """Images with their labels, shuffled anew in every epoch, each changed a little at random.
+    """Images with their labels, reshuffled in every epoch and augmented.
 
     Args:
-        images: what to draw from.
+        images: the images to draw from.
         size: side of the square that images are resized to, in pixels.
-        seed: of everything random here.
-        augment: flip, turn, shift, scale, and change brightness and contrast.
-        length: how many samples there are.
+        seed: of the order and the augmentation.
+        augment: flip, rotate, shift, scale, and change brightness and contrast at random.
+        length: number of samples.
     """
 
     def __init__(
@@ -45,24 +45,26 @@ class LabelledDataset(Dataset[dict[str, Tensor]]):
             self._cache[index] = resized(self.images[index].read(), self.size)
         image = self._cache[index]
         if self.augment:
-            image = _changed(image, np.random.default_rng((self.seed, number, 1)))
+            # The 1 separates this stream of random numbers from the one that shuffles epochs.
+            image = _augmented(image, np.random.default_rng((self.seed, number, 1)))
         label = torch.tensor(self.images[index].label)
         return {"image": to_tensor(image), "label": label}
 
 
 def resized(image: ImageArray, size: int) -> ImageArray:
-    """(size, size, 3), by area averaging along the sides that shrink, else linearly."""
+    """Resize to (size, size, 3): area averaging where a side shrinks, bilinear where it grows."""
     height, width = image.shape[:2]
     smaller = min(width, size), min(height, size)
-    # In two steps: one alone averages only where both sides shrink.
+    # Two steps, because OpenCV's INTER_AREA averages only if both sides shrink; with one growing
+    # side it falls back to bilinear interpolation, and a long thin image would alias.
     for shape, method in ((smaller, cv2.INTER_AREA), ((size, size), cv2.INTER_LINEAR)):
         if image.shape[1::-1] != shape:
             image = cv2.resize(image, shape, interpolation=method).astype(np.uint8, copy=False)
     return image
 
 
-def _changed(image: ImageArray, random: np.random.Generator) -> ImageArray:
-    """Up to 10 degrees, 8 % of shift, 15 % of scale, 30 % of brightness and contrast."""
+def _augmented(image: ImageArray, random: np.random.Generator) -> ImageArray:
+    """Rotate by up to 10 degrees, shift 8 %, scale 15 %; contrast 30 %, brightness 15 %."""
     size = image.shape[0]
     angle, scale = random.uniform(-10, 10), random.uniform(0.85, 1.15)
     matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, scale)
@@ -71,5 +73,5 @@ def _changed(image: ImageArray, random: np.random.Generator) -> ImageArray:
         image = np.ascontiguousarray(image[:, ::-1])
     warped = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
     gain, offset = random.uniform(0.7, 1.3), random.uniform(-0.15, 0.15) * 255
-    changed: ImageArray = np.clip(warped * gain + offset, 0, 255).astype(np.uint8)
-    return changed
+    augmented: ImageArray = np.clip(warped * gain + offset, 0, 255).astype(np.uint8)
+    return augmented

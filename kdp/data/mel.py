@@ -1,4 +1,4 @@
-"""What a network hears: log-mel spectrograms, and what changes them at random in training.
+"""Log-mel spectrograms, the input of acoustic-scene networks, and their augmentation.
 
 The front end of the DCASE 2024 Task 1 baseline (github.com/CPJKU/dcase2024_task1_baseline).
 Shapes: B batch, F mel bins or frequencies, T frames.
@@ -14,18 +14,18 @@ from kdp.data.audio import RATE, audio_package
 WINDOW, HOP, N_FFT, BINS = 3072, 500, 4096, 256
 FLOOR = 1e-5
 SAMPLES_AT_ONCE = 16
-"""On one CPU thread 1.7 times as fast as 64 at once, and large batches take no more memory."""
+"""Batch size inside: 1.7 times as fast on one CPU thread as 64, with bounded memory."""
 
 
 class LogMel(nn.Module):
-    """Waves to log-mel spectrograms: log(mel power + 1e-5).
+    """Waveforms to log-mel spectrograms, log(mel power + 1e-5).
 
     Power spectra of centred frames (reflect padding, periodic Hann window of 3072 samples, hop 500,
     FFT of 4096), through 256 triangular filters from 0 to 16 kHz on the HTK mel scale, each of
-    height one (no norm), as torchaudio's MelSpectrogram has them by default. The filters are dense
-    though 99 % of them are zeros: products by bands save no more than a fifth of the time.
+    height one (no norm), as in torchaudio's MelSpectrogram by default. The filter matrix is dense
+    although 99 % of it is zero: banded products save no more than a fifth of the time.
 
-    It has no parameters and nothing in its state dict. It computes in float32 under autocast too,
+    It has no parameters and an empty state dict. It computes in float32 even under autocast,
     because powers overflow float16.
 
     Raises:
@@ -50,13 +50,14 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """(B, samples) at 32 kHz -> (B, 1, 256, 1 + samples // 500), on the device of the waves.
+        """(B, samples) at 32 kHz -> (B, 1, 256, 1 + samples // 500), on the waveforms' device.
 
-        A second is (B, 1, 256, 65). The samples must be more than 2048, half an FFT.
+        One second gives (B, 1, 256, 65). There must be more than 2048 samples, half an FFT, for the
+        reflect padding.
         """
         self.to(wave.device)
         with torch.autocast(wave.device.type, enabled=False):
-            parts = [self._mel(some.float()) for some in wave.split(SAMPLES_AT_ONCE)]
+            parts = [self._mel(chunk.float()) for chunk in wave.split(SAMPLES_AT_ONCE)]
         return torch.cat(parts).unsqueeze(1)
 
     def _mel(self, wave: Tensor) -> Tensor:
@@ -69,16 +70,17 @@ class LogMel(nn.Module):
 
 
 def freq_mix_style(x: Tensor, p: float = 0.4, alpha: float = 0.3) -> Tensor:
-    """Give every spectrogram a mixture of its own statistics and another's, per frequency.
+    """Freq-MixStyle: mix the per-frequency statistics of random pairs in a batch.
 
-    MixStyle (arXiv 2104.02008) with the mean and standard deviation taken over channels and time
-    for each frequency, as in the DCASE baseline, so that what a device does to the spectrum is
-    mixed. Random numbers come from torch's global generator on the CPU, whatever the device.
+    MixStyle (arXiv 2104.02008) with mean and standard deviation over channels and time for each
+    frequency, as in the DCASE baseline: a recording device shows mainly as a gain per frequency, so
+    the network sees mixtures of devices. Random numbers come from torch's global CPU generator, so
+    that a seed gives the same augmentation on every device.
 
     Args:
         x: (B, 1, F, T).
-        p: probability that the batch is changed.
-        alpha: of the Beta(alpha, alpha) that the weights are drawn from.
+        p: probability that the batch is augmented.
+        alpha: mixing weights are drawn from Beta(alpha, alpha).
     """
     if torch.rand(()) >= p:
         return x
@@ -92,18 +94,18 @@ def freq_mix_style(x: Tensor, p: float = 0.4, alpha: float = 0.3) -> Tensor:
 
 
 def frequency_mask(x: Tensor, width: int = 48) -> Tensor:
-    """Set one random band of each spectrogram to the spectrogram's mean.
+    """Set one random frequency band of each spectrogram to the spectrogram's mean.
 
-    The frequency masking of SpecAugment (arXiv 1904.08779), a band for each sample. Random numbers
-    as in `freq_mix_style`.
+    The frequency masking of SpecAugment (arXiv 1904.08779), drawn per sample. Random numbers come
+    from torch's global CPU generator, as in `freq_mix_style`.
 
     Args:
         x: (B, 1, F, T).
-        width: a band has from no bin to so many.
+        width: largest number of bins in a band; bands may be empty.
     """
     batch, _, bins, _ = x.shape
     widths = torch.randint(min(width, bins) + 1, (batch, 1))
     starts = (torch.rand(batch, 1) * (bins - widths + 1)).long()
-    number = torch.arange(bins)
-    masked = ((number >= starts) & (number < starts + widths)).view(batch, 1, bins, 1)
+    index = torch.arange(bins)
+    masked = ((index >= starts) & (index < starts + widths)).view(batch, 1, bins, 1)
     return torch.where(masked.to(x.device), x.mean((1, 2, 3), keepdim=True), x)

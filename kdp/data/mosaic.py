@@ -1,4 +1,7 @@
-"""What training changes at random in an image with boxes: the usual recipe of YOLO detectors."""
+"""Augmentation of images with boxes: mosaic, scaling, shifting, flipping and colour jitter.
+
+The usual recipe of YOLO detectors, with the defaults of Ultralytics.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,24 @@ from kdp.data.boxes import Boxes, Labels
 from kdp.data.images import ImageArray
 
 GREY = 114
-"""Of what no image covers."""
+"""Grey level of pixels that no image covers."""
 SCALE, SHIFT = 0.5, 0.1
-"""By how much an image grows or shrinks, and moves (of its side) to either direction."""
+"""Largest relative change of size, and largest shift as a fraction of the side."""
 HUE, SATURATION, VALUE = 0.015, 0.7, 0.4
-"""By how much colours change: hue of the whole circle, the others of themselves."""
-LEAST_SIDE, LEAST_AREA, GREATEST_ASPECT = 2.0, 0.1, 100.0
-"""What must be left of a box: pixels, share of its area, and ratio of its sides."""
+"""Largest change of hue, as a fraction of the colour circle, and relative change of the others."""
+MIN_SIDE, MIN_AREA, MAX_ASPECT = 2.0, 0.1, 100.0
+"""A box stays if its sides exceed these pixels, its area this fraction, and its aspect is less."""
 
 
 @dataclass(frozen=True)
 class BoxedImage:
-    """An image that is in memory, with its boxes in pixels."""
+    """An image in memory with its boxes.
+
+    Attributes:
+        image: (H, W, 3) RGB.
+        boxes: (N, 4) corners in pixels.
+        labels: (N,) class indices.
+    """
 
     image: ImageArray
     boxes: Boxes
@@ -32,14 +41,24 @@ class BoxedImage:
 
 
 def mosaic(tiles: Sequence[BoxedImage], size: int, random: np.random.Generator) -> BoxedImage:
-    """Four scenes of at most `size` around a random point of a grey square of twice that side.
+    """Four images around a random point of a grey square of side `2 * size`.
 
-    Boxes reach beyond the square where their image does.
+    Args:
+        tiles: top left, top right, bottom left and bottom right, each at most `size` wide and high.
+        size: side of the square that the network will see.
+        random: generator of the point.
+
+    Returns:
+        The square. Boxes extend beyond it where their image does: `moved` clips them and needs
+        the full extent to decide how much of an object remains visible.
     """
     canvas = np.full((2 * size, 2 * size, 3), GREY, np.uint8)
+    # The tiles meet in the middle half of the canvas, which is what `moved` shows at scale 1.
     x, y = (int(value) for value in random.integers(size // 2, size + size // 2 + 1, 2))
     boxes = []
     for number, tile in enumerate(tiles):
+        # Each tile touches the point with the corner nearest to it: right-hand tiles begin at x,
+        # left-hand ones end there, and likewise for y.
         height, width = tile.image.shape[:2]
         left = x if number % 2 else x - width
         top = y if number >= 2 else y - height
@@ -51,65 +70,69 @@ def mosaic(tiles: Sequence[BoxedImage], size: int, random: np.random.Generator) 
 
 
 def _paste(canvas: ImageArray, image: ImageArray, left: int, top: int) -> None:
-    """As much of the image as is on the canvas."""
+    """Copy the part of the image that lies on the canvas."""
     bottom, right = top + image.shape[0], left + image.shape[1]
-    seen = image[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
-    canvas[max(0, top) : bottom, max(0, left) : right] = seen
+    visible = image[max(0, -top) : canvas.shape[0] - top, max(0, -left) : canvas.shape[1] - left]
+    canvas[max(0, top) : bottom, max(0, left) : right] = visible
 
 
-def moved(scene: BoxedImage, size: int, random: np.random.Generator) -> BoxedImage:
-    """Scaled and shifted at random around the middle of a square of `size`.
+def moved(boxed: BoxedImage, size: int, random: np.random.Generator) -> BoxedImage:
+    """Scale and shift an image at random into a square of side `size`.
 
-    Boxes are cut to it, and those of which too little is left are dropped.
+    Boxes are clipped to the square, and dropped if too little of them remains visible.
     """
-    height, width = scene.image.shape[:2]
+    height, width = boxed.image.shape[:2]
     scale = random.uniform(1 - SCALE, 1 + SCALE)
-    middle = random.uniform(0.5 - SHIFT, 0.5 + SHIFT, 2) * size
-    offset = middle - scale * np.array((width, height)) / 2
-    # OpenCV's pixels lie on whole numbers, those of boxes between them.
+    centre = random.uniform(0.5 - SHIFT, 0.5 + SHIFT, 2) * size
+    offset = centre - scale * np.array((width, height)) / 2
+    # A box that covers the first pixel spans 0..1, while warpAffine has the pixel's centre at 0:
+    # with x = u + 1/2, x' = scale * x + offset becomes u' = scale * u + offset + (scale - 1) / 2.
     matrix = np.column_stack([scale * np.eye(2), offset + (scale - 1) / 2])
-    image = cv2.warpAffine(scene.image, matrix, (size, size), borderValue=(GREY,) * 3)
-    seen = np.clip(scene.boxes, 0, (width, height, width, height))
-    whole, left = (boxes * scale + np.tile(offset, 2) for boxes in (scene.boxes, seen))
-    left = np.clip(left, 0, size)
-    keep = _worth_it(whole, left)
+    image = cv2.warpAffine(boxed.image, matrix, (size, size), borderValue=(GREY,) * 3)
+    # A mosaic already cut its tiles at the canvas, so boxes are clipped there and at the square;
+    # the visible area is compared with that of the unclipped box.
+    on_canvas = np.clip(boxed.boxes, 0, (width, height, width, height))
+    full, visible = (boxes * scale + np.tile(offset, 2) for boxes in (boxed.boxes, on_canvas))
+    visible = np.clip(visible, 0, size)
+    keep = _still_visible(full, visible)
     return BoxedImage(
-        image.astype(np.uint8, copy=False), left[keep].astype(np.float32), scene.labels[keep]
+        image.astype(np.uint8, copy=False), visible[keep].astype(np.float32), boxed.labels[keep]
     )
 
 
-def _worth_it(
+def _still_visible(
     before: npt.NDArray[np.floating], after: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.bool_]:
-    """(N,): whether enough is left of each box."""
+    """(N,): whether enough of each box remains, given its corners before and after clipping."""
     sides = after[:, 2:] - after[:, :2]
     area = (before[:, 2:] - before[:, :2]).prod(1)
     shortest, longest = sides.min(1), sides.max(1)
     return (
-        (shortest > LEAST_SIDE)
-        & (sides.prod(1) > LEAST_AREA * area)
-        & (longest < GREATEST_ASPECT * shortest)
+        (shortest > MIN_SIDE)
+        & (sides.prod(1) > MIN_AREA * area)
+        & (longest < MAX_ASPECT * shortest)
     )
 
 
-def flipped(scene: BoxedImage) -> BoxedImage:
-    """Left is right."""
-    width = np.float32(scene.image.shape[1])
-    boxes = scene.boxes.copy()
+def flipped(boxed: BoxedImage) -> BoxedImage:
+    """Mirror the image and its boxes horizontally."""
+    width = np.float32(boxed.image.shape[1])
+    boxes = boxed.boxes.copy()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return replace(scene, image=np.ascontiguousarray(scene.image[:, ::-1]), boxes=boxes)
+    return replace(boxed, image=np.ascontiguousarray(boxed.image[:, ::-1]), boxes=boxes)
 
 
-def recoloured(scene: BoxedImage, random: np.random.Generator) -> BoxedImage:
-    """Another hue, saturation and value."""
+def recoloured(boxed: BoxedImage, random: np.random.Generator) -> BoxedImage:
+    """Change hue, saturation and value at random."""
     hue, saturation, value = random.uniform(-1, 1, 3) * (HUE, SATURATION, VALUE)
     levels = np.arange(256)
+    # OpenCV stores the hue of uint8 images in steps of 2 degrees, 0..179.
     tables = (
         (levels + 180 * hue) % 180,
         np.clip(levels * (1 + saturation), 0, 255),
         np.clip(levels * (1 + value), 0, 255),
     )
     table = np.stack(tables, axis=-1).astype(np.uint8)[None]
-    changed = cv2.LUT(cv2.cvtColor(scene.image, cv2.COLOR_RGB2HSV), table)
-    image = cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
-    return replace(scene, image=image.astype(np.uint8, copy=False))
+    hsv = cv2.LUT(cv2.cvtColor(boxed.image, cv2.COLOR_RGB2HSV), table)
+    image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return replace(boxed, image=image.astype(np.uint8, copy=False))

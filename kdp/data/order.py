@@ -1,4 +1,4 @@
-"""In what order samples are drawn: all of them in every epoch, shuffled anew."""
+"""The order in which samples are drawn: every item once per epoch, reshuffled each time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import numpy as np
 
 
 class EpochOrder:
-    """Which of `count` members sample number i is; the same whoever asks.
+    """Maps a sample number to an item; a function of the seed and the number alone.
+
+    A resumed run, and every data-loading worker, therefore draws the same samples.
 
     Args:
-        seed: of the order.
-        count: how many members there are.
+        seed: of the permutations.
+        count: number of items.
     """
 
     def __init__(self, seed: int, count: int) -> None:
@@ -18,6 +20,7 @@ class EpochOrder:
         self._epoch, self._order = -1, np.empty(0, int)
 
     def __call__(self, number: int) -> int:
+        """Index of the item, 0..count-1."""
         epoch, position = divmod(number, self.count)
         if epoch != self._epoch:
             self._epoch = epoch

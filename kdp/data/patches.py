@@ -1,4 +1,4 @@
-"""Random training patches; sample number i is the same whoever asks for it, and whenever."""
+"""Random training patches: sample i depends on the seed and on i alone."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from kdp.data.pairs import Pair
 from kdp.errors import KdpError
 
 CACHE_BYTES = 2 * 1024**3
+"""Decoded images that a data set keeps in memory, per worker."""
 
 
 class PatchDataset(Dataset[dict[str, Tensor]]):
-    """Aligned crops of image pairs, flipped and turned, numbered without end.
+    """Aligned random crops of image pairs, flipped and rotated.
 
-    Every sample has a random generator of its own, seeded by (seed, number): order, workers and
-    interruptions change nothing.
+    Every sample has its own random generator, seeded by (seed, number), so that neither the order
+    of access nor the number of workers nor an interruption changes a sample.
 
     Args:
-        pairs: where to crop from.
+        pairs: the image pairs to crop from.
         scale: HR side divided by LR side.
         patch_size: side of the LR crop, in pixels.
-        seed: of everything random here.
-        augment: flip and rotate.
-        length: how many samples there are.
+        seed: of crops and augmentation.
+        augment: flip and rotate by multiples of 90 degrees at random.
+        length: number of samples.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Labelled sounds in the layout of TAU Urban Acoustic Scenes 2022 Mobile.
+"""Labelled recordings in the layout of TAU Urban Acoustic Scenes 2022 Mobile.
 
-A folder with `meta.csv` and splits, all tab-separated; the data of DCASE 2024 Task 1
-(https://zenodo.org/records/6337421) and anything else with the same columns.
+A folder with `meta.csv` and one table per split, all tab-separated: the data of DCASE 2024 Task 1
+(https://zenodo.org/records/6337421) and any other data set with the same columns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from kdp.data.audio import Wave, duration, read_wave
-from kdp.errors import KdpError, suggest
+from kdp.errors import KdpError, join_names, suggest
 from kdp.log import log
 
 TAU_VARIABLE = "TAU24_PATH"
@@ -27,15 +27,15 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording to be read when it is wanted.
+    """A recording, read on demand.
 
     Attributes:
-        name: of the recording; no other has it.
+        name: unique name of the recording.
         label: index of its class.
-        device: what recorded it, such as "a" or "s1".
-        place: where it was recorded (TAU's identifier).
-        read: gives (samples,) float32 at 32 kHz.
-        seconds: gives how long it is without reading it all; None where only reading tells.
+        device: recording device, such as "a" or "s1".
+        place: recording location (TAU's identifier).
+        read: returns (samples,) float32 at 32 kHz.
+        seconds: returns the duration without decoding; None if only decoding gives it.
     """
 
     name: str
@@ -47,40 +47,40 @@ class Clip:
 
 
 def tau_folder(folder: Path | None) -> Path:
-    """Where TAU is: the configured folder, or else what TAU24_PATH says now.
+    """Folder of TAU: the configured one, else the environment variable TAU24_PATH.
 
     Raises:
         KdpError: neither is given.
     """
     if folder is not None:
         return folder
-    named = os.environ.get(TAU_VARIABLE)
-    if not named:
+    path = os.environ.get(TAU_VARIABLE)
+    if not path:
         raise KdpError(
-            "where is TAU Urban Acoustic Scenes 2022 Mobile? Give its folder in the configuration "
-            f"(`folder`) or in the environment variable {TAU_VARIABLE}"
+            "the folder of TAU Urban Acoustic Scenes 2022 Mobile is not given: set `folder` in the "
+            f"configuration or the environment variable {TAU_VARIABLE}"
         )
-    return Path(named).expanduser()
+    return Path(path).expanduser()
 
 
 def scene_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Clip]:
     """The clips of a split, in its order.
 
-    Files that do not exist are named and left out. Corrupt ones are found when they are read:
-    decoding all of TAU to look for them would take 8 minutes before every run.
+    Missing files are left out with a log message. Corrupt files are found when they are read:
+    decoding all of TAU to check it would take 8 minutes before every run.
 
     Args:
-        folder: has `meta.csv` (filename, scene_label, identifier and, where the device is not the
-            end of the file's name, source_label) and the split; file names are relative to it.
+        folder: contains `meta.csv` (columns filename, scene_label, identifier and, unless file
+            names end in the device, source_label) and the split; file names are relative to it.
         split: such as "split25.csv" or "test.csv", with a column filename.
-        classes: a label is an index into them.
+        classes: class names; a label is an index into them.
 
     Raises:
         KdpError: the folder, `meta.csv`, the split, a column or every file is missing; a file is
-            not in `meta.csv`; a label is none of the classes.
+            not in `meta.csv`; a label is not one of the classes.
     """
-    meta = {row["filename"]: row for row in _table(_listed(folder, META), COLUMNS)}
-    rows = _table(_listed(folder, split), ("filename",))
+    meta = {row["filename"]: row for row in _table(_table_path(folder, META), COLUMNS)}
+    rows = _table(_table_path(folder, split), ("filename",))
     names = list(dict.fromkeys(row["filename"] for row in rows))
     unknown = next((name for name in names if name not in meta), None)
     if unknown is not None:
@@ -89,20 +89,20 @@ def scene_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Clip]
     return _existing(folder, split, clips)
 
 
-def _listed(folder: Path, name: str) -> Path:
+def _table_path(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise KdpError(f"the folder {folder} does not exist")
     path = folder / name
     if not path.is_file():
         if name == META:
-            raise KdpError(f"{folder} has no {META}, the list of its sounds and their labels")
-        there = sorted(p.name for p in folder.glob("*.csv") if p.name != META)
-        raise KdpError(f"{folder} has no split {name}; available: {', '.join(there) or 'none'}")
+            raise KdpError(f"{folder} has no {META}, the table of recordings and their labels")
+        splits = sorted(p.name for p in folder.glob("*.csv") if p.name != META)
+        raise KdpError(f"{folder} has no split {name}; available: {', '.join(splits) or 'none'}")
     return path
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a tab-separated file; every one has something in each of the columns."""
+    """Rows of a tab-separated file, none of which is empty in one of the columns."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t")
@@ -123,9 +123,10 @@ def _clip(folder: Path, row: Row, classes: Sequence[str]) -> Clip:
     name, label = row["filename"], row["scene_label"]
     if label not in classes:
         raise KdpError(
-            f"{folder / META}: {name} has the label {label!r}, which is no class; "
+            f"{folder / META}: {name} has the label {label!r}, which is not a class; "
             f"{suggest(label, classes)}"
         )
+    # TAU names files scene-city-location-segment-device.
     device = row.get(DEVICE_COLUMN) or Path(name).stem.rsplit("-", 1)[-1]
     path = folder / name
     read, seconds = partial(read_wave, path), partial(duration, path)
@@ -133,12 +134,12 @@ def _clip(folder: Path, row: Row, classes: Sequence[str]) -> Clip:
 
 
 def _existing(folder: Path, split: str, clips: Sequence[Clip]) -> list[Clip]:
-    found = [clip for clip in clips if (folder / clip.name).is_file()]
-    if not found:
+    existing = [clip for clip in clips if (folder / clip.name).is_file()]
+    if not existing:
         raise KdpError(f"no file of {folder / split} exists ({len(clips)} are listed)")
-    if len(found) < len(clips):
-        kept = {clip.name for clip in found}
-        gone = [clip.name for clip in clips if clip.name not in kept]
-        named = ", ".join(gone[:5]) + (" ..." if len(gone) > 5 else "")
-        log.info(f"{folder / split}: {len(gone)} missing sounds left out: {named}")
-    return found
+    if len(existing) < len(clips):
+        names = {clip.name for clip in existing}
+        missing = [clip.name for clip in clips if clip.name not in names]
+        listing = join_names(missing, 5)
+        log.info(f"{folder / split}: {len(missing)} missing recordings left out: {listing}")
+    return existing

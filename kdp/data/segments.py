@@ -1,4 +1,4 @@
-"""Pieces of equal length, cut from clips; sample number i is the same whoever asks."""
+"""Segments of equal length, cut from clips, and training samples made of them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from kdp.data.scenes import Clip
 from kdp.errors import KdpError
 
 CACHE_BYTES = 2e9
+"""Decoded clips that a data set keeps in memory, per worker."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A clip in two bytes a sample.
+    """A decoded clip at two bytes per sample, quantised to 65,535 levels of the clip's own range.
 
-    Rounded to 65,535 levels of the clip's own range. On ESC-10 this changes log-mel spectrograms by
-    0.013 root mean square; float16, which is coarse where the sound is loud, would by 0.061.
+    On ESC-10 this changes log-mel spectrograms by 0.013 (root mean square); float16, whose steps
+    grow with the amplitude, would change them by 0.061.
 
     Attributes:
         samples: (samples,) at 32 kHz.
-        step: what one is worth.
+        step: amplitude of one level.
     """
 
     samples: npt.NDArray[np.int16]
@@ -37,11 +38,11 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a clip.
+    """A part of a clip.
 
     Attributes:
-        clip: where it is from.
-        start: its first sample, at 32 kHz.
+        clip: the clip it is cut from.
+        start: index of its first sample, at 32 kHz.
     """
 
     clip: Clip
@@ -49,19 +50,20 @@ class Segment:
 
 
 def segments(clips: Sequence[Clip], seconds: float = 1.0) -> list[Segment]:
-    """Every clip cut from its start, clip by clip; of files no more than the header is read.
+    """Cut every clip into consecutive segments, reading no more than the files' headers.
 
-    What remains at the end is dropped, but a clip that is shorter than a segment is one.
+    The remainder at the end of a clip is dropped, but a clip shorter than one segment is padded to
+    one.
 
     Args:
-        clips: in the order wanted.
+        clips: the order of clips is the order of segments.
         seconds: length of a segment.
 
     Raises:
-        KdpError: a clip cannot be read, by name.
+        KdpError: a clip cannot be read.
     """
     size = _samples(seconds)
-    # A millionth: 5 s may be 4.9999999 after a division.
+    # The millionth absorbs rounding: 5 s can be 4.9999999 after a division.
     counts = [max(1, int(_seconds(clip) / seconds + 1e-6)) for clip in clips]
     return [
         Segment(clip, number * size)
@@ -70,39 +72,42 @@ def segments(clips: Sequence[Clip], seconds: float = 1.0) -> list[Segment]:
     ]
 
 
-def waves(pieces: Sequence[Segment], seconds: float = 1.0) -> Iterator[Tensor]:
-    """(samples,) float32 of each segment in turn, as `SegmentDataset` gives them without a roll.
+def waves(segments: Sequence[Segment], seconds: float = 1.0) -> Iterator[Tensor]:
+    """Yield (samples,) float32 of each segment, as `SegmentDataset` returns them without a roll.
 
-    A clip is decoded once where its segments follow one another.
+    A clip is decoded once if its segments are consecutive.
     """
     last: tuple[Clip, Decoded] | None = None
-    for piece in pieces:
-        if last is None or last[0] is not piece.clip:
-            last = piece.clip, _decoded(piece.clip)
-        yield torch.from_numpy(_cut(last[1], piece, _samples(seconds)))
+    for segment in segments:
+        if last is None or last[0] is not segment.clip:
+            last = segment.clip, _decoded(segment.clip)
+        yield torch.from_numpy(_cut(last[1], segment, _samples(seconds)))
 
 
-def votes(probabilities: Tensor, pieces: Sequence[Segment]) -> tuple[Tensor, Tensor]:
-    """What each clip is, and what the mean over its segments says that it is.
+def votes(probabilities: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
+    """Predict each clip by the mean probabilities of its segments.
 
     Args:
         probabilities: (N, classes), each row after the softmax.
-        pieces: the N segments, in the same order.
+        segments: the N segments, in the same order.
 
     Returns:
-        Labels and classes found, (clips,) each, in the order of each clip's first segment.
+        True labels and predicted classes, (clips,) each, in the order of the first segments.
     """
-    order = {name: number for number, name in enumerate(dict.fromkeys(p.clip.name for p in pieces))}
-    owner = torch.tensor([order[piece.clip.name] for piece in pieces])
+    order = {
+        name: number for number, name in enumerate(dict.fromkeys(s.clip.name for s in segments))
+    }
+    clip_index = torch.tensor([order[segment.clip.name] for segment in segments])
     labels = torch.zeros(len(order), dtype=torch.long)
-    labels[owner] = torch.tensor([piece.clip.label for piece in pieces])
+    labels[clip_index] = torch.tensor([segment.clip.label for segment in segments])
+    # Sums are enough: dividing by the number of segments does not move the maximum.
     sums = torch.zeros(len(order), probabilities.shape[1], dtype=torch.double)
-    sums.index_add_(0, owner, probabilities.double().cpu())
+    sums.index_add_(0, clip_index, probabilities.double().cpu())
     return labels, sums.argmax(1)
 
 
 def check_disjoint(train: Sequence[Clip], test: Sequence[Clip]) -> None:
-    """Splits are lists of files, so a clip's segments stay together, unless a file is in both.
+    """Refuse splits that share a clip, whose segments would leak from training into evaluation.
 
     Raises:
         KdpError: a clip is in both.
@@ -114,19 +119,21 @@ def check_disjoint(train: Sequence[Clip], test: Sequence[Clip]) -> None:
 
 
 class SegmentDataset(Dataset[dict[str, Tensor]]):
-    """Segments with their labels, shuffled anew in every epoch, each rolled a little at random.
+    """Segments with their labels, reshuffled in every epoch and rolled in time at random.
+
+    Sample i depends on the seed and on i alone.
 
     Args:
-        clips: what to cut.
-        seed: of everything random here.
-        length: how many samples there are.
-        roll: a segment is shifted in a circle by up to so many seconds, either way.
+        clips: the clips to cut into segments.
+        seed: of the order and the rolls.
+        length: number of samples.
+        roll: largest circular shift of a segment, in seconds, in either direction.
         seconds: length of a segment.
-        cache_bytes: decoded clips are kept until they are so many bytes; the others are decoded
+        cache_bytes: capacity of the cache of decoded clips; a clip that does not fit is decoded
             again for every sample.
 
     Attributes:
-        segments: what the numbers in `"segment"` count.
+        segments: all segments; `"segment"` in a sample is an index into them.
     """
 
     def __init__(
@@ -151,11 +158,11 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         """`{"wave": (samples,) float32, "label": (), "segment": () index in `segments`}`."""
         index = self._order(number)
-        piece = self.segments[index]
-        wave = _cut(self._decoded(piece.clip), piece, self.size)
+        segment = self.segments[index]
+        wave = _cut(self._decoded(segment.clip), segment, self.size)
         random = np.random.default_rng((self.seed, number, 1))
         wave = np.roll(wave, random.integers(-self.roll, self.roll + 1))
-        label = torch.tensor(piece.clip.label)
+        label = torch.tensor(segment.clip.label)
         return {"wave": torch.from_numpy(wave), "label": label, "segment": torch.tensor(index)}
 
     def _decoded(self, clip: Clip) -> Decoded:
@@ -177,15 +184,15 @@ def _seconds(clip: Clip) -> float:
 
 
 def _decoded(clip: Clip) -> Decoded:
-    """Rounded even where it is not kept, so that a sample does not depend on the cache."""
+    """Decode and quantise a clip, cached or not: samples must not depend on the cache."""
     wave = clip.read()
     step = float(np.abs(wave).max()) / np.iinfo(np.int16).max or 1.0
     return Decoded(np.rint(wave / step).astype(np.int16), step)
 
 
-def _cut(decoded: Decoded, piece: Segment, size: int) -> Wave:
-    """(size,); zeros follow where the clip ends."""
-    cut = decoded.samples[piece.start : piece.start + size]
+def _cut(decoded: Decoded, segment: Segment, size: int) -> Wave:
+    """The (size,) samples of a segment, padded with zeros at the end of the clip."""
+    cut = decoded.samples[segment.start : segment.start + size]
     if not len(cut):
-        raise KdpError(f"the sound {piece.clip.name} is shorter than its header says")
+        raise KdpError(f"the recording {segment.clip.name} is shorter than its header says")
     return np.pad(cut * np.float32(decoded.step), (0, size - len(cut)))

@@ -1,8 +1,7 @@
-"""Acoustic scenes without any data: a toy, made of noises, tones and pulses.
+"""A toy data set of acoustic scenes: band noise, a tone and pulses, through simulated devices.
 
-No class sounds like the place it is named after, and a network that tells them apart knows nothing
-of real places. They are there so that every command, and the reports by class and by device, can
-be tried with nothing downloaded.
+It lets every command, and the reports by class and by device, run without a download. No class
+sounds like its name, so a network trained on it has learnt nothing about real scenes.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ from kdp.data.scenes import Clip
 from kdp.models.mobile import SCENES
 
 TRAINING_CLIPS, VALIDATION_CLIPS = 12, 6
-"""Of each class, a second each."""
+"""Number of one-second clips per class."""
 SEEN = ("a", "b", "c", "s1", "s2", "s3")
+"""Devices in the training clips."""
 DEVICES = (*SEEN, "s4", "s5", "s6")
+"""Devices in the validation clips."""
 SEED = 2024
 
 Signal = npt.NDArray[np.float64]
@@ -28,15 +29,15 @@ Signal = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a scene is made of; every clip varies it.
+    """Parameters of a scene; every clip varies them at random.
 
     Attributes:
-        band: centre of its noise, in Hz.
-        octaves: width of the noise.
-        tone: pitch of its tone, in Hz.
-        beat: how often a second the tone swells.
+        band: centre frequency of the noise, in Hz.
+        octaves: bandwidth of the noise.
+        tone: pitch of the tone, in Hz.
+        beat: amplitude modulation of the tone, in Hz.
         pulses: bursts of noise per second.
-        parts: loudness of noise, tone and bursts.
+        parts: amplitudes of noise, tone and bursts.
     """
 
     band: float
@@ -59,15 +60,14 @@ RECIPES = (
     Recipe(300, 2.5, 220, 3, 2, (1.0, 0.5, 0.2)),
     Recipe(250, 1.2, 700, 11, 9, (0.8, 0.8, 0.5)),
 )
-"""In the order of SCENES."""
+"""One per class, in the order of SCENES."""
 
 
 def toy_scenes(validation: bool) -> list[Clip]:
-    """Generated one-second clips of the ten TAU classes; a toy, see above.
+    """Generated one-second clips of the ten TAU classes, the same at every call.
 
-    Twelve of each class by the devices a, b, c, s1, s2 and s3 to train on, or six others by these
-    and s4, s5 and s6, which training never hears and which change the sound more. The same ones at
-    every call.
+    Twelve training clips per class from the devices a, b, c, s1, s2 and s3, or six validation clips
+    from these and s4, s5 and s6, which are absent from training and colour the sound more.
     """
     first, devices = (TRAINING_CLIPS, DEVICES) if validation else (0, SEEN)
     count = VALIDATION_CLIPS if validation else TRAINING_CLIPS
@@ -89,7 +89,7 @@ def _one_second() -> float:
 
 
 def _recorded(label: int, number: int, device: str) -> Wave:
-    """(32000,): the scene through the device, at most 1."""
+    """(32000,): the scene filtered by the device, scaled so that it does not clip."""
     random = np.random.default_rng((SEED, label, number))
     spectrum = np.fft.rfft(_scene(RECIPES[label], random)) * _response(device)
     wave = np.fft.irfft(spectrum, RATE)
@@ -97,7 +97,7 @@ def _recorded(label: int, number: int, device: str) -> Wave:
 
 
 def _scene(recipe: Recipe, random: np.random.Generator) -> Signal:
-    """(32000,) of about 0.05 root mean square; pitches and loudness vary by a fifth and more."""
+    """(32000,) of about 0.05 root mean square; pitches vary by up to a quarter of an octave."""
     band, tone, beat, pulses = (
         value * 2 ** random.uniform(-0.25, 0.25)
         for value in (recipe.band, recipe.tone, recipe.beat, recipe.pulses)
@@ -116,7 +116,7 @@ def _scene(recipe: Recipe, random: np.random.Generator) -> Signal:
 
 
 def _noise(centre: float, octaves: float, random: np.random.Generator) -> Signal:
-    """Noise that falls off on both sides of a band, of unit root mean square."""
+    """Pink noise under a Gaussian in log-frequency, of unit root mean square."""
     phases = np.exp(2j * np.pi * random.random(RATE // 2 + 1))
     frequencies = np.maximum(np.arange(RATE // 2 + 1), 1)
     distance = np.log2(frequencies / centre) / (octaves / 2)
@@ -124,7 +124,7 @@ def _noise(centre: float, octaves: float, random: np.random.Generator) -> Signal
 
 
 def _tone(pitch: float, beat: float, random: np.random.Generator) -> Signal:
-    """Three harmonics that swell and fade."""
+    """Three harmonics with sinusoidal amplitude modulation."""
     time = np.arange(RATE) / RATE
     turns = random.random(4)
     tone = sum(np.sin(2 * np.pi * (pitch * n * time + turns[n])) / n**1.5 for n in (1, 2, 3))
@@ -133,7 +133,7 @@ def _tone(pitch: float, beat: float, random: np.random.Generator) -> Signal:
 
 
 def _bursts(rate: float, random: np.random.Generator) -> Signal:
-    """An envelope that jumps and dies away `rate` times a second, a little irregularly."""
+    """An envelope of `rate` jittered, exponentially decaying pulses per second."""
     time, envelope = np.arange(RATE) / RATE, np.full(RATE, 1e-3)
     starts = np.arange(random.random() / rate, 1, 1 / rate)
     for start in starts + random.uniform(-0.1, 0.1, len(starts)) / rate:
@@ -143,14 +143,14 @@ def _bursts(rate: float, random: np.random.Generator) -> Signal:
 
 
 def _unit(signal: Signal) -> Signal:
-    """At a root mean square of one."""
+    """Scale to a root mean square of one."""
     scaled: Signal = signal / np.sqrt(np.mean(signal**2))
     return scaled
 
 
 @lru_cache(maxsize=len(DEVICES))
 def _response(device: str) -> Signal:
-    """(16001,) gain at each Hz: a random curve over nine octaves, and a loudness of its own."""
+    """(16001,) gain at each Hz: a random curve over nine octaves plus a random overall gain."""
     random = np.random.default_rng((SEED, 1_000_000, DEVICES.index(device)))
     knots = np.linspace(np.log2(31), np.log2(RATE / 2), 10)
     spread = 5 if device in SEEN else 8

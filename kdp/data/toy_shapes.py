@@ -1,7 +1,7 @@
-"""Objects to find without any data: a toy, of filled shapes drawn on scikit-image's textures.
+"""A toy detection data set: filled shapes drawn on the textures of scikit-image.
 
-A detector that finds them knows nothing of real objects. They are there so that every command can
-be tried with nothing downloaded.
+It lets every command run without a download. A detector trained on it has learnt nothing about
+real objects.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from kdp.data.images import ImageArray
 CLASSES = ("circle", "square", "triangle")
 TRAINING_IMAGES, VALIDATION_IMAGES = 240, 60
 SIDE = 160
-"""Of an image, in pixels."""
+"""Side of an image, in pixels."""
 SMALLEST, LARGEST = 20, 90
-"""Longer side of a box, in pixels."""
-MOST = 5
-"""Shapes in an image."""
-OVERLAP, TRIES = 0.1, 20
-"""Share of the smaller of two boxes that both may cover, and how often a place is looked for."""
+"""Range of the longer side of a box, in pixels."""
+MAX_SHAPES = 5
+"""Most shapes in an image."""
+MAX_OVERLAP, TRIES = 0.1, 20
+"""Largest intersection, as a fraction of the smaller box, and attempts to place a shape."""
 CORNERS = (48, 4, 3)
-"""Of each class."""
+"""Number of corners of each class; 48 approximate a circle."""
 TEXTURES = ("brick", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "page")
-"""They come with scikit-image itself."""
+"""Textures inside scikit-image's package; its others are downloaded on first use."""
 SEED = 2025
 
 Points = npt.NDArray[np.int32]
@@ -42,8 +42,8 @@ class Shape:
     """A filled polygon.
 
     Attributes:
-        label: index of its class.
-        points: its corners.
+        label: class index.
+        points: corners.
         colour: RGB.
     """
 
@@ -53,22 +53,22 @@ class Shape:
 
     @property
     def box(self) -> npt.NDArray[np.float32]:
-        """(4,): the pixels it covers, x0, y0, x1, y1."""
+        """(4,): x0, y0, x1, y1 of the pixels it covers."""
         return np.concatenate([self.points.min(0), self.points.max(0) + 1]).astype(np.float32)
 
 
 def toy_shapes(validation: bool) -> list[AnnotatedImage]:
-    """Generated images, 160x160, of one to five circles, squares and triangles; a toy, see above.
+    """Generated 160x160 images of one to five circles, squares and triangles.
 
-    240 to train on, or 60 others; the same ones at every call. Shapes have a random size, colour
-    and turn, overlap little, and are drawn when they are read.
+    240 training or 60 validation images, the same at every call. Shapes have a random size, colour
+    and rotation and overlap little. Images are drawn when they are read.
     """
     first = TRAINING_IMAGES if validation else 0
     count = VALIDATION_IMAGES if validation else TRAINING_IMAGES
-    return [_boxed(number) for number in range(first, first + count)]
+    return [_annotated(number) for number in range(first, first + count)]
 
 
-def _boxed(number: int) -> AnnotatedImage:
+def _annotated(number: int) -> AnnotatedImage:
     shapes = _shapes(np.random.default_rng((SEED, number)))
     boxes = np.stack([shape.box for shape in shapes])
     labels = np.array([shape.label for shape in shapes], np.int64)
@@ -77,10 +77,11 @@ def _boxed(number: int) -> AnnotatedImage:
 
 def _shapes(random: np.random.Generator) -> list[Shape]:
     shapes: list[Shape] = []
-    for _ in range(random.integers(1, MOST + 1)):
+    # A shape that finds no free place after `TRIES` attempts is left out.
+    for _ in range(random.integers(1, MAX_SHAPES + 1)):
         for _ in range(TRIES):
             shape = _shape(random)
-            if all(_common(shape.box, other.box) <= OVERLAP for other in shapes):
+            if all(_overlap(shape.box, other.box) <= MAX_OVERLAP for other in shapes):
                 shapes.append(shape)
                 break
     return shapes
@@ -94,12 +95,14 @@ def _shape(random: np.random.Generator) -> Shape:
     outline *= (random.uniform(SMALLEST, LARGEST) - 1) / outline.max()
     place = random.uniform(0, SIDE - 1 - outline.max(0))
     hue, saturation, value = random.uniform((0, 0.5, 0.4), 1)
-    red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+    red, green, blue = (
+        round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, value)
+    )
     return Shape(label, np.rint(outline + place).astype(np.int32), (red, green, blue))
 
 
-def _common(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """What two boxes share, of the smaller one."""
+def _overlap(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """Intersection of two boxes as a fraction of the smaller one."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     smaller = min((box[2:] - box[:2]).prod() for box in (a, b))
     return float(np.maximum(sides, 0).prod() / smaller)
@@ -114,13 +117,13 @@ def _drawn(number: int) -> ImageArray:
 
 
 def _background(random: np.random.Generator) -> ImageArray:
-    """A piece of a texture, flipped and tinted at random."""
+    """A crop of a texture, flipped and tinted at random."""
     texture = _texture(TEXTURES[int(random.integers(len(TEXTURES)))])
     top, left = (int(random.integers(side - SIDE + 1)) for side in texture.shape[:2])
-    piece = texture[top : top + SIDE, left : left + SIDE]
+    crop = texture[top : top + SIDE, left : left + SIDE]
     if random.integers(2):
-        piece = piece[:, ::-1]
-    tinted: ImageArray = (piece * random.uniform(0.7, 1, 3)).astype(np.uint8)
+        crop = crop[:, ::-1]
+    tinted: ImageArray = (crop * random.uniform(0.7, 1, 3)).astype(np.uint8)
     return tinted
 
 

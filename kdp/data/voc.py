@@ -1,4 +1,4 @@
-"""Images with boxes in the layout of PASCAL VOC."""
+"""Detection data sets in the layout of PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kdp.data.boxes import (
     AnnotatedImage,
     DatasetIssues,
     Rows,
-    checked,
     image_size,
     require_objects,
+    usable_boxes,
 )
 from kdp.data.images import list_images, read_rgb
 from kdp.errors import KdpError, suggest
@@ -27,19 +27,19 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[AnnotatedImage]:
     """The images of `ImageSets/Main/<split>.txt` with the objects of `Annotations/*.xml`.
 
-    VOC counts pixels from 1 and both ends of a box belong to it. Objects marked as difficult are
-    left out, of every split, in silence. What is wrong with others is told in one line: boxes
-    without area or outside the image, of unknown classes, and images whose annotation is
-    missing or cannot be read, are left out.
+    VOC counts pixels from 1 and includes both ends of a box. Objects marked as difficult are left
+    out of every split, as VOC's own evaluation does. Boxes without area, outside the image or of
+    unknown classes, and images whose annotation is missing or malformed, are left out too, and one
+    log line counts them.
 
     Args:
-        folder: of VOC2012 or VOC2007, or a folder with just one of them inside (`VOCdevkit`).
+        folder: VOC2012 or VOC2007, or a folder that contains exactly one of them (`VOCdevkit`).
         split: such as `train`, `val` or `trainval`.
-        classes: the label of an object is its place here.
+        classes: an object's label is the index of its class here.
 
     Raises:
-        KdpError: the folder, the split or one of its images is missing, no object can be used, or
-            an annotation declares a document type (which could make a small file endless).
+        KdpError: the folder, the split or one of its images is missing, there is no usable object,
+            or an annotation declares a document type.
     """
     root = _root(folder)
     images = {path.stem: path for path in list_images(root / "JPEGImages")}
@@ -50,21 +50,22 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
             f"{root / 'JPEGImages'} lacks {len(missing)} of the {len(names)} images of "
             f"{split}.txt, such as {missing[0]}"
         )
-    faults = DatasetIssues(f"{root}, {split}")
+    issues = DatasetIssues(f"{root}, {split}")
     labels = {name: label for label, name in enumerate(classes)}
-    read = (_boxed(root, name, images[name], labels, faults) for name in names)
-    found = [one for one in read if one is not None]
-    faults.tell()
-    require_objects(found, f"{root}, {split},", classes)
-    return found
+    read = (_annotated(root, name, images[name], labels, issues) for name in names)
+    annotated = [image for image in read if image is not None]
+    issues.report()
+    require_objects(annotated, f"{root}, {split},", classes)
+    return annotated
 
 
 def _root(folder: Path) -> Path:
-    """The folder itself, or the one VOC inside it."""
+    """The folder itself, or the only VOC data set inside it."""
     if not folder.is_dir():
         raise KdpError(f"the folder {folder} does not exist")
-    inner = [one for pattern in ("VOC*", "VOCdevkit/VOC*") for one in sorted(folder.glob(pattern))]
-    roots = [one for one in (folder, *inner) if (one / SPLITS).is_dir()]
+    patterns = ("VOC*", "VOCdevkit/VOC*")
+    inner = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    roots = [path for path in (folder, *inner) if (path / SPLITS).is_dir()]
     if not roots:
         raise KdpError(f"{folder} is not in VOC's layout: it has no folder {SPLITS}")
     if len(roots) > 1 and roots[0] != folder:
@@ -82,44 +83,45 @@ def _split(root: Path, split: str) -> list[str]:
         raise KdpError(f"{root} has no split {split!r} in {SPLITS}; {suggest(split, known)}")
     names = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
     if not any(names):
-        raise KdpError(f"{file} names no image")
+        raise KdpError(f"{file} lists no image")
     return [name for name in names if name]
 
 
-def _boxed(
-    root: Path, name: str, image: Path, labels: dict[str, int], faults: DatasetIssues
+def _annotated(
+    root: Path, name: str, image: Path, labels: dict[str, int], issues: DatasetIssues
 ) -> AnnotatedImage | None:
-    """The image with its objects; None where the annotation is of no use."""
-    tree = _tree(root / "Annotations" / f"{name}.xml", name, faults)
-    size = None if tree is None else _size(tree, image, name, faults)
+    """The image with its objects, or None if the annotation cannot be used."""
+    tree = _tree(root / "Annotations" / f"{name}.xml", name, issues)
+    size = None if tree is None else _size(tree, image, name, issues)
     if tree is None or size is None:
         return None
-    rows = _rows(tree, name, labels, faults)
+    rows = _rows(tree, name, labels, issues)
     return AnnotatedImage(
-        name, partial(read_rgb, image), *checked(rows, size, name, faults, least=1.0)
+        name, partial(read_rgb, image), *usable_boxes(rows, size, name, issues, min_side=1.0)
     )
 
 
-def _tree(path: Path, name: str, faults: DatasetIssues) -> ElementTree.Element | None:
+def _tree(path: Path, name: str, issues: DatasetIssues) -> ElementTree.Element | None:
     try:
         data = path.read_bytes()
     except OSError:
-        faults.add("images without annotation, left out", name)
+        issues.add("images without annotation, left out", name)
         return None
-    # Entities are declared nowhere else; zeros separate the letters of UTF-16.
+    # Entities can only be declared in a document type; nested ones expand a small file beyond any
+    # memory ("billion laughs"). Dropping zero bytes finds the declaration in UTF-16 as well.
     if b"<!DOCTYPE" in data.replace(b"\0", b""):
-        raise KdpError(f"{path} declares a document type, which annotations have no use for")
+        raise KdpError(f"{path} declares a document type, which VOC annotations never need")
     try:
         return ElementTree.fromstring(data)
     except (ElementTree.ParseError, LookupError, ValueError):
-        faults.add("images with an annotation that is not XML, left out", name)
+        issues.add("images with an annotation that is not XML, left out", name)
         return None
 
 
 def _size(
-    tree: ElementTree.Element, image: Path, name: str, faults: DatasetIssues
+    tree: ElementTree.Element, image: Path, name: str, issues: DatasetIssues
 ) -> tuple[int, int] | None:
-    """Height and width: of the annotation, or of the image where it has none."""
+    """Height and width from the annotation, or from the image if the annotation has none."""
     try:
         height, width = (int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
         if height > 0 and width > 0:
@@ -129,25 +131,26 @@ def _size(
     try:
         return image_size(image)
     except KdpError:
-        faults.add("corrupt images, left out", name)
+        issues.add("corrupt images, left out", name)
         return None
 
 
 def _rows(
-    tree: ElementTree.Element, name: str, labels: dict[str, int], faults: DatasetIssues
+    tree: ElementTree.Element, name: str, labels: dict[str, int], issues: DatasetIssues
 ) -> Rows:
     rows = []
-    for thing in tree.findall("object"):
-        if thing.findtext("difficult", "0").strip() == "1":
+    for element in tree.findall("object"):
+        if element.findtext("difficult", "0").strip() == "1":
             continue
-        kind = thing.findtext("name", "").strip()
-        if kind not in labels:
-            faults.add("boxes of an unknown class, left out", f"{name} {kind!r}")
+        class_name = element.findtext("name", "").strip()
+        if class_name not in labels:
+            issues.add("boxes of an unknown class, left out", f"{name} {class_name!r}")
             continue
         try:
-            x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{side}", "")) for side in CORNERS)
+            x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{side}", "")) for side in CORNERS)
         except ValueError:
-            faults.add("boxes without numbers, left out", name)
+            issues.add("boxes without numbers, left out", name)
             continue
-        rows.append((labels[kind], x0 - 1, y0 - 1, x1, y1))
+        # From 1-based inclusive pixels to 0-based half-open ones: only the lower corner moves.
+        rows.append((labels[class_name], x0 - 1, y0 - 1, x1, y1))
     return np.array(rows, np.float64).reshape(-1, 5)

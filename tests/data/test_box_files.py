@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from kdp.data import boxes as boxes_module
-from kdp.data.boxes import AnnotatedImage, DatasetIssues, checked, image_size
+from kdp.data.boxes import AnnotatedImage, DatasetIssues, image_size, usable_boxes
 from kdp.data.images import read_rgb
 from kdp.data.voc import voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
@@ -75,7 +75,7 @@ def test_voc_leaves_difficult_objects_out(tmp_path: Path, messages: list[str]) -
     assert not messages
 
 
-def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, messages: list[str]) -> None:
+def test_voc_issues_are_counted_and_named_in_one_line(tmp_path: Path, messages: list[str]) -> None:
     folder = voc(
         tmp_path,
         {
@@ -101,21 +101,21 @@ def test_voc_faults_are_counted_and_named_in_one_line(tmp_path: Path, messages: 
     assert line == (
         f"{folder}, train: boxes without area or inverted, left out: 2 (flat, inverted); "
         "boxes outside the image, left out: 1 (outside); "
-        "boxes cut to the image: 1 (cut); "
+        "boxes clipped to the image: 1 (cut); "
         "boxes of an unknown class, left out: 1 (odd 'bird'); "
-        "boxes given twice, left out once: 1 (twice); "
+        "duplicate boxes, left out: 1 (twice); "
         "boxes without numbers, left out: 1 (wordy); "
         "images with an annotation that is not XML, left out: 1 (broken); "
         "images without annotation, left out: 1 (none)"
     )
 
 
-def test_many_faults_are_a_few_names_and_a_count(messages: list[str]) -> None:
-    faults = DatasetIssues("data")
+def test_many_issues_are_a_few_names_and_a_count(messages: list[str]) -> None:
+    issues = DatasetIssues("data")
     for name in "abcde":
-        faults.add("boxes outside", name, 2)
-    faults.tell()
-    faults.tell()
+        issues.add("boxes outside", name, 2)
+    issues.report()
+    issues.report()
     assert messages == ["data: boxes outside: 10 (a, b, c and 2 more)"]
 
 
@@ -178,7 +178,7 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_data_set_without_any_object_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(KdpError, match="train, has no object that can be used; classes are bird"):
+    with pytest.raises(KdpError, match="train, has no usable object; classes are bird"):
         voc_folder(voc(tmp_path, {"a": GOOD}), "train", ("bird",))
 
 
@@ -275,7 +275,7 @@ def test_labels_beside_images_that_are_not_under_images(tmp_path: Path) -> None:
     assert (one.name, one.boxes.tolist()) == ("train/x.png", [[0, 0, WIDTH, HEIGHT]])
 
 
-def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -> None:
+def test_yolo_issues_are_told_in_one_line(tmp_path: Path, messages: list[str]) -> None:
     file = yolo(tmp_path)
     lines = ["7 .5 .5 .1 .1", "0 .5 .5 0 .1", "0 2 2 .1 .1", "0 .9 .5 .4 .1", "0 .5 .5", "x y"]
     (tmp_path / "labels/train/c.txt").write_text("\n".join([*lines, "0.5 .5 .5 .1 .1"]))
@@ -285,10 +285,10 @@ def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
     assert summary(found) == {**EXPECTED, "c": [[0, 42, 18, 60, 22]]}
     assert messages == [
         f"{file}, train: boxes of an unknown class, left out: 1 (images/train/c.jpg 7); "
-        "lines that are no box, left out: 3 (images/train/c.jpg); "
+        "malformed lines, left out: 3 (images/train/c.jpg); "
         "boxes without area or inverted, left out: 1 (images/train/c.jpg); "
         "boxes outside the image, left out: 1 (images/train/c.jpg); "
-        "boxes cut to the image: 1 (images/train/c.jpg); "
+        "boxes clipped to the image: 1 (images/train/c.jpg); "
         "corrupt images, left out: 1 (images/train/d.jpg)"
     ]
 
@@ -297,14 +297,14 @@ def test_yolo_faults_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
     ("told", "complaint"),
     [
         ({"names": ["dog", "cat"]}, "has the classes dog, cat, not cat, dog"),
-        ({"names": None}, "names must list the classes"),
-        ({"names": {0: "cat", 2: "dog"}}, "names must list the classes"),
+        ({"names": None}, "names must be a list of classes"),
+        ({"names": {0: "cat", 2: "dog"}}, "names must be a list of classes"),
         ({"train": None, "val": "x"}, "no folder or list for the split 'train'; available: val"),
         ({"train": "nowhere"}, "the images .*nowhere do not exist"),
         ({"train": "labels"}, "no images in .*labels"),
         ({"train": "data.yaml"}, "neither a folder nor a .txt list"),
-        ({"path": "nowhere"}, r"there is no folder nowhere \(path\)"),
-        ({"kpt_shape": [17, 3]}, "a data set of poses"),
+        ({"path": "nowhere"}, r"there is no folder nowhere \(`path`\)"),
+        ({"kpt_shape": [17, 3]}, "a pose data set"),
     ],
 )
 def test_what_a_yolo_data_set_lacks_is_said(
@@ -350,5 +350,5 @@ def test_the_size_is_that_of_the_image_as_it_is_read(
 
 def test_boxes_with_endless_corners_are_left_out(messages: list[str]) -> None:
     rows = np.array([[0, 1, 1, np.inf, 5], [0, np.nan, 1, 4, 5], [0, 1, 1, 4, 5]])
-    boxes, labels = checked(rows, (HEIGHT, WIDTH), "a", DatasetIssues("data"))
+    boxes, labels = usable_boxes(rows, (HEIGHT, WIDTH), "a", DatasetIssues("data"))
     assert (boxes.tolist(), labels.tolist()) == ([[1, 1, 4, 5]], [0])

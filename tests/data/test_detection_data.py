@@ -269,7 +269,9 @@ def test_boxes_end_where_a_mosaic_does() -> None:
     ],
 )
 def test_boxes_of_which_little_is_left_are_dropped(before: Box, after: Box, kept: bool) -> None:
-    assert mosaic._worth_it(np.array([before], float), np.array([after], float)).tolist() == [kept]
+    assert mosaic._still_visible(np.array([before], float), np.array([after], float)).tolist() == [
+        kept
+    ]
 
 
 def test_colours_change_and_boxes_stay() -> None:
@@ -349,4 +351,4 @@ def test_boxes_of_toy_shapes_are_tight(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_toy_shapes_overlap_little() -> None:
     for one in toy_shapes.toy_shapes(False):
         for number, box in enumerate(one.boxes):
-            assert all(toy_shapes._common(box, other) <= 0.1 for other in one.boxes[:number])
+            assert all(toy_shapes._overlap(box, other) <= 0.1 for other in one.boxes[:number])

@@ -212,7 +212,7 @@ def test_the_folder_in_the_configuration_comes_first(tau: Path) -> None:
 
 def test_no_folder_says_both_ways_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAU24_PATH", raising=False)
-    with pytest.raises(KdpError, match=r"in the configuration.*TAU24_PATH"):
+    with pytest.raises(KdpError, match=r"set `folder` in the configuration.*TAU24_PATH"):
         tau_folder(None)
 
 
@@ -259,7 +259,7 @@ def test_a_missing_file_is_named_and_left_out(tau: Path, messages: list[str]) ->
     (tau / FILES[0]).unlink()
     clips = scene_folder(tau, "split5.csv", SCENES)
     assert [clip.name for clip in clips] == [FILES[2], FILES[1]]
-    assert messages == [f"{tau / 'split5.csv'}: 1 missing sounds left out: {FILES[0]}"]
+    assert messages == [f"{tau / 'split5.csv'}: 1 missing recordings left out: {FILES[0]}"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no sound" * 99, b"RIFF\0\0"])

@@ -259,7 +259,7 @@ def test_a_class_of_corrupt_images_is_named(tmp_path: Path) -> None:
     write_images(tmp_path)
     for path in (tmp_path / "without_mask").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(KdpError, match="no image of the class 'without_mask' that can be read"):
+    with pytest.raises(KdpError, match="no readable image of the class 'without_mask'"):
         class_folders(tmp_path, CLASSES)
 
 
