@@ -7,11 +7,11 @@ from typing import NoReturn
 
 import typer
 
-from kdp.cli import compare, experiments, prune, setup, train, use
+from kdp.cli import compare, configs, experiments, prune, setup, train, use
 from kdp.cli.app import app
 from kdp.errors import Interrupted, KdpError
 
-__all__ = ["app", "compare", "experiments", "main", "prune", "setup", "train", "use"]
+__all__ = ["app", "compare", "configs", "experiments", "main", "prune", "setup", "train", "use"]
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Base class of errors in the usage of options; typer does not export it."""

@@ -35,7 +35,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
-        raise KdpError(f"{path}: {explain(error)}") from error
+        raise KdpError(f"{path}: {explain(error, overlay_groups(path))}") from error
 
 
 def composed_files(path: Path, overrides: Sequence[str] = ()) -> list[Path]:

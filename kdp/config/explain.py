@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -18,8 +18,13 @@ from kdp.errors import suggest
 Location = tuple[int | str, ...]
 
 
-def explain(error: ValidationError) -> str:
-    """The first fault in one line, with the nearest key or kind that exists."""
+def explain(error: ValidationError, groups: Collection[str] = ()) -> str:
+    """The first fault in one line, with the nearest key or kind that exists.
+
+    Args:
+        error: what the schema found.
+        groups: of overlays; an override such as `faces=real` may mean one of them.
+    """
     first = error.errors()[0]
     location = _without_kinds(first["loc"])
     where = ".".join(str(part) for part in location)
@@ -27,7 +32,8 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key {where!r} is needed and missing{more}"
     if first["type"] == "extra_forbidden":
-        nearest = suggest(str(location[-1]), _known_keys(first["loc"][:-1]))
+        known = _known_keys(first["loc"][:-1]) + ([] if location[1:] else sorted(groups))
+        nearest = suggest(str(location[-1]), known)
         return f"unknown key {where!r}; {nearest}{more}"
     if first["type"] == "union_tag_invalid":
         kind = str(first["input"]["kind"])

@@ -71,3 +71,8 @@ def test_a_quoted_comma_is_text(run: Path) -> None:
 def test_a_value_that_is_no_number_is_named(run: Path) -> None:
     with pytest.raises(KdpError, match=r"seed: .*got '\[1'"):
         load_config(run, ["seed=[1"])
+
+
+def test_a_mistyped_group_of_overlays_is_named(run: Path) -> None:
+    with pytest.raises(KdpError, match="unknown key 'faecs'; did you mean 'faces'"):
+        load_config(run, ["faecs=real"])
