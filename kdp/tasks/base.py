@@ -78,6 +78,10 @@ class TrainingTask(LossTask, ExampleTask, Protocol):
     def training_data(self, length: int) -> Dataset[Batch]:
         """Samples numbered 0..length-1, each fully determined by its number and the seed."""
 
+    @property
+    def sample_counts(self) -> dict[str, int]:
+        """Number of samples for training (`training`) and in each evaluation set."""
+
     def check_data(self) -> dict[str, int]:
         """Read all data once, and count the samples by set.
 
@@ -96,6 +100,10 @@ class EvaluationTask(ExampleTask, Protocol):
     @property
     def primary_metric(self) -> str:
         """The metric that picks the best checkpoint; higher is better."""
+
+    @property
+    def headline_metrics(self) -> tuple[str, ...]:
+        """Up to three metrics that a validation prints and plots; empty: the primary one."""
 
     @property
     def metric_protocol(self) -> str:

@@ -44,6 +44,7 @@ class FixedSizeTask(ABC):
     """
 
     classes: tuple[str, ...] = ()
+    headline_metrics: tuple[str, ...] = ()
 
     def __init__(self, arch: Arch, config: Config) -> None:
         self.arch, self.config = arch, config
@@ -94,10 +95,14 @@ class FixedSizeTask(ABC):
     def inputs(self, batch: Batch) -> Tensor:
         return batch["image"]
 
-    def check_data(self) -> dict[str, int]:
-        """How many samples there are; corrupt ones are reported and left out."""
+    @property
+    def sample_counts(self) -> dict[str, int]:
         counts = {name: len(samples) for name, samples in self.evaluation_sets.items()}
         return {"training": len(self.training_samples), **counts}
+
+    def check_data(self) -> dict[str, int]:
+        """How many samples there are; corrupt ones are reported and left out."""
+        return self.sample_counts
 
     def predictions(self, model: nn.Module) -> list[Prediction]:
         raise KdpError(f"{self.arch.name} has no table of predictions")

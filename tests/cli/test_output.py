@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,14 +34,26 @@ def _kdp(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def training(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """A training whose output goes into pipes."""
+    tmp_path = tmp_path_factory.mktemp("training")
     (tmp_path / "tiny.yml").write_text(CONFIG)
     command = [sys.executable, "-m", "kdp", "train", "-c", "tiny.yml", "--device", "cpu"]
     return subprocess.run(
         command, capture_output=True, text=True, check=True, env=ENVIRONMENT, cwd=tmp_path
     )
+
+
+def test_a_run_begins_with_a_header(training: subprocess.CompletedProcess[str]) -> None:
+    title, *lines = training.stderr.splitlines()[:5]
+    assert title == "kdp train: tiny, 6 steps"
+    assert lines[0].startswith("  device      cpu (")
+    assert lines[1:] == [
+        "  data        training 5, embedded 2",
+        "  parameters  6,387",
+        "  writes      weights/tiny.pth, weights/tiny_last.pth, runs/tiny_train",
+    ]
 
 
 def test_a_piped_training_prints_plain_lines(
@@ -57,7 +70,7 @@ def test_a_piped_training_prints_plain_lines(
     ]
     assert "loss" in steps[0]
     assert "left" in steps[0]
-    assert "validation on embedded psnr" in steps[1]
+    assert re.fullmatch(r"step 3: validation on embedded psnr [\d.]+, ssim [\d.]+", steps[1])
     assert training.stdout.splitlines() == ["weights/tiny.pth", "weights/tiny_last.pth"]
 
 

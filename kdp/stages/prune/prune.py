@@ -26,6 +26,7 @@ from kdp.pruning.knapsack import Limits, MacCounter
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.search import PruningPlan, plan_pruning, plan_uniform
+from kdp.stages.header import log_header
 from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.prune.score_cache import Measurements, measurement_key, prunable
 from kdp.stages.replacing import check_targets
@@ -88,6 +89,9 @@ def prune(
         scores_file = [] if measurements.cover(chosen, task.input_size) else [paths.scores]
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
         on_ready()
+        title = f"kdp prune: {paths.pruned.stem}, criterion {config.prune.criterion}"
+        samples = {"calibration": config.prune.calibration.patches}
+        log_header(title, config.device, samples, model, [paths.pruned, paths.masks])
         parts = measurements.complete(config, _context(config, task, model, groups), chosen)
         scores = combine_scores(config.prune.criterion, parts, config.prune.options)
         count = macs_by_width(task, arch, groups)

@@ -20,6 +20,7 @@ from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.experiments.store import store_result
+from kdp.stages.header import log_header
 from kdp.stages.paths import chain_paths, check_made, do_nothing, loss_label
 from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
 from kdp.stages.replacing import TrainingTargets
@@ -82,6 +83,9 @@ def finetune(
         resume = targets.check(resume, overwrite, rerun)
         targets.start(job, resume)
         on_ready()
+        title = f"kdp finetune: {paths.finetuned.stem}, {config.finetune.steps} steps"
+        written = [paths.finetuned, job.folder]
+        log_header(title, config.device, task.sample_counts, student, written)
         result = fit(job, resume)
         if is_main_process():
             if student is not model:

@@ -50,6 +50,7 @@ def make_job(
         objective=objective.objective,
         validate=task.evaluate,
         primary_metric=task.primary_metric,
+        headline_metrics=task.headline_metrics,
         settings=settings,
         folder=run_folder(config, stage),
         seed=config.seed,

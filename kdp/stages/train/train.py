@@ -15,6 +15,7 @@ from kdp.errors import KdpError
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import load_network
 from kdp.stages.experiments.store import store_result
+from kdp.stages.header import log_header
 from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
@@ -77,6 +78,8 @@ def train(
         resume = targets.check(resume, overwrite, rerun)
         targets.start(job, resume)
         on_ready()
+        title = f"kdp train: {paths.trained.stem}, {config.train.steps} steps"
+        log_header(title, config.device, task.sample_counts, model, [*files.values(), job.folder])
         result = fit(job, resume)
         if is_main_process():
             _save(result, arch, dynamic, config, started, parents)

@@ -34,6 +34,7 @@ class Classification(FixedSizeTask):
     """The task of `mask_classifier`; see `kdp.tasks.base.Task`."""
 
     primary_metric = "accuracy"
+    headline_metrics = ("accuracy", "f1")
 
     def __init__(self, arch: Arch, config: Config) -> None:
         self.classes = tuple(arch.args.get("classes", CLASSES))

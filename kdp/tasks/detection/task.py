@@ -44,6 +44,7 @@ class Detection(FixedSizeTask):
     """The task of `yolo11`; see `kdp.tasks.base.Task`."""
 
     primary_metric = "map50_95"
+    headline_metrics = ("map50_95", "map50")
 
     def __init__(self, arch: Arch, config: Config) -> None:
         self.classes = tuple(arch.args["classes"])

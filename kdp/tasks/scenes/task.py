@@ -43,6 +43,7 @@ class AcousticScenes(FixedSizeTask):
     """The task of the networks for acoustic scenes; see `kdp.tasks.base.Task`."""
 
     primary_metric = "macro_accuracy"
+    headline_metrics = ("macro_accuracy", "accuracy", "clip_macro_accuracy")
     native_size = SECOND
 
     def __init__(self, arch: Arch, config: Config) -> None:
@@ -84,6 +85,11 @@ class AcousticScenes(FixedSizeTask):
         """Segments of every clip; no clip may be in training and evaluation."""
         for clips in self._evaluation.values():
             check_disjoint(self.training_samples, clips)
+        return self.sample_counts
+
+    @property
+    def sample_counts(self) -> dict[str, int]:
+        """Segments, not clips."""
         counts = {name: len(samples) for name, samples in self.evaluation_sets.items()}
         return {"training": len(segments(self.training_samples)), **counts}
 

@@ -36,6 +36,7 @@ class SuperResolution:
     """The task of CATANet; see `kdp.tasks.base.Task`."""
 
     primary_metric = "psnr"
+    headline_metrics = ("psnr", "ssim")
     classes: tuple[str, ...] = ()
 
     def __init__(self, arch: Arch, config: Config) -> None:
@@ -70,12 +71,15 @@ class SuperResolution:
 
     def check_data(self) -> dict[str, int]:
         """Read every image at both resolutions."""
-        training = load_pairs(self.config.data, self.scale, validation=False)
-        sets = {"training": training, **self.evaluation_sets}
-        for pairs in sets.values():
+        for pairs in (self._training_pairs, *self.evaluation_sets.values()):
             for pair in pairs:
                 pair.lr(), pair.hr()
-        return {name: len(pairs) for name, pairs in sets.items()}
+        return self.sample_counts
+
+    @property
+    def sample_counts(self) -> dict[str, int]:
+        counts = {name: len(pairs) for name, pairs in self.evaluation_sets.items()}
+        return {"training": len(self._training_pairs), **counts}
 
     def calibration_data(self) -> Batch:
         """The patches with the most contrast among four times as many.
@@ -90,9 +94,13 @@ class SuperResolution:
         return {k: torch.stack([samples[int(i)][k] for i in chosen]) for k in ("lr", "hr")}
 
     def _patches(self, size: int, seed: int, length: int) -> PatchDataset:
-        data = self.config.data
-        pairs = load_pairs(data, self.scale, validation=False)
-        return PatchDataset(pairs, self.scale, size, seed, data.augment, length)
+        augment = self.config.data.augment
+        return PatchDataset(self._training_pairs, self.scale, size, seed, augment, length)
+
+    @cached_property
+    def _training_pairs(self) -> list[Pair]:
+        """The images to cut training patches from, listed once."""
+        return load_pairs(self.config.data, self.scale, validation=False)
 
     @cached_property
     def evaluation_sets(self) -> dict[str, list[Pair]]:
