@@ -1,0 +1,54 @@
+"""Schedules of the weights of losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdp.config import LossConfig
+from kdp.distillation.schedules import weight_factor
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [("constant", (1, 1, 1)), ("linear", (1, 0.75, 0)), ("cosine", (1, 0.853553, 0))],
+)
+def test_schedules_fall_from_one_to_their_end(schedule: str, values: tuple[float, ...]) -> None:
+    config = LossConfig.model_validate({"schedule": schedule})
+    measured = [weight_factor(config, step, 40) for step in (0, 10, 40)]
+    assert measured == pytest.approx(values, abs=1e-6)
+
+
+def three_phases(epoch: int) -> float:
+    """The lambda of the YOLO11 study, as it is written."""
+    if epoch < 40:
+        return 2.0 * (1 - epoch / 40)
+    return 0.3 * (1 - (epoch - 40) / 60) if epoch < 100 else 0.05
+
+
+def test_piecewise_matches_the_published_phases_at_every_epoch() -> None:
+    config = LossConfig(schedule="piecewise")
+    measured = [weight_factor(config, epoch, 150) for epoch in range(151)]
+    assert measured == pytest.approx([three_phases(epoch) for epoch in range(151)], abs=1e-12)
+    effective = {epoch: 0.75 * measured[epoch] for epoch in (0, 20, 40, 70, 100, 150)}
+    published = {0: 1.5, 20: 0.75, 40: 0.225, 70: 0.1125, 100: 0.0375, 150: 0.0375}
+    assert effective == pytest.approx(published)
+
+
+def test_phases_can_be_configured() -> None:
+    phases = [{"until": 0.5, "start": 4, "end": 2}, {"until": 1, "start": 1, "end": 0}]
+    config = LossConfig.model_validate({"schedule": "piecewise", "phases": phases})
+    assert [weight_factor(config, step, 8) for step in (0, 2, 4, 6, 8)] == [4, 3, 1, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "piecewise", "phases": [{"until": 0.5, "start": 1, "end": 1}]}, "end at 1"),
+        ({"phases": [{"until": 1, "start": 1, "end": 1}]}, "belong to the schedule piecewise"),
+    ],
+)
+def test_phases_with_a_gap_are_rejected(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LossConfig.model_validate(changes)
