@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from kdp.progress import Advance
 from kdp.pruning.groups import Group
 
 Batch = dict[str, Tensor]
@@ -115,6 +116,16 @@ class EvaluationTask(ExampleTask, Protocol):
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Metrics on every evaluation set; the model is left in eval mode."""
+
+    def evaluate_all(
+        self, models: Sequence[nn.Module], advance: Advance
+    ) -> list[dict[str, Metrics]]:
+        """`evaluate` of several networks.
+
+        Args:
+            models: each on its own device.
+            advance: called with the number of samples that all networks have finished.
+        """
 
     def predictions(self, model: nn.Module) -> list[Prediction]:
         """One row for each evaluation sample, the same on every run.

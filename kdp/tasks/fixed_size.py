@@ -13,7 +13,8 @@ from torch.utils.data import Dataset, default_collate
 
 from kdp.config import Config, SamplesConfig
 from kdp.errors import KdpError
-from kdp.tasks.base import Batch, Prediction
+from kdp.progress import Advance
+from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.types import Arch
 
 
@@ -85,6 +86,18 @@ class FixedSizeTask(ABC):
         count = self.config.prune.calibration.patches
         data = self.samples(count, self.config.seed + 1, augment=False)
         return self.prepare(default_collate([data[i] for i in range(count)]), augment=False)
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
+        """Metrics on every evaluation set; the model is left in eval mode."""
+
+    def evaluate_all(
+        self, models: Sequence[nn.Module], advance: Advance
+    ) -> list[dict[str, Metrics]]:
+        """One network after another; families whose samples are read from files override this."""
+        results = [self.evaluate(model) for model in models]
+        advance(sum(len(samples) for samples in self.evaluation_sets.values()))
+        return results
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch

@@ -158,7 +158,7 @@ def evaluate(paths: Sequence[Path], config: Config) -> Evaluation:
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     columns = [
         EvaluatedNetwork(**_identity(network, quality))
-        for network, quality in zip(networks, _qualities(networks, config, samples), strict=True)
+        for network, quality in zip(networks, _qualities(task, networks), strict=True)
     ]
     return Evaluation(columns, task.metric_protocol, samples)
 
@@ -188,7 +188,7 @@ def compare(
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     _check_fixed_sizes(networks, timed)
     _check_sizes(networks, [example, timed])
-    quality = _qualities(networks, config, samples)
+    quality = _qualities(task, networks)
     times = latencies(
         [network.model for network in networks], timed, measure.warmup_runs, measure.latency_runs
     )
@@ -273,19 +273,12 @@ def _check_sizes(networks: Sequence[_LoadedNetwork], inputs: Sequence[Tensor]) -
 
 
 def _qualities(
-    networks: Sequence[_LoadedNetwork], config: Config, samples: dict[str, int]
+    task: EvaluationTask, networks: Sequence[_LoadedNetwork]
 ) -> list[dict[str, Metrics]]:
-    """Metrics of every network, set by set so that progress shows."""
-    results: list[dict[str, Metrics]] = [{} for _ in networks]
-    with progress("evaluate", sum(samples.values()) * len(networks)) as advance:
-        for name, section in config.evaluation.items():
-            set_config = config.model_copy(update={"evaluation": {name: section}})
-            task = task_for(networks[0].arch, set_config)
-            for network, result in zip(networks, results, strict=True):
-                advance(0, note=f"{network.label} on {name}")
-                result.update(task.evaluate(network.model))
-                advance(samples[name])
-    return results
+    """Metrics of every network by evaluation set, with a progress bar of the samples."""
+    total = sum(len(samples) for samples in task.evaluation_sets.values())
+    with progress("evaluate", total) as advance:
+        return task.evaluate_all([network.model for network in networks], advance)
 
 
 def _column(

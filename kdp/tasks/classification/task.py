@@ -19,11 +19,13 @@ from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.classes import confusion, divergence, summary
 from kdp.models.mask_classifier import CLASSES, IMAGE_SIZE
+from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.classification.captions import captioned
 from kdp.tasks.classification.section import FolderSamples
+from kdp.tasks.evaluation import evaluate_sets, no_progress
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.types import Arch
 
@@ -62,14 +64,20 @@ class Classification(FixedSizeTask):
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Accuracy and macro F1 (0..1), and the confusion matrix by name."""
-        model.eval()
-        sets = self.evaluation_sets
-        return {name: self._evaluate(model, images) for name, images in sets.items()}
+        return self.evaluate_all([model])[0]
 
-    def _evaluate(self, model: nn.Module, images: Sequence[LabelledImage]) -> Metrics:
+    def evaluate_all(
+        self, models: Sequence[nn.Module], advance: Advance = no_progress
+    ) -> list[dict[str, Metrics]]:
+        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
+
+    def _evaluate(
+        self, models: Sequence[nn.Module], images: Sequence[LabelledImage], advance: Advance
+    ) -> list[Metrics]:
         labels = torch.tensor([image.label for image in images])
-        predicted = self.predict(model, (image.read() for image in images)).argmax(1)
-        return summary(confusion(labels, predicted, len(self.classes)), self.classes)
+        scores = self.predict_all(models, (image.read() for image in images), advance)
+        tables = (confusion(labels, own.argmax(1), len(self.classes)) for own in scores)
+        return [summary(table, self.classes) for table in tables]
 
     def predictions(self, model: nn.Module) -> list[Prediction]:
         model.eval()
@@ -83,25 +91,37 @@ class Classification(FixedSizeTask):
                 rows.append({**row, **{f"p_{cls}": f"{value:.6f}" for cls, value in by_class}})
         return rows
 
-    @torch.no_grad()
     def predict(self, model: nn.Module, images: Iterable[ImageArray]) -> Tensor:
-        """Class probabilities of (H, W, 3) uint8 images of any size: (N, classes), on the CPU.
+        """Class probabilities of (H, W, 3) uint8 images of any size: (N, classes), on the CPU."""
+        return self.predict_all([model], images)[0]
+
+    @torch.no_grad()
+    def predict_all(
+        self,
+        models: Sequence[nn.Module],
+        images: Iterable[ImageArray],
+        advance: Advance = no_progress,
+    ) -> list[Tensor]:
+        """`predict` of several networks.
 
         Images are resized one at a time, so that with a generator only one of full size is in
         memory.
         """
-        device, scores = device_of(model), []
+        scores: list[list[Tensor]] = [[] for _ in models]
         small = (to_tensor(resized(image, self.size)) for image in images)
         while batch := list(islice(small, BATCH)):
-            scores.append(model(torch.stack(batch).to(device)).softmax(1).cpu())
-        return torch.cat(scores)
+            x = torch.stack(batch)
+            for model, own in zip(models, scores, strict=True):
+                own.append(model(x.to(device_of(model))).softmax(1).cpu())
+            advance(len(batch))
+        return [torch.cat(own) for own in scores]
 
     def comparison_images(
         self, models: Sequence[nn.Module], labels: Sequence[str]
     ) -> Iterator[tuple[str, np.ndarray]]:
         """The images that a network gets wrong, with the prediction of each network."""
         for name, images in self.evaluation_sets.items():
-            scores = [self.predict(model, (image.read() for image in images)) for model in models]
+            scores = self.predict_all(models, (image.read() for image in images))
             wrong = [
                 number
                 for number, image in enumerate(images)

@@ -24,11 +24,13 @@ from kdp.errors import KdpError
 from kdp.measure.detection import Boxes, average_precision, nms
 from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import BINS, STRIDES, TAPS, decode
+from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.detection.panels import side_by_side
 from kdp.tasks.detection.section import BoxSamples, DetectConfig, MosaicOptions
+from kdp.tasks.evaluation import evaluate_sets, no_progress
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.tasks.labelled_boxes import LabelledBox
 from kdp.types import Arch
@@ -117,13 +119,24 @@ class Detection(FixedSizeTask):
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Average precision (0..1), mean and by class."""
-        model.eval()
-        sets = self.evaluation_sets
-        return {name: self._evaluate(model, images) for name, images in sets.items()}
+        return self.evaluate_all([model])[0]
 
-    def _evaluate(self, model: nn.Module, images: Sequence[AnnotatedImage]) -> Metrics:
+    def evaluate_all(
+        self, models: Sequence[nn.Module], advance: Advance = no_progress
+    ) -> list[dict[str, Metrics]]:
+        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
+
+    def _evaluate(
+        self, models: Sequence[nn.Module], images: Sequence[AnnotatedImage], advance: Advance
+    ) -> list[Metrics]:
+        detections: list[list[Boxes]] = [[] for _ in models]
+        pixels = (image.read() for image in images)
+        while batch := list(islice(pixels, BATCH)):
+            for model, own in zip(models, detections, strict=True):
+                own += self.detect(model, iter(batch), CONF_THRESHOLD, IOU_THRESHOLD)
+            advance(len(batch))
         truth = [_truth(image) for image in images]
-        return average_precision(list(self._detect_all(model, images)), truth, self.classes)
+        return [average_precision(own, truth, self.classes) for own in detections]
 
     def _detect_all(self, model: nn.Module, images: Sequence[AnnotatedImage]) -> Iterator[Boxes]:
         """The detections that quality is measured on."""

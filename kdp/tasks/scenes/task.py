@@ -27,9 +27,11 @@ from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.classes import by_part, class_mean, divergence
 from kdp.models.mobile import SCENES
+from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
+from kdp.tasks.evaluation import evaluate_sets, no_progress
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.tasks.scenes.section import AudioOptions, SceneSamples
 from kdp.types import Arch
@@ -108,12 +110,20 @@ class AcousticScenes(FixedSizeTask):
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Accuracies (0..1): macro, overall, of clips, by class and by device."""
-        model.eval()
-        sets = self.evaluation_sets
-        return {name: self._evaluate(model, samples) for name, samples in sets.items()}
+        return self.evaluate_all([model])[0]
 
-    def _evaluate(self, model: nn.Module, samples: Sequence[Segment]) -> Metrics:
-        scores = self.predict(model, samples)
+    def evaluate_all(
+        self, models: Sequence[nn.Module], advance: Advance = no_progress
+    ) -> list[dict[str, Metrics]]:
+        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
+
+    def _evaluate(
+        self, models: Sequence[nn.Module], samples: Sequence[Segment], advance: Advance
+    ) -> list[Metrics]:
+        scores = self.predict_all(models, samples, advance)
+        return [self._metrics(own, samples) for own in scores]
+
+    def _metrics(self, scores: Tensor, samples: Sequence[Segment]) -> Metrics:
         labels = torch.tensor([segment.clip.label for segment in samples])
         correct = scores.argmax(1) == labels
         clip_labels, clip_votes = votes(scores, samples)
@@ -138,14 +148,27 @@ class AcousticScenes(FixedSizeTask):
                 rows.append({**row, **{f"p_{cls}": f"{value:.6f}" for cls, value in by_class}})
         return rows
 
-    @torch.no_grad()
     def predict(self, model: nn.Module, samples: Sequence[Segment]) -> Tensor:
         """Class probabilities of segments: (N, classes), on the CPU."""
-        device, scores, remaining = device_of(model), [], waves(samples)
+        return self.predict_all([model], samples)[0]
+
+    @torch.no_grad()
+    def predict_all(
+        self,
+        models: Sequence[nn.Module],
+        samples: Sequence[Segment],
+        advance: Advance = no_progress,
+    ) -> list[Tensor]:
+        """`predict` of several networks; each clip is decoded once."""
+        scores: list[list[Tensor]] = [[] for _ in models]
+        remaining = waves(samples)
         while batch := list(islice(remaining, BATCH)):
-            x = self._mel(torch.stack(batch).to(device))
-            scores.append(model(x).float().softmax(1).cpu())
-        return torch.cat(scores)
+            wave = torch.stack(batch)
+            for model, own in zip(models, scores, strict=True):
+                x = self._mel(wave.to(device_of(model)))
+                own.append(model(x).float().softmax(1).cpu())
+            advance(len(batch))
+        return [torch.cat(own) for own in scores]
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))

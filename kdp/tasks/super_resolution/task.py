@@ -17,8 +17,10 @@ from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.quality import psnr, ssim
 from kdp.models.onnx_file import OnnxNetwork
+from kdp.progress import Advance
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
+from kdp.tasks.evaluation import evaluate_sets, no_progress
 from kdp.tasks.super_resolution.crops import comparison
 from kdp.tasks.super_resolution.ensemble import self_ensemble
 from kdp.tasks.super_resolution.groups import catanet_groups
@@ -109,23 +111,32 @@ class SuperResolution:
         return {name: load_pairs(s, self.scale, validation=True) for name, s in sets.items()}
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
-        model.eval()
-        return {name: self._evaluate(model, pairs) for name, pairs in self.evaluation_sets.items()}
+        return self.evaluate_all([model])[0]
 
-    def _evaluate(self, model: nn.Module, pairs: list[Pair]) -> Metrics:
-        scores = []
+    def evaluate_all(
+        self, models: Sequence[nn.Module], advance: Advance = no_progress
+    ) -> list[dict[str, Metrics]]:
+        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
+
+    def _evaluate(
+        self, models: Sequence[nn.Module], pairs: Sequence[Pair], advance: Advance = no_progress
+    ) -> list[Metrics]:
+        scores: list[list[tuple[float, float]]] = [[] for _ in models]
         for pair in pairs:
-            output, hr = self.upscale(model, pair.lr()), pair.hr()
-            scores.append((psnr(output, hr, self.scale), ssim(output, hr, self.scale)))
-        mean = np.mean(scores, axis=0)
-        return {"psnr": float(mean[0]), "ssim": float(mean[1])}
+            lr, hr = pair.lr(), pair.hr()
+            for model, own in zip(models, scores, strict=True):
+                output = self.upscale(model, lr)
+                own.append((psnr(output, hr, self.scale), ssim(output, hr, self.scale)))
+            advance(1)
+        means = [np.mean(own, axis=0) for own in scores]
+        return [{"psnr": float(mean[0]), "ssim": float(mean[1])} for mean in means]
 
     def predictions(self, model: nn.Module) -> list[Prediction]:
         model.eval()
         rows: list[Prediction] = []
         for name, pairs in self.evaluation_sets.items():
             for pair in pairs:
-                metrics = self._evaluate(model, [pair])
+                metrics = self._evaluate([model], [pair])[0]
                 scores = {"psnr": f"{metrics['psnr']:.4f}", "ssim": f"{metrics['ssim']:.6f}"}
                 rows.append({"set": name, "name": pair.name, **scores})
         return rows
