@@ -129,6 +129,8 @@ def affinity(feature: Tensor, rows: Tensor | None = None) -> Tensor:
     Returns:
         (B, K, N), or (B, N, N).
     """
+    # Sampled rows against all positions, (K, N): the sample shrinks one side of the matrix only,
+    # and every position still gets a gradient.
     x_BCN = feature.flatten(2)
     unit_BCN: Tensor = x_BCN / (x_BCN.norm(dim=1, keepdim=True) + _EPS)
     unit_BCK = unit_BCN if rows is None else unit_BCN.index_select(2, rows)
@@ -145,6 +147,8 @@ def attention_transfer(student: Tensor, teacher: Tensor, *, p: PositiveFloat = 2
         student, teacher: (B, C, ...); C may differ.
         p: power of the activations.
     """
+    # One norm over the whole batch, not the mean of one norm per image, which is up to sqrt(B)
+    # times as large and would need another weight.
     difference = attention_map(teacher, p) - attention_map(student, p)
     return torch.linalg.vector_norm(difference) / len(student)
 
@@ -164,6 +168,7 @@ def logits(student: Tensor, teacher: Tensor, *, temperature: PositiveFloat = 4.0
         student, teacher: (B, classes, ...); the mean is taken over all other dimensions.
         temperature: T.
     """
+    # By log-probabilities: log(softmax) underflows for classes that the student rules out.
     log_s, log_t = (F.log_softmax(x / temperature, dim=1) for x in (student, teacher))
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(1).mean()
 

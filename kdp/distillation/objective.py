@@ -74,14 +74,7 @@ class Distiller:
         # DistributedDataParallel and mixed precision.
         self.taps = Taps(student, list(self.teacher_taps))
         widths = self._widths(student, probe) if self.teacher_taps else []
-        # One set of modules per teacher; the order of construction decides their initial weights.
-        aligned = [Alignments(*pair, every_tap=self._aligns_every_tap()) for pair in widths]
-        projects = any(bound.loss.projected for bound in self.losses.values())
-        projected = [Projections(*pair) for pair in widths] if projects else []
-        self.alignments = nn.ModuleList([*aligned, *projected])
-        self._adapters = {
-            name: self._adapters_for(name, aligned, projected) for name in self.losses
-        }
+        self.alignments = self._add_alignments(widths)
 
     def __call__(
         self, model: nn.Module, batch: Batch, step: int
@@ -99,6 +92,19 @@ class Distiller:
                 else self._feature_loss(name, feature_pairs, targets.output, step)
             )
         return self._total(parts, step), parts
+
+    def _add_alignments(self, widths: list[tuple[Widths, Widths]]) -> nn.ModuleList:
+        """One set of alignments per teacher, and the adapters that apply them for each loss."""
+        every_tap = any(loss.align for loss in self.config.losses.values())
+        projects = any(bound.loss.projected for bound in self.losses.values())
+        # The order of construction decides the initial weights: a run must not depend on which
+        # loss asks first.
+        aligned = [Alignments(*pair, every_tap=every_tap) for pair in widths]
+        projected = [Projections(*pair) for pair in widths] if projects else []
+        self._adapters = {
+            name: self._adapters_for(name, aligned, projected) for name in self.losses
+        }
+        return nn.ModuleList([*aligned, *projected])
 
     def _feature_loss(
         self, name: str, feature_pairs: list[Pairs], teacher_output: Tensor, step: int
@@ -128,9 +134,6 @@ class Distiller:
         if self.config.losses[name].align:
             return [alignments.align_students for alignments in aligned]
         return [lambda pairs: pairs for _ in aligned]
-
-    def _aligns_every_tap(self) -> bool:
-        return any(loss.align for loss in self.config.losses.values())
 
     def _position_weights(self, teacher_output: Tensor, pairs: Pairs) -> dict[str, Tensor]:
         """The teachers' confidence at the positions of each tap, (B, positions) by tap.

@@ -69,6 +69,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Output, and features by tap."""
+        # Moved on first use: before it, the device of the batches is not known.
         if self.device != inputs.device:
             self.model.to(inputs.device)
             self.device = inputs.device

@@ -12,32 +12,32 @@ from kdp.errors import KdpError, suggest
 
 
 class Taps:
-    """Collects the outputs of modules that run inside the `with` block.
+    """Collects the outputs of modules that run inside a `with` block.
 
-    `with Taps(model, names) as features: model(x)` leaves `features[name]` for every module that
-    ran; of one that ran twice, the last output. The block can be entered again and again. The
-    hooks sit on the modules themselves, so they work under wrappers too (several GPUs).
+    After `with Taps(model, names) as features: model(x)`, `features[name]` is the output of every
+    module that ran (the last one, if it ran several times). The block can be entered repeatedly.
+    The hooks are on the modules themselves, so they also work under a distributed wrapper.
 
     Args:
         model: the network.
         names: dotted names of its modules.
 
     Raises:
-        KdpError: the network has no such module; names the nearest.
+        KdpError: the network has no such module; the message suggests the nearest.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         modules = dict(model.named_modules())
         for name in names:
             if name not in modules or not name:
-                raise KdpError(f"there is no module {name!r} to tap; {suggest(name, modules)}")
+                raise KdpError(f"cannot tap {name!r}: no such module; {suggest(name, modules)}")
         self.modules = {name: modules[name] for name in names}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> dict[str, Tensor]:
         features: dict[str, Tensor] = {}
         for name, module in self.modules.items():
-            self._handles.append(module.register_forward_hook(_Keep(name, features)))
+            self._handles.append(module.register_forward_hook(_StoreOutput(name, features)))
         return features
 
     def __exit__(
@@ -50,7 +50,7 @@ class Taps:
             self._handles.pop().remove()
 
 
-class _Keep:
+class _StoreOutput:
     """A forward hook that stores what the module returns."""
 
     def __init__(self, name: str, features: dict[str, Tensor]) -> None:
@@ -59,7 +59,7 @@ class _Keep:
     def __call__(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
         if not isinstance(output, Tensor):
             raise KdpError(
-                f"the module {self.name!r} returns a {type(output).__name__}, which is no feature "
-                "to tap; name a module inside it"
+                f"cannot tap {self.name!r}: it returns a {type(output).__name__} instead of a "
+                "tensor; name a module inside it"
             )
         self.features[self.name] = output

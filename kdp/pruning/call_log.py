@@ -77,6 +77,8 @@ class _CallLog:
         """Hooks before and after a module's forward."""
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
+            # One clock for begins and ends: `a.end < b.start` then says that a is finished before b
+            # begins, and nested calls lie between the two ticks of their caller.
             self.clock += 1
             caller = self.running[-1] if self.running else None
             call = Call(name, caller, self.clock, index=len(self.calls))

@@ -41,6 +41,8 @@ def weight_mac_counter(
     def count_macs(kept: Mapping[str, int]) -> int:
         total = constant
         for name, shape in shapes.items():
+            # Two groups can narrow one weight (outputs by one, inputs by another), so subtract per
+            # dimension and multiply afterwards.
             sides = list(shape)
             for group, dim, width in narrowed.get(name, ()):
                 sides[dim] -= (units[group] - kept.get(group, units[group])) * width

@@ -57,22 +57,12 @@ def channel_groups(
     coupled = [c for c in coupled if c.mask_points and not ignored & set(c.writers)]
     # torch-pruning's order depends on its traversal of the graph; module order is reproducible.
     coupled.sort(key=lambda c: min(order[name] for name in c.writers))
+    length = len(convs) if per_layer else len(coupled)
     groups = []
     for number, channels in enumerate(coupled):
         places = sorted(order[name] for name in channels.writers) if per_layer else [number]
-        groups.append(
-            Group(
-                name=min(channels.writers, key=order.__getitem__),
-                kind="channels",
-                units=channels.units,
-                mask_points=tuple(channels.mask_points),
-                slices=tuple(channels.slices),
-                argument=argument,
-                positions=tuple(places),
-                length=len(convs) if per_layer else len(coupled),
-                min_units=1,
-            )
-        )
+        name = min(channels.writers, key=order.__getitem__)
+        groups.append(channels.group(name, argument, tuple(places), length))
     return groups
 
 
@@ -127,6 +117,13 @@ class _CoupledChannels:
             else:
                 channels._add_writer(module, name)
         return channels
+
+    def group(self, name: str, argument: str, positions: tuple[int, ...], length: int) -> Group:
+        """The channels as a prunable group; see `Group` for the arguments."""
+        mask_points, slices = tuple(self.mask_points), tuple(self.slices)
+        return Group(
+            name, "channels", self.units, mask_points, slices, argument, positions, length, 1
+        )
 
     def _add_reader(self, module: nn.Module, name: str, runs: list[tuple[int, int]]) -> None:
         """Add the input entries of a layer that reads the channels."""

@@ -77,6 +77,7 @@ def cubic_schedule(step: int, start: int, end: int, target: float) -> float:
     and slowly at the end.
     """
     progress = min(max((step - start) / (end - start), 0.0), 1.0)
+    # Zhu and Gupta, eq. 1, for a share that starts at 1: s_f + (s_i - s_f)(1 - t)^3.
     return target + (1 - target) * (1 - progress) ** 3
 
 

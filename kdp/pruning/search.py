@@ -175,6 +175,7 @@ def _masks(groups: Sequence[Group], scores: Scores, kept: KeptUnits) -> Masks:
     """Masks that keep the most important units; of equal scores the first units stay."""
     masks = {}
     for group in groups:
+        # Stable, or equal scores would give other masks on another device or version of torch.
         order = scores[group.name].argsort(descending=True, stable=True)
         mask = torch.zeros(group.units, dtype=torch.bool)
         mask[order[: kept[group.name]]] = True

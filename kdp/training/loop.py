@@ -90,6 +90,9 @@ class _TrainingRun:
             self.curves.draw(last=True)
             self.trackers.finish()
         self.accelerator.end_training()
+        return self._result()
+
+    def _result(self) -> TrainingResult:
         return TrainingResult(
             last=self._params(),
             best=self.best["params"],

@@ -43,5 +43,5 @@ def test_an_unknown_tap_suggests_the_nearest_module() -> None:
 def test_a_module_that_returns_no_tensor_cannot_be_tapped() -> None:
     model = build("catanet", **TINY)
     taps = Taps(model, ["blocks.0.0.irca_attn"])
-    with pytest.raises(KdpError, match=r"'blocks.0.0.irca_attn' returns a tuple"), taps:
+    with pytest.raises(KdpError, match=r"'blocks.0.0.irca_attn': it returns a tuple"), taps:
         model(torch.rand(1, 3, 12, 12))

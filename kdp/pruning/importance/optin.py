@@ -41,26 +41,37 @@ def optin(context: ScoringContext, output_share: NonNegativeFloat = 1.0) -> Unit
     rows_per_unit = next(iter(replay.dense.features.values()))[:, 0].numel()
     units_at_once = max(ROWS_AT_ONCE // rows_per_unit, 1)
 
-    def measure(trace: Trace, count: int) -> Tensor:
-        columns = []
-        for name, reference in dense.items():
-            if name in trace.features:
-                rows = normalized_rows(trace.features[name], count)
-                columns.append(manifold_distance(rows, reference))
-            else:
-                columns.append(trace.output.new_zeros(count))
+    def measure(group: Group, units: range) -> Tensor:
+        trace, count = replay.without(group, units), len(units)
         reference = replay.dense.output.repeat(count, *[1] * (replay.dense.output.ndim - 1))
         distance = context.task.output_distance(trace.output, reference)
-        return torch.stack([*columns, distance.view(count, -1).mean(1)], dim=1)
+        trajectory = _trajectory(trace, dense, count)
+        return torch.stack([*trajectory, distance.view(count, -1).mean(1)], dim=1)
 
     def score(group: Group) -> Tensor:
         starts = range(0, group.units, units_at_once)
         batches = [range(i, min(i + units_at_once, group.units)) for i in starts]
-        return torch.cat(
-            [measure(replay.without(group, u), len(u)).double().cpu() for u in batches]
-        )
+        return torch.cat([measure(group, units).double().cpu() for units in batches])
 
     return score
+
+
+def _trajectory(trace: Trace, dense: dict[str, Tensor], count: int) -> list[Tensor]:
+    """Distance of each tap's feature from the dense one, (U,) per tap.
+
+    Args:
+        trace: a pass without each of U units.
+        dense: normalized rows of the dense pass, (1, R, C) by tap.
+        count: U.
+    """
+    distances = []
+    for name, reference in dense.items():
+        if name in trace.features:
+            rows = normalized_rows(trace.features[name], count)
+            distances.append(manifold_distance(rows, reference))
+        else:  # the tap ends before the mask point: its feature cannot change
+            distances.append(trace.output.new_zeros(count))
+    return distances
 
 
 def combine_optin(parts: RawScores, output_share: NonNegativeFloat = 1.0) -> Scores:
