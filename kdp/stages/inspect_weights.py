@@ -1,4 +1,4 @@
-"""`kdp inspect-weights`: what is zero in a file, what its masks keep, and where it came from."""
+"""`kdp inspect-weights`: sparsity, masks and provenance of files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -21,12 +20,16 @@ from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS
 from kdp.models.loading import inferred, read_weights
 from kdp.serialize import json_text
+from kdp.stages.tables import plain_table, print_line, with_unit
 from kdp.types import Arch, Provenance
 
 
 @dataclass(frozen=True)
 class GroupMask:
-    """What a mask keeps of a group, and the range of its importance scores, if they are there."""
+    """How many units of a group a mask keeps, and the range of their importance scores.
+
+    `scores` is None where the file has none.
+    """
 
     name: str
     units: int
@@ -36,9 +39,9 @@ class GroupMask:
 
 @dataclass(frozen=True)
 class Origin:
-    """A file, how it was made, and the files it was made from.
+    """A file, the command that wrote it, and its parents.
 
-    `stage` and `command` are None where kdp did not write the file; `metrics` are flat.
+    `stage` and `command` are None where kdp did not write the file. `metrics` are by joined keys.
     """
 
     path: str
@@ -51,16 +54,16 @@ class Origin:
 
 @dataclass(frozen=True)
 class Inspection:
-    """One file.
+    """The content of one file.
 
     Attributes:
         path: the file.
         file_bytes: its size on disk.
-        arch: its network, None where it is of none that kdp knows.
-        parameters: zeros of every parameter.
-        buffer_elements: numbers stored that are no parameters (running averages, say).
-        masks: what its masks keep, if it has any.
-        origin: where it came from.
+        arch: its network, None if kdp does not know it.
+        parameters: sparsity of every parameter.
+        buffer_elements: numbers in the state dict that are not parameters (running averages).
+        masks: kept units by group, empty in a file without masks.
+        origin: its provenance.
     """
 
     path: Path
@@ -79,37 +82,41 @@ def inspect(path: Path) -> Inspection:
         KdpError: missing, truncated, not a checkpoint, or holding code.
     """
     if path.suffix.lower() == ".onnx":
-        raise KdpError(f"{path} is exported; `kdp compare` shows its size and how good it is")
+        raise KdpError(f"{path} is an ONNX file; `kdp compare` shows its size and quality")
     artifact = read_weights(path)
     arch = _architecture(artifact)
     names = _parameter_names(artifact, arch)
-    own = {name: tensor for name, tensor in artifact.params.items() if name in names}
-    numbers = sum(tensor.numel() for tensor in artifact.params.values())
+    params = {name: tensor for name, tensor in artifact.params.items() if name in names}
+    elements = sum(tensor.numel() for tensor in artifact.params.values())
     return Inspection(
         path=path,
         file_bytes=input_path(path).stat().st_size,
         arch=arch,
-        parameters=sparsity_of(own),
-        buffer_elements=numbers - sum(tensor.numel() for tensor in own.values()),
+        parameters=sparsity_of(params),
+        buffer_elements=elements - sum(tensor.numel() for tensor in params.values()),
         masks=_masks(artifact.extra.get("masks", {}), artifact.extra.get("scores", {})),
         origin=_origin(str(path), sha256(path), artifact.record),
     )
 
 
 def to_json(inspections: Iterable[Inspection]) -> str:
-    """Everything found, as a list with one entry per file."""
-    return json_text([asdict(inspection) for inspection in inspections])
+    """A list with one entry per file."""
+    entries = []
+    for inspection in inspections:
+        arch = inspection.arch.plain() if inspection.arch else None
+        entries.append({**asdict(inspection), "arch": arch})
+    return json_text(entries)
 
 
 def show(
     inspections: Sequence[Inspection], layers: bool | None = None, console: Console | None = None
 ) -> None:
-    """Print the summary, and of each file its layers, masks and origin.
+    """Print layers and masks of each file, the summary of all, and their provenance.
 
     Args:
         inspections: the files.
-        layers: show every layer; None does so for a single file.
-        console: where to.
+        layers: print every layer; None prints them for a single file.
+        console: standard output by default.
     """
     console = console or Console()
     for inspection in inspections:
@@ -118,10 +125,10 @@ def show(
         if inspection.masks:
             console.print(_mask_table(inspection))
     console.print(_summary(inspections))
-    shown: set[str] = set()
+    printed: set[str] = set()
     for inspection in inspections:
-        for line in _tree(inspection.origin, shown):  # whole: a broken path cannot be copied
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        for line in _tree(inspection.origin, printed):
+            print_line(console, line)
 
 
 def _architecture(artifact: Artifact) -> Arch | None:
@@ -157,7 +164,7 @@ def _origin(path: str, digest: str, record: Provenance | None) -> Origin:
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
-    """Numbers with their keys joined; whatever else a stage noted is left out."""
+    """Numbers with their keys joined by spaces; other values are left out."""
     for key, value in metrics.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key} ")
@@ -166,8 +173,7 @@ def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, f
 
 
 def _layer_table(inspection: Inspection) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=str(inspection.path), title_justify="left")
-    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    table = plain_table(str(inspection.path))
     table.add_column("layer", overflow="fold")
     for name in ("shape", "elements", "zeros", "%", "rows 0", "cols 0"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -181,7 +187,7 @@ def _layer_table(inspection: Inspection) -> Table:
 
 
 def _mask_table(inspection: Inspection) -> Table:
-    table = Table(title=f"masks of {inspection.path}", title_justify="left")
+    table = plain_table(f"masks of {inspection.path}")
     table.add_column("group", overflow="fold")
     for name in ("kept", "units", "%", "scores"):
         table.add_column(name, justify="right")
@@ -193,16 +199,20 @@ def _mask_table(inspection: Inspection) -> Table:
 
 
 def _summary(inspections: Sequence[Inspection]) -> Table:
-    table = Table()
+    table = plain_table()
     table.add_column("file", overflow="fold")
-    for name in ("parameters", "zeros", "%", "buffers", "MB", "units kept"):
+    for name in ("parameters", "zeros", "%", "buffers", "size", "units kept"):
         table.add_column(name, justify="right")
-    for found in inspections:
-        kept = sum(mask.kept for mask in found.masks)
-        units = sum(mask.units for mask in found.masks)
-        size, masks = f"{found.file_bytes / 1e6:.3f}", f"{kept}/{units}" if units else ""
-        counts = _zeros(*total(found.parameters))
-        table.add_row(str(found.path), *counts, f"{found.buffer_elements:,}", size, masks)
+    for inspection in inspections:
+        kept = sum(mask.kept for mask in inspection.masks)
+        units = sum(mask.units for mask in inspection.masks)
+        table.add_row(
+            str(inspection.path),
+            *_zeros(*total(inspection.parameters)),
+            f"{inspection.buffer_elements:,}",
+            with_unit(inspection.file_bytes, "B"),
+            f"{kept}/{units}" if units else "",
+        )
     return table
 
 
@@ -210,14 +220,20 @@ def _zeros(elements: int, zeros: int) -> tuple[str, str, str]:
     return f"{elements:,}", f"{zeros:,}", f"{100 * zeros / max(elements, 1):.1f}"
 
 
-def _tree(origin: Origin, shown: set[str], indent: str = "") -> list[str]:
-    """A file and below it what it was made from; a file seen before is only named."""
+def _tree(origin: Origin, printed: set[str], indent: str = "") -> list[str]:
+    """A file and, indented below it, its parents; a file printed before is only named."""
     name = f"{origin.path} (sha256 {origin.sha256[:12]})"
-    if origin.sha256 in shown:
+    if origin.sha256 in printed:
         return [f"{indent}{name}, as above"]
-    shown.add(origin.sha256)
+    printed.add(origin.sha256)
     lines = [name, f"{origin.stage}: {origin.command}" if origin.stage else "not written by kdp"]
-    if origin.metrics:
-        lines.append(", ".join(f"{name} {value:.4g}" for name, value in origin.metrics.items()))
-    below = [line for parent in origin.parents for line in _tree(parent, shown, f"{indent}    ")]
+    metrics = [f"{key} {value:.4g}" for key, value in origin.metrics.items() if _is_summary(key)]
+    if metrics:
+        lines.append(", ".join(metrics))
+    below = [line for parent in origin.parents for line in _tree(parent, printed, f"{indent}    ")]
     return [*(indent + line for line in lines), *below]
+
+
+def _is_summary(metric: str) -> bool:
+    """False for the many numbers of single groups, classes and devices; JSON has them all."""
+    return not metric.startswith("kept_units ") and len(metric.split()) <= 2
