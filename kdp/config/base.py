@@ -23,19 +23,29 @@ class Section(BaseModel):
 
     renamed_keys: ClassVar[dict[str, str]] = {}
     """New names of keys by their old ones, which work for one more version."""
+    retired_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that older versions had, and their records still have; they are ignored."""
 
     @model_validator(mode="before")
     @classmethod
     def _accept_old_keys(cls, data: Any) -> Any:
         """Files, overrides and records may use old names; of two spellings the later one wins."""
-        if not isinstance(data, dict) or cls.renamed_keys.keys().isdisjoint(data):
+        if not isinstance(data, dict):
             return data
+        for key in cls.retired_keys & data.keys():
+            _warn_retired(key)
         for old in cls.renamed_keys.keys() & data.keys():
             _warn_renamed(old, cls.renamed_keys[old])
-        return {cls.renamed_keys.get(key, key): value for key, value in data.items()}
+        kept = {key: value for key, value in data.items() if key not in cls.retired_keys}
+        return {cls.renamed_keys.get(key, key): value for key, value in kept.items()}
 
 
 @cache
 def _warn_renamed(old: str, new: str) -> None:
     """Warn once: a configuration is read several times."""
     log.warning(f"the key {old} is now called {new}; the old name works until the next version")
+
+
+@cache
+def _warn_retired(key: str) -> None:
+    log.warning(f"the key {key} of an older version is ignored")

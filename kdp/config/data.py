@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
@@ -17,6 +17,8 @@ S = TypeVar("S", bound=Section)
 
 class SamplesConfig(Section):
     """Samples of one kind; each kind has fields of its own."""
+
+    retired_keys: ClassVar[frozenset[str]] = frozenset({"image_size"})
 
     kind: str = "embedded"
     """What the samples are and where they come from; `embedded` are those that kdp brings along."""

@@ -10,7 +10,7 @@ import pytest
 from kdp.config import Config, base
 from kdp.config.compose import composed_files, load_config
 from kdp.errors import KdpError
-from kdp.models import build
+from kdp.measure.complexity import build_on_meta
 from kdp.shipped import CONFIGS
 from kdp.tasks.super_resolution.section import PatchOptions
 from tests.conftest import ROOT
@@ -50,7 +50,7 @@ def test_shipped_files_fit_the_schema(path: Path) -> None:
     config = load_config(path)
     assert isinstance(config, Config)
     if config.model:
-        build(config.model.name, **config.model.args)
+        build_on_meta(config.model.arch)
 
 
 @pytest.mark.parametrize("name", ["real", "toy"])
