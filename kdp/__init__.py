@@ -1,3 +1,3 @@
-"""kdp makes trained networks physically smaller and keeps them good."""
+"""Compress trained neural networks by structured pruning and knowledge distillation."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
