@@ -50,8 +50,9 @@ def to_markdown() -> str:
 
 def _command(command: Any) -> str:
     """The section of a command."""
-    arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option"]
+    shown = [p for p in command.params if not p.hidden]
+    arguments = [p for p in shown if p.param_type_name == "argument"]
+    options = [p for p in shown if p.param_type_name == "option"]
     usage = " ".join(["kdp", command.name, "[OPTIONS]", *map(_usage, arguments)])
     examples = [line.removeprefix("Example: ") for line in command.epilog.split("\n\n")]
     tables = [("Argument", map(_argument, arguments)), ("Option", map(_option, options))]
