@@ -1,4 +1,4 @@
-# make all     the chain: prune, finetune, rebuild, compare (CONFIG=configs/... DEVICE=cpu|cuda)
+# make all     the chain: prune, finetune, rebuild, compare (CONFIG=... DEVICE=cpu|cuda)
 # make student a small student: distilled and pruned while it trains, rebuilt, compared
 # make face    face masks on toy faces: base, small student, pruned, compared; a photograph
 # make scenes  acoustic scenes on generated sounds: teachers, student, pruned in rounds, fused
@@ -6,12 +6,19 @@
 # make test    the tests
 # make setup   the virtual environment alone
 # make lint    format, lint and types
-# make clean   what `make all` made
+# make clean   delete what `make all` made (CONFIG=...)
 
-CONFIG ?= configs/config_catanet.yml
+CONFIG ?= config_catanet.yml
 DEVICE ?= auto
 PYTHON ?= python3
 SHELL := /bin/bash
+
+# Both become arguments of a shell's commands; `kdp paths` checks the paths that it prints itself.
+HASH := \#
+SPECIAL := $(foreach c,; & | < > ( ) { } [ ] * ? ! ~ ^ ` ' " \ % = $(HASH),$(findstring $c,$(CONFIG)$(DEVICE)))
+ifneq ($(words $(CONFIG) $(DEVICE))$(strip $(SPECIAL))$(findstring $$,$(CONFIG)$(DEVICE)),2)
+$(error CONFIG and DEVICE may have no spaces and no characters that a shell interprets)
+endif
 
 VENV := .venv
 KDP := $(VENV)/bin/kdp
@@ -26,40 +33,40 @@ PHOTO := 'import skimage.data as d; print(d.__path__[0] + "/astronaut.png")'
 all: compare
 
 student:
-	$(MAKE) --no-print-directory all CONFIG=configs/catanet/student_dynamic.yml
+	$(MAKE) --no-print-directory all CONFIG=student_dynamic.yml
 
 # Every network is small enough to be trained here. The photograph (scikit-image's astronaut) is
 # labelled by the pruned network of weights/, which was trained on photographs: the networks trained
 # here know tiny grey faces with drawn masks only, and their labels of photographs mean nothing.
 face: $(READY)
-	$(MAKE) --no-print-directory train CONFIG=configs/face_mask/face_mask.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/face_mask/face_mask_kd_small.yml
-	$(MAKE) --no-print-directory all CONFIG=configs/face_mask_prune.yml
+	$(MAKE) --no-print-directory train CONFIG=face_mask.yml
+	$(MAKE) --no-print-directory train CONFIG=face_mask_kd_small.yml
+	$(MAKE) --no-print-directory all CONFIG=face_mask_prune.yml
 	$(KDP) compare runs/toy_faces/face_mask{,_small,_pruned_rebuilt}.pth \
-		--config configs/face_mask/face_mask.yml --device $(DEVICE) --md runs/toy_faces/compare.md
+		--config face_mask.yml --device $(DEVICE) -o runs/toy_faces/compare.md
 	$(KDP) infer weights/face_mask_pruned_70.pth --device $(DEVICE) \
 		-o runs/toy_faces/labelled "$$($(VENV)/bin/python -c $(PHOTO))"
 
 SCENES := runs/toy_scenes/rep_mobile
 scenes: $(READY)
-	$(MAKE) --no-print-directory train CONFIG=configs/scenes/cp_mobile.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/scenes/rep_mobile.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/scenes/rep_mobile_kd.yml
-	$(KDP) prune --config configs/prune_schedule.yml --resume device=$(DEVICE)
-	$(KDP) rebuild --config configs/scenes/rep_mobile_kd.yml device=$(DEVICE)
+	$(MAKE) --no-print-directory train CONFIG=cp_mobile.yml
+	$(MAKE) --no-print-directory train CONFIG=rep_mobile.yml
+	$(MAKE) --no-print-directory train CONFIG=rep_mobile_kd.yml
+	$(KDP) prune --config prune_schedule.yml --rerun --device $(DEVICE)
+	$(KDP) rebuild --config rep_mobile_kd.yml --device $(DEVICE)
 	$(KDP) compare $(dir $(SCENES))cp_mobile.pth $(SCENES)_{kd,kd_rebuilt,progressive_rebuilt}.pth \
-		--config configs/scenes/cp_mobile.yml --device $(DEVICE) --md $(dir $(SCENES))compare.md
+		--config cp_mobile.yml --device $(DEVICE) -o $(dir $(SCENES))compare.md
 
 # The network is distilled, then pruned and distilled from what it was; so young, it is never sure.
 SHAPES := runs/toy_shapes
 EXAMPLE := 'import cv2; from kdp.data.toy_shapes import toy_shapes as shapes; \
 	cv2.imwrite("$(SHAPES)/example.png", shapes(True)[0].read()[:, :, ::-1])'
 yolo: $(READY)
-	$(MAKE) --no-print-directory train CONFIG=configs/yolo11/yolo11_smoke_teacher.yml
-	$(MAKE) --no-print-directory train CONFIG=configs/yolo11/yolo11_smoke.yml
-	$(MAKE) --no-print-directory all CONFIG=configs/yolo11/yolo11_prune.yml
+	$(MAKE) --no-print-directory train CONFIG=yolo11_smoke_teacher.yml
+	$(MAKE) --no-print-directory train CONFIG=yolo11_smoke.yml
+	$(MAKE) --no-print-directory all CONFIG=yolo11_prune.yml
 	$(KDP) compare $(SHAPES)/yolo11_{teacher,student,pruned_rebuilt}.pth \
-		--config configs/yolo11/yolo11_smoke.yml --device $(DEVICE) --md $(SHAPES)/compare.md
+		--config yolo11_smoke.yml --device $(DEVICE) -o $(SHAPES)/compare.md
 	$(VENV)/bin/python -c $(EXAMPLE)
 	$(KDP) infer $(SHAPES)/yolo11_pruned_rebuilt.pth --device $(DEVICE) --set detect.confidence=0.08 \
 		-o $(SHAPES)/labelled $(SHAPES)/example.png
@@ -84,16 +91,16 @@ lint: $(READY)
 	$(VENV)/bin/mypy
 
 # TEACHER, MASKS, PRUNED, ... are read off the configuration; CONFIGS are the files it is composed of.
-ifneq ($(filter all train clean $(CHAIN),$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter all train $(CHAIN),$(or $(MAKECMDGOALS),all)),)
 include $(PATHS)
 endif
 
-$(PATHS): $(CONFIG) $(CONFIGS) $(READY)
+$(PATHS): $(CONFIGS) $(READY)
 	@mkdir -p $(@D)
 	@$(KDP) paths --config $(CONFIG) > $@.new
 	@mv $@.new $@
 
-# One that is gone is no error: what is composed instead is read anew.
+# A composed file that is gone is no error: the paths are read anew.
 $(CONFIGS):
 
 train: $(TRAINED)
@@ -104,25 +111,23 @@ compare: $(TABLE)
 
 # `prune` writes the masks last: where they are, the pruned network is too.
 $(MASKS): $(CONFIGS) $(wildcard $(TEACHER))
-	$(KDP) prune --config $(CONFIG) --resume device=$(DEVICE)
+	$(KDP) prune --config $(CONFIG) --resume --device $(DEVICE)
 
+# --rerun resumes a checkpoint that fits and replaces what an earlier --rerun wrote, nothing else.
 $(FINETUNED): $(MASKS)
-	$(KDP) finetune --config $(CONFIG) $(and $(wildcard $(CHECKPOINT)),--resume) device=$(DEVICE)
-	@rm -f $(CHECKPOINT)
+	$(KDP) finetune --config $(CONFIG) --rerun --device $(DEVICE)
 
-# Instead of the three above, for a configuration that prunes while it trains.
+# Instead of the two above, for a configuration that prunes while it trains.
 $(TRAINED): $(CONFIGS) $(wildcard $(TEACHER))
-	$(KDP) train --config $(CONFIG) $(and $(wildcard $(TRAINING)),--resume) device=$(DEVICE)
-	@rm -f $(TRAINING)
+	$(KDP) train --config $(CONFIG) --rerun --device $(DEVICE)
 
 $(REBUILT): $(SOURCE)
-	$(KDP) rebuild --config $(CONFIG) device=$(DEVICE)
+	$(KDP) rebuild --config $(CONFIG) --device $(DEVICE)
 
 $(TABLE): $(REBUILT)
-	$(KDP) compare $(COMPARED) --config $(CONFIG) \
-		--device $(DEVICE) --md $@ --csv $(@:.md=.csv) --json $(@:.md=.json) --images $(@D)/images
+	$(KDP) compare $(COMPARED) --config $(CONFIG) --device $(DEVICE) \
+		-o $@ -o $(@:.md=.csv) -o $(@:.md=.json) --images $(@D)/images
 
-clean:
-	rm -f $(MASKS) $(PRUNED) $(SCORES) $(FINETUNED) $(REBUILT) $(TABLE) $(CHECKPOINT) \
-		$(TRAINING) $(SOURCE) $(SOURCE:.pth=_last.pth)
+clean: $(READY)
+	$(KDP) clean --config $(CONFIG)
 	rm -rf .build

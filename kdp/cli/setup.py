@@ -1,4 +1,4 @@
-"""Set up: `validate`, `paths` and `chains`."""
+"""Set up: `validate`, `paths`, `clean` and `chains`."""
 
 from __future__ import annotations
 
@@ -45,6 +45,19 @@ def paths(config: ConfigFile, overrides: Overrides = None, values: SetValues = N
     changes = merged(overrides, values)
     chosen, files = load_config(config, changes), composed_files(config, changes)
     typer.echo(make_variables(chosen, files), nl=False)
+
+
+@command("clean", "kdp clean -c config_catanet.yml")
+def clean(config: ConfigFile, overrides: Overrides = None, values: SetValues = None) -> None:
+    """Delete what the stages of a configuration wrote: weights, checkpoints, curves and tables.
+
+    What git tracks, weights that come with kdp and files that kdp did not write stay.
+    """
+    from kdp.config.compose import load_config
+    from kdp.stages.clean import clean as run
+
+    for path in run(load_config(config, merged(overrides, values))):
+        typer.echo(path)
 
 
 @command("chains", "kdp chains")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from kdp.config import Config
 from kdp.errors import KdpError
 
+PLAIN = re.compile(r"(?!-)[\w./+,@-]+")
+"""Paths that mean themselves in a Makefile and in a shell."""
 LABELS = {"output": "output_kd", "feature": "feature_kd"}
 """What a loss is called in a file name, where not by its own name."""
 
@@ -109,17 +112,31 @@ def locked_paths(config: Config) -> list[Path]:
 
 
 def make_variables(config: Config, files: Sequence[Path] = ()) -> str:
-    """The paths as assignments a Makefile can include; `files` are what was composed."""
+    """The paths as assignments that a Makefile includes.
+
+    Args:
+        config: of the chain.
+        files: that it was composed of.
+
+    Raises:
+        KdpError: a path has a character that Make or a shell would interpret.
+    """
     chain = chain_paths(config)
-    named = config.distill.teacher if config.distill else None
-    teachers = named.files if named else [config.teacher] if config.teacher else []
+    sources = config.distill.teacher if config.distill else None
+    teachers = sources.files if sources else [config.teacher] if config.teacher else []
     steps = [chain.trained] if config.dynamic else [chain.pruned, chain.finetuned]
-    lists = {"configs": files, "teacher": teachers, "compared": [*teachers, *steps, chain.rebuilt]}
-    paths = {
-        **{name: " ".join(map(str, files)) for name, files in lists.items()},
-        **asdict(chain),
+    lists = {
+        "configs": list(files),
+        "teacher": teachers,
+        "compared": [*teachers, *steps, chain.rebuilt],
+        **{name: [path] for name, path in asdict(chain).items()},
     }
-    return "".join(f"{name.upper()} := {path}\n" for name, path in paths.items())
+    for path in (path for paths in lists.values() for path in paths):
+        if not PLAIN.fullmatch(str(path)):
+            raise KdpError(
+                f"{str(path)!r} cannot be a target of make: use letters, digits and ./_+,@- only"
+            )
+    return "".join(f"{name.upper()} := {' '.join(map(str, v))}\n" for name, v in lists.items())
 
 
 def loss_label(config: Config) -> str:

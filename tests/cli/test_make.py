@@ -15,17 +15,15 @@ STAND_IN = """#!/bin/bash
 declare -A target=([train]=w/trained.pth [infer]=w/astronaut.png)
 target+=([prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
 if [ "$1" = paths ]; then
-    echo "CONFIGS := $3 $(cat composed 2>/dev/null)"
+    echo "CONFIGS := $(find configs -name "${3##*/}") $(cat composed 2>/dev/null)"
     echo "TEACHER := w/teacher.pth"
     echo "PRUNED := w/pruned.pth"
     echo "MASKS := w/masks.pth"
     echo "SCORES := w/scores.pth"
     echo "FINETUNED := w/fine.pth"
-    echo "CHECKPOINT := w/checkpoint.pth"
     if [[ "$*" == *dynamic* ]]; then echo "SOURCE := w/trained.pth"
     else echo "SOURCE := w/fine.pth"; fi
     echo "TRAINED := w/trained.pth"
-    echo "TRAINING := w/training.pth"
     echo "COMPARED := w/teacher.pth w/small.pth"
     echo "REBUILT := w/small.pth"
     echo "TABLE := w/t.md"
@@ -33,7 +31,7 @@ if [ "$1" = paths ]; then
 fi
 echo "$@" >> calls
 [ "$1" = "$(cat failing 2>/dev/null)" ] && exit 1
-touch "${target[$1]}"
+[ -z "${target[$1]}" ] || touch "${target[$1]}"
 """
 
 
@@ -134,13 +132,35 @@ def test_a_failed_stage_is_where_the_next_run_goes_on(project: Path) -> None:
     assert calls(project) == ["finetune", "rebuild", "compare"]
 
 
-def test_an_interrupted_fine_tuning_is_resumed(project: Path) -> None:
-    make(project, "prune")
-    calls(project)
-    (project / "w" / "checkpoint.pth").touch()
-    make(project, "finetune")
-    assert "--resume" in (project / "calls").read_text()
-    assert not (project / "w" / "checkpoint.pth").exists()
+@pytest.mark.parametrize("goal", ["train", "finetune"])
+def test_training_resumes_what_fits_and_replaces_nothing_else(project: Path, goal: str) -> None:
+    make(project, goal)
+    *_, last = (project / "calls").read_text().splitlines()
+    assert last.startswith(goal)
+    assert "--rerun" in last
+    assert "--overwrite" not in last
+
+
+def test_a_configuration_is_found_by_its_name(project: Path) -> None:
+    assert make(project, "all", "CONFIG=config_catanet.yml").returncode == 0
+    assert calls(project) == ["prune", "finetune", "rebuild", "compare"]
+    change(project, "config_catanet")
+    make(project, "all", "CONFIG=config_catanet.yml")
+    assert calls(project)[0] == "prune"
+
+
+@pytest.mark.parametrize("value", ["a;touch x", "a b.yml", "$$(touch x)", "`touch x`", "a#b", "'"])
+@pytest.mark.parametrize("name", ["CONFIG", "DEVICE"])
+def test_nothing_reaches_the_shell_unescaped(project: Path, name: str, value: str) -> None:
+    done = make(project, "all", f"{name}={value}")
+    assert done.returncode != 0
+    assert "may have no spaces" in done.stderr
+    assert not (project / "x").exists()
+
+
+def test_clean_leaves_the_choice_of_files_to_kdp(project: Path) -> None:
+    assert make(project, "clean", "CONFIG=other.yml").returncode == 0
+    assert (project / "calls").read_text() == "clean --config other.yml\n"
 
 
 def test_config_and_device_reach_every_stage(project: Path) -> None:
@@ -158,15 +178,6 @@ def test_student_is_trained_rebuilt_and_compared(project: Path) -> None:
     assert calls(project) == ["train", "rebuild", "compare"]
     make(project, "student")
     assert calls(project) == []
-
-
-def test_an_interrupted_training_is_resumed(project: Path) -> None:
-    configuration(project, "catanet/student_dynamic")
-    (project / "w" / "training.pth").touch()
-    make(project, "student")
-    train, *_ = (project / "calls").read_text().splitlines()
-    assert "--resume" in train
-    assert not (project / "w" / "training.pth").exists()
 
 
 def test_face_goes_from_training_to_a_labelled_picture(project: Path) -> None:

@@ -1,0 +1,87 @@
+"""`kdp clean`: delete what the stages of a configuration wrote, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kdp.artifacts import load
+from kdp.config import Config
+from kdp.errors import KdpError
+from kdp.files import is_locked
+from kdp.log import log
+from kdp.stages.paths import chain_paths, locked_paths, run_folder
+from kdp.stages.replacing import RUN_FILES, protection, tracked_by_git
+
+TABLES = ("compare.md", "compare.csv", "compare.json")
+ROUNDS = ("rounds.json", "table.json")
+
+
+def clean(config: Config) -> list[Path]:
+    """Delete the files of a chain: artifacts whose record names it, its checkpoints and its logs.
+
+    What git tracks, a weight that comes with kdp and what kdp did not write stay, with a line each.
+
+    Raises:
+        KdpError: a stage of the chain is running, or a file cannot be deleted.
+    """
+    running = next((path for path in locked_paths(config) if is_locked(path)), None)
+    if running:
+        raise KdpError(f"a stage is writing {running}; wait for it or stop it")
+    artifacts = [path for path in artifact_candidates(config) if path.is_file()]
+    logs = [path for path in log_candidates(config) if path.is_file()]
+    kept = tracked_by_git([*artifacts, *logs])
+    deleted = []
+    for path in [*artifacts, *logs]:
+        reason = "git tracks it" if path in kept else _reason_to_keep(path, config, path in logs)
+        if reason:
+            log.info(f"{path} stays: {reason}")
+        else:
+            _delete(path)
+            deleted.append(path)
+    return deleted
+
+
+def artifact_candidates(config: Config) -> Iterator[Path]:
+    """Where the artifacts of a configuration would be."""
+    paths = chain_paths(config)
+    yield from (paths.pruned, paths.masks, paths.scores, paths.finetuned)
+    yield from (paths.trained, paths.last, paths.rebuilt)
+    yield from sorted(config.output.dir.glob(f"{config.output.name}_round[0-9]*_*.pth"))
+
+
+def log_candidates(config: Config) -> Iterator[Path]:
+    """Where checkpoints, curves and tables of a configuration would be."""
+    paths = chain_paths(config)
+    rounds = sorted(config.output.runs.glob(f"{config.output.name}_round[0-9]*_finetune_*"))
+    for folder in (paths.training.parent, paths.checkpoint.parent, *rounds):
+        yield from (folder / name for name in RUN_FILES)
+    yield from (paths.table.with_name(name) for name in TABLES)
+    yield from (run_folder(config, "rounds") / name for name in ROUNDS)
+
+
+def _reason_to_keep(path: Path, config: Config, is_log: bool) -> str | None:
+    if is_log and path.suffix != ".pth":
+        return None
+    return protection(path) or (None if is_log else _other_origin(path, config))
+
+
+def _other_origin(path: Path, config: Config) -> str | None:
+    """Why an artifact of kdp belongs to another chain, if its record says so."""
+    record = load(path).record
+    output = record.config.get("output", {}) if record else {}
+    name = str(output.get("name"))
+    rounds = name.startswith(f"{config.output.name}_round")  # each round has a name of its own
+    same_folder = Path(output.get("dir", "")).resolve() == config.output.dir.resolve()
+    if same_folder and (name == config.output.name or rounds):
+        return None
+    return "its record names another configuration"
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink()
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    except OSError as error:
+        raise KdpError(f"cannot delete {path}: {error.strerror}") from error

@@ -1,0 +1,79 @@
+"""`kdp clean` deletes what records of a configuration name; `kdp paths` is safe to include."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kdp.artifacts import Artifact, make_record, save
+from kdp.config import Config
+from kdp.errors import KdpError
+from kdp.files import file_lock
+from kdp.stages.clean import clean
+from kdp.stages.paths import chain_paths, make_variables
+from tests.runs import config
+
+
+def write(path: Path, settings: Config) -> Path:
+    """An artifact that a stage of this configuration could have written."""
+    save(path, Artifact({}, record=make_record("train", settings.plain())))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Config:
+    return config(tmp_path, mac_constraint=0.5)
+
+
+def test_artifacts_checkpoints_and_logs_are_deleted(settings: Config, tmp_path: Path) -> None:
+    paths = chain_paths(settings)
+    files = [write(path, settings) for path in (paths.masks, paths.trained, paths.last)]
+    save(paths.training, Artifact({}, extra={"training": {}}))
+    for path in (paths.training.with_name("curves.csv"), paths.table):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert len(clean(settings)) == len(files) + 3
+    assert not list(tmp_path.glob("weights/*"))
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_rounds_are_deleted(settings: Config, tmp_path: Path) -> None:
+    output = settings.output.model_copy(update={"name": "tiny_round1"})
+    one = settings.model_copy(update={"output": output})
+    path = write(tmp_path / "weights" / "tiny_round1_rebuilt.pth", one)
+    assert clean(settings) == [path]
+
+
+def test_files_of_another_configuration_stay(settings: Config, tmp_path: Path) -> None:
+    output = settings.output.model_copy(update={"name": "other"})
+    write(chain_paths(settings).trained, settings.model_copy(update={"output": output}))
+    (tmp_path / "weights" / "notes.txt").touch()
+    assert clean(settings) == []
+    assert chain_paths(settings).trained.exists()
+
+
+def test_what_git_tracks_and_what_kdp_did_not_write_stay(settings: Config, tmp_path: Path) -> None:
+    paths = chain_paths(settings)
+    write(paths.trained, settings)
+    paths.rebuilt.write_bytes(b"somebody's")
+    for command in (["init", "--quiet"], ["add", "--force", str(paths.trained)]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    assert clean(settings) == []
+    assert paths.trained.exists()
+    assert paths.rebuilt.exists()
+
+
+def test_nothing_is_deleted_while_a_stage_is_running(settings: Config) -> None:
+    path = write(chain_paths(settings).trained, settings)
+    with file_lock(path), pytest.raises(KdpError, match="a stage is writing"):
+        clean(settings)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("folder", ["a b", "a;b", "$(touch x)", "a#b", "-a", "a=b"])
+def test_a_path_that_make_would_misread_is_refused(folder: str) -> None:
+    settings = Config.model_validate({"output": {"name": "a", "dir": folder}})
+    with pytest.raises(KdpError, match="cannot be a target of make"):
+        make_variables(settings)
