@@ -58,7 +58,7 @@ def cache_targets(
     from kdp.stages.chains import open_chain
 
     chain = open_chain("cache-targets", config, merged(overrides, values, device))
-    from kdp.stages.train.cache_targets import teach as run
+    from kdp.stages.train.cache_targets import cache_targets as run
 
     done = chain.run(run, overwrite=overwrite)
     log.info(f"{done.samples} samples, {done.size / 1e6:.1f} MB")

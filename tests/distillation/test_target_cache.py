@@ -15,8 +15,8 @@ from kdp.distillation.teacher import TeacherEnsemble
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
-from kdp.stages.train import cache_targets as teach_module
-from kdp.stages.train.cache_targets import teach
+from kdp.stages.train import cache_targets as stage
+from kdp.stages.train.cache_targets import cache_targets
 from kdp.stages.train.objective import build_objective, teacher_of
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
@@ -47,14 +47,14 @@ def features_by_number(settings: Config, count: int) -> list[Tensor]:
 def test_cached_targets_give_the_same_student(tmp_path: Path) -> None:
     train(student_config(tmp_path, name="live"))
     reading = with_target_cache(tmp_path, name="reading")
-    assert teach(reading).samples == SHORT["steps"] * SHORT["batch_size"]
+    assert cache_targets(reading).samples == SHORT["steps"] * SHORT["batch_size"]
     train(reading)
     a, b = (load(tmp_path / f"w/{name}.pth").params for name in ("live", "reading"))
     assert equal_params(a, b)
 
 
 def test_one_cache_serves_students_of_other_names_and_losses(tmp_path: Path) -> None:
-    teach(with_target_cache(tmp_path))
+    cache_targets(with_target_cache(tmp_path))
     train(with_target_cache(tmp_path, name="other", losses={"fakd": {"options": {"sample": 4}}}))
     assert (tmp_path / "w/other.pth").exists()
 
@@ -64,12 +64,12 @@ def test_caching_again_computes_only_missing_files(
 ) -> None:
     monkeypatch.setattr("kdp.stages.train.cache_targets.FILE_BYTES", 1)  # a file for every sample
     settings = with_target_cache(tmp_path)
-    folder = teach(settings).folder
+    folder = cache_targets(settings).folder
     files = sorted(folder.glob("0*.pth"))
     assert len(files) == SHORT["steps"] * SHORT["batch_size"]
     files[2].unlink()
     before = {path: path.stat().st_mtime_ns for path in files if path.exists()}
-    teach(settings)
+    cache_targets(settings)
     assert files[2].exists()
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
@@ -84,12 +84,12 @@ def test_the_cache_of_a_longer_training_is_extended(
         "kdp.stages.train.cache_targets.FILE_BYTES", 5 * 20_000
     )  # files of a few samples
     settings = with_target_cache(tmp_path)
-    teach(settings)
+    cache_targets(settings)
     grown = with_train(settings, **changes)
     count = grown.train.steps * grown.train.batch_size if grown.train else 0
     with pytest.raises(KdpError, match=f"{count} are needed"):
         train(grown)
-    teach(grown)
+    cache_targets(grown)
     cached_features = features_by_number(grown, count)
     files = sorted((tmp_path / "targets").glob("0*.pth"))
     assert len(files) > 1
@@ -111,7 +111,7 @@ def live_features(settings: Config, count: int) -> list[Tensor]:
 
 def test_an_incomplete_cache_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdp.stages.train.cache_targets.FILE_BYTES", 1)
-    teach(with_target_cache(tmp_path))
+    cache_targets(with_target_cache(tmp_path))
     other = with_target_cache(tmp_path, teacher={"weights": teacher_files(tmp_path, 2)[1]})
     writes = iter(range(3))
 
@@ -120,10 +120,10 @@ def test_an_incomplete_cache_is_not_read(tmp_path: Path, monkeypatch: pytest.Mon
             raise KdpError("the disk is full")
         plain(*arguments)
 
-    plain = teach_module.write_targets
-    monkeypatch.setattr(teach_module, "write_targets", fails)
+    plain = stage.write_targets
+    monkeypatch.setattr(stage, "write_targets", fails)
     with pytest.raises(KdpError, match="disk is full"):
-        teach(other)
+        cache_targets(other)
     for settings in (other, with_target_cache(tmp_path)):
         with pytest.raises(KdpError, match="run `kdp cache-targets` first"):
             train(settings)
@@ -141,7 +141,7 @@ def test_targets_of_other_settings_are_rejected(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     if changes:
-        teach(with_target_cache(tmp_path))
+        cache_targets(with_target_cache(tmp_path))
     seed = changes.pop("seed", 0)
     settings = with_target_cache(tmp_path, **changes).model_copy(update={"seed": seed})
     with pytest.raises(KdpError, match=message):
@@ -150,7 +150,7 @@ def test_targets_of_other_settings_are_rejected(
 
 def test_missing_cache_files_and_teachers_are_rejected(tmp_path: Path) -> None:
     settings = with_target_cache(tmp_path)
-    teach(settings)
+    cache_targets(settings)
     (tmp_path / "targets" / "000000.pth").unlink()
     with pytest.raises(
         KdpError, match=r"000000\.pth does not exist; run `kdp cache-targets` again"
@@ -158,4 +158,4 @@ def test_missing_cache_files_and_teachers_are_rejected(tmp_path: Path) -> None:
         train(settings)
     Path(teacher_files(tmp_path)[0]).unlink()
     with pytest.raises(KdpError, match=r"cannot read .*teacher_0\.pth"):
-        teach(settings)
+        cache_targets(settings)

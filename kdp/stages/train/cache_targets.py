@@ -1,4 +1,4 @@
-"""`kdp teach`: what the teachers say of the training samples, once for many trainings."""
+"""`kdp cache-targets`: precompute teacher outputs and features for many trainings."""
 
 from __future__ import annotations
 
@@ -37,41 +37,41 @@ from kdp.tasks.base import TrainingTask
 from kdp.training.shutdown import graceful_shutdown
 
 FILE_BYTES = 64 * 1024**2
+"""Size of one file of targets: small enough to be rewritten, large enough to be read at once."""
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What `teach` wrote: the folder, samples, and bytes on disk."""
+class CachedTargets:
+    """Where the targets are, for how many samples, and their size on disk in bytes."""
 
     folder: Path
     samples: int
     size: int
 
 
-def teach(
+def cache_targets(
     config: Config, overwrite: bool = False, on_ready: Callable[[], None] = do_nothing
-) -> Taught:
-    """Write down the teachers' outputs and features for every sample of the training.
+) -> CachedTargets:
+    """Compute the teachers' outputs and features for every training sample and write them to disk.
 
-    Files that are there already and fit are kept, so that a second run goes on where the first
-    one was stopped. A training with the same data and seed reads them by
-    `distill.target_cache=FOLDER`. A network that was never trained depends on its batch; teach
-    with a trained one.
+    Existing files that fit are kept, so a second run continues where the first was stopped. A
+    training with the same data and seed reads the targets with `distill.target_cache=FOLDER`. Use
+    trained teachers: the output of an untrained one may depend on the rest of the batch.
 
     Args:
-        config: of the training that will read them.
-        overwrite: replace whatever is there.
+        config: of the training that will read the targets.
+        overwrite: replace files that kdp would not replace otherwise.
         on_ready: called once the inputs are valid.
 
     Raises:
-        KdpError: a section or a file is missing, or the disk is full or too small.
-        Interrupted: on SIGINT or SIGTERM; a second run goes on.
+        KdpError: a section or a file is missing, or there is not enough disk space.
+        Interrupted: on SIGINT or SIGTERM; a second run continues.
     """
     started = time.time()
-    task, student = _setting(config)
+    task, student = _task_and_student(config)
     teacher, taps = teacher_of(config), taps_of(task, student, config)
     folder, key = targets_folder(config), target_key(task, config, taps)
-    samples, batch_size = _samples(config)
+    samples, batch_size = _training_size(config)
     source = ensemble(task, config, list(taps.values()))
     device = pick_device(config.device)
     data = task.training_data(samples)
@@ -86,34 +86,36 @@ def teach(
         key = {**key, "files": size}
         check_targets([*sorted(folder.glob("*.pth")), index_path(folder)], overwrite)
         on_ready()
-        _forget(folder, key)
+        _drop_stale_index(folder, key)
         _write_files(folder, key, samples, batch_size, targets)
         record = make_record("teach", config.plain(), teacher.files, started=started)
         write_index(folder, key, record, samples, size)
-    return Taught(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
+    return CachedTargets(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
 
 
 def _write_files(
     folder: Path, key: dict[str, int], samples: int, batch: int, targets: Callable[[range], Targets]
 ) -> None:
-    """Write what is not there; a file's batches start at its first sample."""
+    """Write the missing files.
+
+    Batches start at the first sample of a file, so a file does not depend on which others exist.
+    """
     size = key["files"]
-    with graceful_shutdown() as shutdown, progress("teaching", samples) as advance:
+    with graceful_shutdown() as shutdown, progress("caching targets", samples) as advance:
         for number, first in enumerate(range(0, samples, size)):
             last, path = min(first + size, samples), target_path(folder, number)
             if not is_cached(path, key, last - first):
                 starts = range(first, last, batch)
-                found = [targets(range(s, min(s + batch, last))).flat() for s in starts]
-                write_targets(
-                    path, key, {n: torch.cat([f[n].cpu() for f in found]) for n in found[0]}
-                )
+                batches = [targets(range(s, min(s + batch, last))).flat() for s in starts]
+                joined = {n: torch.cat([b[n].cpu() for b in batches]) for n in batches[0]}
+                write_targets(path, key, joined)
             advance(last - first)
             if shutdown.stop_requested and last < samples:
-                raise Interrupted(f"stopped after {last} samples; the same command goes on")
+                raise Interrupted(f"stopped after {last} samples; run the same command to continue")
 
 
-def _forget(folder: Path, key: dict[str, int]) -> None:
-    """Nothing is read from files that are about to be replaced."""
+def _drop_stale_index(folder: Path, key: dict[str, int]) -> None:
+    """Remove the index of other targets: their files are about to be replaced."""
     try:
         if index_path(folder).exists():
             read_index(folder, key)
@@ -121,10 +123,10 @@ def _forget(folder: Path, key: dict[str, int]) -> None:
         index_path(folder).unlink()
 
 
-def _setting(config: Config) -> tuple[TrainingTask, nn.Module]:
-    """The task, and the student whose taps are wanted: `model`, or the pruned network."""
+def _task_and_student(config: Config) -> tuple[TrainingTask, nn.Module]:
+    """The task, and the student that defines the taps: `model`, or the pruned network."""
     if config.distill is None:
-        raise KdpError("kdp teach needs the section `distill`")
+        raise KdpError("kdp cache-targets needs the section `distill`")
     if config.train is None or config.model is None:
         student, arch, _ = load_network(chain_paths(config).pruned)
         return task_for(arch, config), student
@@ -132,19 +134,26 @@ def _setting(config: Config) -> tuple[TrainingTask, nn.Module]:
     return task_for(config.model.arch, config), student
 
 
-def _samples(config: Config) -> tuple[int, int]:
-    """Samples of the longer of `train` and `finetune`, and its batch size."""
+def _training_size(config: Config) -> tuple[int, int]:
+    """Number of samples of the longer of `train` and `finetune`, and its batch size."""
     sections = [section for section in (config.train, config.finetune) if section]
     if not sections:
-        raise KdpError("kdp teach needs the section `train` or `finetune`")
+        raise KdpError("kdp cache-targets needs the section `train` or `finetune`")
     return max((section.steps * section.batch_size, section.batch_size) for section in sections)
 
 
-def _samples_per_file(one: Targets, samples: int, folder: Path) -> int:
-    """As many as `FILE_BYTES` hold; says what all will take, and refuses what does not fit."""
-    each = sum(tensor.nbytes for tensor in one.flat().values())
+def _samples_per_file(first: Targets, samples: int, folder: Path) -> int:
+    """Samples that fit into `FILE_BYTES`; logs the total size.
+
+    Raises:
+        KdpError: the disk has too little space for all of them.
+    """
+    bytes_each = sum(tensor.nbytes for tensor in first.flat().values())
     free = free_bytes(folder)
-    log.info(f"{samples} samples of {each / 1e6:.3g} MB each: {samples * each / 1e9:.3g} GB")
-    if samples * each > free:
-        raise KdpError(f"{folder} has {free / 1e9:.3g} GB left on its disk, too little")
-    return max(1, FILE_BYTES // each)
+    log.info(
+        f"{samples} samples of {bytes_each / 1e6:.3g} MB each: {samples * bytes_each / 1e9:.3g} GB"
+    )
+    if samples * bytes_each > free:
+        needed = samples * bytes_each / 1e9
+        raise KdpError(f"{folder}: the targets need {needed:.3g} GB, {free / 1e9:.3g} GB are free")
+    return max(1, FILE_BYTES // bytes_each)
