@@ -82,7 +82,7 @@ def _of_kind(kind: str, bases: tuple[type[Section], ...]) -> Any:
 
 def _kind(value: Any) -> Any:
     if isinstance(value, dict):
-        return value.get("kind", "embedded")
+        return str(value.get("kind", "embedded"))
     return getattr(value, "kind", "embedded")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Collection, Iterator
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -25,38 +25,57 @@ def explain(error: ValidationError, groups: Collection[str] = ()) -> str:
         error: what the schema found.
         groups: of overlays; an override such as `faces=real` may mean one of them.
     """
-    first = error.errors()[0]
-    location = _without_kinds(first["loc"])
-    where = ".".join(str(part) for part in location)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    # A mistyped key is why another is missing, so it comes first.
+    first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    keys, section = _place(first["loc"])
+    where = ".".join(str(key) for key in keys)
+    # Where several types are possible, pydantic has an error for each.
+    further = len({_place(other["loc"])[0] for other in others} - {keys})
+    more = f" (and {further} more)" if further else ""
     if first["type"] == "missing":
         return f"the key {where!r} is needed and missing{more}"
     if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1]) + ([] if location[1:] else sorted(groups))
-        nearest = suggest(str(location[-1]), known)
-        return f"unknown key {where!r}; {nearest}{more}"
+        kinds = [k for k, samples in registry.data_kinds().items() if keys[-1] in _fields(samples)]
+        if kinds and keys[0] in ("data", "evaluation"):
+            return f"the key {where!r} needs a kind: {' or '.join(kinds)}{more}"
+        known = _known_keys(section) + ([] if keys[1:] else sorted(groups))
+        return f"unknown key {where!r}; {suggest(str(keys[-1]), known)}{more}"
     if first["type"] == "union_tag_invalid":
         kind = str(first["input"]["kind"])
         return f"{where}.kind: no kind {kind!r}; {suggest(kind, registry.data_kinds())}{more}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("model_type", "dict_type"):
+        message = "it must be a mapping of keys to values"
     if isinstance(first["input"], dict):  # a section whose keys do not go together
         return f"{where}: {message}{more}" if where else message + more
     return f"{where}: {message}, got {reprlib.repr(first['input'])}{more}"
 
 
-def _without_kinds(location: Location) -> Location:
-    """A place in the file: pydantic names the kind after an entry, where no key is."""
-    entry = {"data": 1, "evaluation": 2}.get(str(location[0]) if location else "")
-    if entry is None or len(location) <= entry:
-        return location
-    return location[:entry] + location[entry + 1 :]
+def _place(location: Location) -> tuple[Location, Any]:
+    """The keys of a place in the file, and the section that the last of them lies in.
 
-
-def _known_keys(location: Location) -> list[str]:
-    """Keys of the schema at a place in the file, as pydantic names it."""
+    In a location of pydantic, the kind of samples, or the member of another union, stands behind
+    the key that has several types.
+    """
     node: Any = full_schema()
+    section, named = node, False
+    keys: list[int | str] = []
     for part in location:
-        node = _inside(node, part)
+        members = [member for member in _members(node) if member is not NoneType]
+        if len(members) > 1 and not named:
+            named = True
+            node = next((member for member in members if _kind(member) == part), node)
+            continue
+        keys.append(part)
+        named, section = False, node
+        try:
+            node = _inside(node, part)
+        except KeyError:
+            break
+    return tuple(keys), section
+
+
+def _known_keys(node: Any) -> list[str]:
     return sorted({key for section in _members(node) for key in _fields(section)})
 
 
@@ -72,12 +91,14 @@ def types_at(location: Location) -> set[Any]:
 
 
 def _inside(node: Any, part: int | str) -> Any:
-    """The type of what lies under a key, at a position, or of one kind of samples."""
+    """The type of what lies under a key or at a position.
+
+    Raises:
+        KeyError: there is no such key.
+    """
     for member in _members(node):
-        if get_origin(member) in (dict, list):
+        if get_origin(member) in (dict, list, tuple):
             return get_args(member)[-1]
-        if _kind(member) == part:
-            return member
         if part in _fields(member):
             return _fields(member)[str(part)].annotation
     raise KeyError(part)
