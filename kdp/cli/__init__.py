@@ -29,6 +29,10 @@ def main() -> None:
         _exit(_usage(error), 2, error)
     except (OSError, MemoryError) as error:
         _exit(f"{type(error).__name__}: {error} (--debug shows where)", 2, error)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for this
+            raise
+        _exit(f"{error}; lower the batch size or the size of inputs", 2, error)
 
 
 def _exit(message: str, code: int, error: Exception) -> NoReturn:
@@ -42,9 +46,8 @@ def _exit(message: str, code: int, error: Exception) -> NoReturn:
 
 def _usage(error: Exception) -> str:
     """What is wrong with the command line, and where to look; empty where help was printed."""
-    message = (
-        getattr(error, "format_message", error.__str__)().rstrip(".").replace("Value error, ", "")
-    )
+    message = getattr(error, "format_message", error.__str__)().rstrip(".")
+    message = message.replace("Value error, ", "")  # pydantic's words, which typer passes on
     context = getattr(error, "ctx", None)
     if not message or context is None:
         return message

@@ -45,7 +45,7 @@ def to_markdown() -> str:
         commands = [group.commands[name] for name in names if name in group.commands]
         parts += [f"## {panel}\n", *(_command(command) for command in commands)]
     old = _table("Old name", _old_names(), "New name")
-    return "\n".join([*parts, f"## Old names\n\nThey work until the next version.\n\n{old}"])
+    return "\n".join([*parts, f"## Old names\n\nThey work until version 0.3.\n\n{old}"])
 
 
 def _command(command: Any) -> str:

@@ -59,7 +59,7 @@ def _option(arg: str, table: dict[str, str]) -> str:
 
 
 def _evaluates_experiment(args: Sequence[str]) -> bool:
-    """Whether `kdp evaluate` is given an experiment, as until version 0.1, and no file."""
+    """Whether `kdp evaluate` is given an experiment, as in version 0.1, and no file."""
     first = next((arg for arg in args if not arg.startswith("-")), None)
     if "--folder" in args or first is None:
         return first is not None
@@ -67,4 +67,4 @@ def _evaluates_experiment(args: Sequence[str]) -> bool:
 
 
 def _warn(old: str, new: str) -> None:
-    log.warning(f"{old} is now called {new}; the old name works until the next version")
+    log.warning(f"{old} is now called {new}; the old name works until version 0.3")

@@ -43,7 +43,7 @@ class Section(BaseModel):
 @cache
 def _warn_renamed(old: str, new: str) -> None:
     """Warn once: a configuration is read several times."""
-    log.warning(f"the key {old} is now called {new}; the old name works until the next version")
+    log.warning(f"the key {old} is now called {new}; the old name works until version 0.3")
 
 
 @cache

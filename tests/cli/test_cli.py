@@ -145,6 +145,7 @@ INTERFACE: dict[str, list[str]] = {
     "validate": STAGE,
     "paths": ["--config -c", "--set", "<overrides>"],
     "chains": ["--format"],
+    "clean": ["--config -c", "--set", "<overrides>"],
 }
 """What users and scripts rely on; a change here belongs in the changelog."""
 

@@ -30,7 +30,7 @@ def test_an_old_command_runs_the_new_one(old: str, new: str) -> None:
     done = _kdp(old, "--help")
     assert f"Usage: root {new} " in done.stdout
     assert done.stderr.splitlines() == [
-        f"kdp {old} {NOTE} kdp {new}; the old name works until the next version"
+        f"kdp {old} {NOTE} kdp {new}; the old name works until version 0.3"
     ]
 
 
@@ -66,7 +66,7 @@ def test_evaluate_with_an_experiment_reproduces_it(tmp_path: Path) -> None:
     (tmp_path / "face-train-1").mkdir()
     done = _kdp("evaluate", tmp_path / "face-train-1")
     assert "kdp evaluate EXPERIMENT is now called kdp reproduce EXPERIMENT" in done.stderr
-    assert "is no whole experiment" in str(done.exception)
+    assert "is incomplete" in str(done.exception)
 
 
 def test_evaluate_with_a_file_is_no_experiment(weights: Path) -> None:
