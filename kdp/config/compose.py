@@ -55,7 +55,7 @@ class _Registered:
         files: in the order in which they were read, the configuration first.
         names: what Hydra calls each file.
         groups: those in which an overlay is chosen, and the file that says so.
-        added: those that an override alone names (`kdp compare ... --set faces=real`).
+        added: those that an override alone names, and no defaults list.
     """
 
     files: list[Path] = field(default_factory=list)

@@ -23,7 +23,7 @@ def explain(error: ValidationError, groups: Collection[str] = ()) -> str:
 
     Args:
         error: what the schema found.
-        groups: of overlays; an override such as `faces=real` may mean one of them.
+        groups: of overlays; an override GROUP=NAME may mean one of them.
     """
     # A mistyped key is why another is missing, so it comes first.
     first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")

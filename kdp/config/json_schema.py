@@ -7,7 +7,7 @@ from typing import Any
 from kdp.config.schema import full_schema
 
 _DEFAULTS = {
-    "description": "Files this one is composed of: names, choices such as {faces: toy}, _self_.",
+    "description": "Files this one is composed of: names, overlays (GROUP: NAME), and _self_.",
     "type": "array",
     "items": {"type": ["string", "object"]},
 }

@@ -1,7 +1,7 @@
 """Where a configuration is found: as written, in `configs/` of the current folder, in the package.
 
-Overlays, the files that a choice such as `faces=real` names, are no configurations. They are looked
-up by group and name, beside the including file or in `overlays/` of the same places.
+Overlays, the files that a choice GROUP=NAME adds, are no configurations. They are looked up by
+group and name, beside the including file or in `overlays/` of the same places.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def find_default(name: str, including: Path) -> Path:
 
 
 def find_overlay(group: str, name: str, including: Path) -> Path:
-    """The file of a choice such as `faces=real`.
+    """The file of a choice GROUP=NAME.
 
     Raises:
         KdpError: there is no such choice; names those there are.
@@ -107,7 +107,7 @@ def find_overlay(group: str, name: str, including: Path) -> Path:
 
 
 def overlay_groups(including: Path) -> set[str]:
-    """The groups that have overlays: `faces`, ..."""
+    """The groups that have overlays."""
     roots = [including.parent, *(level.root for level in levels())]
     folders = (folder for root in roots for folder in (root / OVERLAYS).glob("*"))
     return {folder.name for folder in folders if folder.is_dir()}

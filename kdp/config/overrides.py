@@ -29,7 +29,7 @@ def for_hydra(
     Args:
         path: the configuration, for messages.
         overrides: as they were typed.
-        groups: those in which the configuration chooses a file (`faces=real`).
+        groups: those in which the configuration chooses a file (GROUP=NAME).
         added: those that only an override chooses a file in.
 
     Raises:

@@ -29,8 +29,8 @@ current folder.
   package; sub-folders and the ending may be left out.
 - `defaults:` lists the files that a file is composed of, in their order; `_self_` is the file
   itself. They are looked for beside the file, then in the same places.
-- An overlay, such as `faces: toy` in that list or `faces=real` on the command line, adds the file
-  `overlays/faces/real.yml`.
+- An overlay, `GROUP: NAME` in that list or `GROUP=NAME` on the command line, adds the file
+  `overlays/GROUP/NAME.yml`, such as the paths of a data set; `kdp configs` lists the overlays.
 - `KEY=VALUE` on the command line changes a key: `train.lr=1e-3`, `train.betas=[0.9,0.95]`,
   `mac_constraint=null`; `~distill` removes one. A value that is no number, list or mapping is text
   as it was typed. Several values (`seed=0,1`) are for `kdp sweep`.
