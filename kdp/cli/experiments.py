@@ -12,6 +12,7 @@ from kdp.cli.options import (
     ConfigFile,
     ExperimentsFolder,
     JsonFile,
+    OutputFolder,
     SetValues,
     StageDevice,
     TextFormatOption,
@@ -95,6 +96,7 @@ def sweep(
     ] = None,
     values: SetValues = None,
     device: StageDevice = None,
+    output: OutputFolder = None,
     stages: Annotated[
         list[str],
         typer.Option(
@@ -115,7 +117,7 @@ def sweep(
     from kdp.stages.sweep.sweep import show
     from kdp.stages.sweep.sweep import sweep as run
 
-    points = run(config, merged(overrides, values, device), stages, launcher, jobs)
+    points = run(config, merged(overrides, values, device, output), stages, launcher, jobs)
     show(points)
     failed = sum(point.status != "done" for point in points)
     if failed:

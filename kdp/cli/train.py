@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from kdp.cli.app import command
@@ -49,6 +52,15 @@ def cache_targets(
     config: ChainConfig = None,
     values: SetValues = None,
     device: StageDevice = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the outputs; the same as distill.target_cache=FOLDER.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Precompute and cache the teachers' outputs for every training sample.
@@ -57,7 +69,10 @@ def cache_targets(
     """
     from kdp.stages.chains import open_chain
 
-    chain = open_chain("cache-targets", config, merged(overrides, values, device))
+    changes = merged(overrides, values, device)
+    if output is not None:
+        changes.append(f"distill.target_cache={output}")
+    chain = open_chain("cache-targets", config, changes)
     from kdp.stages.train.cache_targets import cache_targets as run
 
     done = chain.run(run, overwrite=overwrite)

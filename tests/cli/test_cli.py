@@ -101,7 +101,7 @@ INTERFACE: dict[str, list[str]] = {
         "--version",
     ],
     "train": LONG,
-    "cache-targets": [*STAGE, "--overwrite"],
+    "cache-targets": [*STAGE, "--output -o", "--overwrite"],
     "prune": LONG,
     "finetune": LONG,
     "rebuild": [*STAGE, "--from", "--masks", "--output -o", "--overwrite"],
@@ -132,7 +132,7 @@ INTERFACE: dict[str, list[str]] = {
     ],
     "experiments": ["--diff", "--folder", "--format", "--output -o", "--reverse", "--sort"],
     "reproduce": ["--device", "--folder", "--output -o", "<experiment>"],
-    "sweep": [*STAGE, "--jobs", "--launcher", "--stage"],
+    "sweep": [*STAGE, "--jobs", "--launcher", "--output -o", "--stage"],
     "configs": [
         "--format",
         "--output -o",
