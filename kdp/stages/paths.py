@@ -98,10 +98,10 @@ def prunes(config: Config) -> bool:
 
 
 def targets_folder(config: Config) -> Path:
-    """Where `kdp teach` writes."""
+    """Where `kdp cache-targets` writes."""
     if config.distill and config.distill.target_cache:
         return config.distill.target_cache
-    return config.output.runs / f"{config.output.name}_taught"
+    return config.output.runs / f"{config.output.name}_targets"
 
 
 def locked_paths(config: Config) -> list[Path]:

@@ -31,7 +31,7 @@ from kdp.models.loading import load_network
 from kdp.progress import progress
 from kdp.stages.paths import chain_paths, do_nothing, targets_folder
 from kdp.stages.replacing import check_targets
-from kdp.stages.train.objective import ensemble, taps_of, target_key, teacher_of
+from kdp.stages.train.objective import DistillRequest, load_teachers, student_taps, target_key
 from kdp.tasks import task_for
 from kdp.tasks.base import TrainingTask
 from kdp.training.shutdown import graceful_shutdown
@@ -68,11 +68,12 @@ def cache_targets(
         Interrupted: on SIGINT or SIGTERM; a second run continues.
     """
     started = time.time()
+    request = DistillRequest.from_config(config)
     task, student = _task_and_student(config)
-    teacher, taps = teacher_of(config), taps_of(task, student, config)
-    folder, key = targets_folder(config), target_key(task, config, taps)
+    taps = student_taps(task, student, request.distill)
+    folder, key = targets_folder(config), target_key(task, request, taps)
     samples, batch_size = _training_size(config)
-    source = ensemble(task, config, list(taps.values()))
+    source = load_teachers(task, request, list(taps.values()))
     device = pick_device(config.device)
     data = task.training_data(samples)
 
@@ -88,7 +89,7 @@ def cache_targets(
         on_ready()
         _drop_stale_index(folder, key)
         _write_files(folder, key, samples, batch_size, targets)
-        record = make_record("teach", config.plain(), teacher.files, started=started)
+        record = make_record("teach", config.plain(), request.teacher.files, started=started)
         write_index(folder, key, record, samples, size)
     return CachedTargets(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
 
@@ -125,8 +126,6 @@ def _drop_stale_index(folder: Path, key: dict[str, int]) -> None:
 
 def _task_and_student(config: Config) -> tuple[TrainingTask, nn.Module]:
     """The task, and the student that defines the taps: `model`, or the pruned network."""
-    if config.distill is None:
-        raise KdpError("kdp cache-targets needs the section `distill`")
     if config.train is None or config.model is None:
         student, arch, _ = load_network(chain_paths(config).pruned)
         return task_for(arch, config), student

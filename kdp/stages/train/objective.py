@@ -1,9 +1,9 @@
-"""What a stage that trains learns from: the ground truth, and teachers where there are any."""
+"""The training objective: the ground truth, and distillation from teachers if configured."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from kdp.config import Config, ModelConfig, TeacherConfig
+from kdp.config import Config, DistillConfig, ModelConfig, TeacherConfig
 from kdp.distillation.objective import Distiller, compares_features, compares_outputs
 from kdp.distillation.target_cache import CachedTargetDataset, first_target
 from kdp.distillation.teacher import CachedTeacher, TargetSource, TeacherEnsemble, normalized_shares
@@ -28,10 +28,10 @@ from kdp.training.job import Batch, Objective
 
 @dataclass(frozen=True)
 class TrainingObjective:
-    """What to minimise and on what.
+    """A loss and the samples it is computed on.
 
     Attributes:
-        objective: (model, batch, step) -> loss and parts.
+        objective: (model, batch, step) -> loss and its named parts.
         data: number of samples -> the samples.
         extra_modules: modules that are trained beside the student.
         parents: the files of the teachers.
@@ -43,15 +43,46 @@ class TrainingObjective:
     parents: list[Path] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class DistillRequest:
+    """What distillation needs of a configuration, checked once.
+
+    Attributes:
+        distill: its section.
+        teacher: the teachers: the section's own, or the `teacher` of the whole configuration.
+        student: the section `model`, which completes a teacher given as a plan; or None.
+        data: the section `data` in plain values, without what changes the speed alone.
+        seed: of the alignments and the samples.
+    """
+
+    distill: DistillConfig
+    teacher: TeacherConfig
+    student: ModelConfig | None
+    data: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: Config) -> DistillRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: there is no section `distill`, or no teacher.
+        """
+        if config.distill is None:
+            raise KdpError("distillation needs the section `distill`")
+        data = {key: value for key, value in config.plain()["data"].items() if key != "workers"}
+        return cls(config.distill, teacher_of(config), config.model, data, config.seed)
+
+
 def build_objective(
     task: TrainingTask, student: nn.Module, config: Config, steps: int
 ) -> TrainingObjective:
-    """The ground truth alone, or with what `distill` adds.
+    """The loss against the ground truth, or the distillation loss that includes it.
 
     Args:
         task: of the student.
         student: the network before any wrapper.
-        config: `distill`, `teacher` and `seed` are read.
+        config: `distill`, `teacher`, `data` and `seed` are read.
         steps: of the whole run.
 
     Raises:
@@ -59,28 +90,30 @@ def build_objective(
     """
     if config.distill is None:
         return TrainingObjective(ground_truth(task), task.training_data)
-    teacher = teacher_of(config)
-    taps, data = taps_of(task, student, config), task.training_data
+    request = DistillRequest.from_config(config)
+    taps, data = student_taps(task, student, request.distill), task.training_data
     probe = _first_batch(task)
     source: TargetSource
-    if config.distill.target_cache:
-        key = target_key(task, config, taps)
-        written = partial(_with_targets, task, config.distill.target_cache, key)
-        target = first_target(config.distill.target_cache, key)
-        source, data = CachedTeacher(len(teacher.paths), teacher.shares), written
+    if request.distill.target_cache:
+        key = target_key(task, request, taps)
+        target = first_target(request.distill.target_cache, key)
+        source = CachedTeacher(len(request.teacher.paths), request.teacher.shares)
+        data = partial(_cached_samples, task, request.distill.target_cache, key)
         probe |= {name: value[None] for name, value in target.items()}
     else:
-        source = ensemble(task, config, list(taps.values()))
-    torch.manual_seed(config.seed)  # alignments start the same, whatever was loaded before
+        source = load_teachers(task, request, list(taps.values()))
+    # Loading teachers draws random numbers, reading cached targets does not: seeded again, so that
+    # both start from the same alignments.
+    torch.manual_seed(request.seed)
     distiller = Distiller(
-        config.distill,
+        request.distill,
         student,
         source,
         taps=taps,
         inputs=task.inputs,
         task_loss=task.loss,
         steps=steps,
-        seed=config.seed,
+        seed=request.seed,
         probe=probe,
         confidence_map=task.confidence_map,
     )
@@ -88,23 +121,23 @@ def build_objective(
     def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return distiller(network, task.prepare(batch), step)
 
-    return TrainingObjective(objective, data, distiller.alignments, teacher.files)
+    return TrainingObjective(objective, data, distiller.alignments, request.teacher.files)
 
 
 def _first_batch(task: TrainingTask) -> Batch:
-    """The first training sample, as it is."""
+    """The first training sample without augmentation, as a batch of one."""
     sample = task.training_data(1)[0]
     return task.prepare({key: value[None] for key, value in sample.items()}, augment=False)
 
 
-def _with_targets(
+def _cached_samples(
     task: TrainingTask, folder: Path, key: dict[str, Any], count: int
 ) -> Dataset[Batch]:
     return CachedTargetDataset(task.training_data(count), folder, key)
 
 
 def ground_truth(task: TrainingTask) -> Objective:
-    """The objective that knows no teacher."""
+    """The task's loss alone."""
 
     def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         batch = task.prepare(batch)
@@ -113,79 +146,86 @@ def ground_truth(task: TrainingTask) -> Objective:
     return objective
 
 
-def ensemble(task: TrainingTask, config: Config, names: list[str]) -> TeacherEnsemble:
-    """The teachers, loaded; of several, one with the task's own kind of output each.
+def load_teachers(
+    task: TrainingTask, request: DistillRequest, taps: Sequence[str]
+) -> TeacherEnsemble:
+    """The teachers; the outputs of several are averaged.
 
     Args:
         task: of the student.
-        config: whose teachers; a plan is completed by its `model`.
-        names: the modules whose features are wanted.
+        request: names the teachers.
+        taps: the teachers' modules whose features are compared.
 
     Raises:
-        KdpError: a file is no network, or one of other classes where outputs are compared; or a
-            plan is none of the student's family.
+        KdpError: a file is not a network, or has other classes where outputs are compared; or a
+            plan belongs to another family than the student.
     """
-    teacher, distill = teacher_of(config), config.distill
-    compared = distill is not None and compares_outputs(distill)
+    teacher = request.teacher
     models = [
-        _loaded(path, task, compared) if path in teacher.files else _untrained(path, config.model)
+        _load_teacher(path, task, request)
+        if path in teacher.files
+        else _untrained(path, request.student)
         for path in teacher.paths
     ]
-    return TeacherEnsemble(models, names, task.inputs, teacher.shares)
+    return TeacherEnsemble(models, list(taps), task.inputs, teacher.shares)
 
 
-def _loaded(path: Path, task: TrainingTask, compared: bool) -> nn.Module:
+def _load_teacher(path: Path, task: TrainingTask, request: DistillRequest) -> nn.Module:
     model = load_network(path)[0]
-    theirs, own = (getattr(one, "classes", None) for one in (model, task))
-    if compared and theirs and own and theirs != own:
+    teacher_classes: Any = getattr(model, "classes", None)
+    classes: Any = getattr(task, "classes", None)
+    comparable = teacher_classes and classes and compares_outputs(request.distill)
+    if comparable and teacher_classes != classes:
         raise KdpError(
-            f"{path} knows the classes {join_names(theirs)}, the student's: {join_names(own)}"
+            f"{path} has the classes {join_names(teacher_classes)}, "
+            f"the student has {join_names(classes)}"
         )
     return model
 
 
 def _untrained(plan: Path, student: ModelConfig | None) -> nn.Module:
+    """A network as a plan describes it, to try a configuration before there is a teacher."""
     if student is None or student.name not in PLANS:
         known = ", ".join(PLANS)
-        raise KdpError(f"{plan}: there are plans for a `model` of {known}; give weights instead")
+        raise KdpError(f"{plan}: plans exist for a `model` of {known}; give weights instead")
     arch = PLANS[student.name](plan.name, student.args)
-    log.info(f"{plan} has no weights: there is nothing to learn from this teacher, it is a dry run")
+    log.info(f"{plan} is a plan without weights: this is a dry run, the student learns nothing")
     return build(arch.name, **arch.args)
 
 
 def teacher_of(config: Config) -> TeacherConfig:
-    """Who is learnt from.
+    """The teachers of a configuration.
 
     Raises:
-        KdpError: nobody is named.
+        KdpError: it names none.
     """
     if config.distill and config.distill.teacher:
         return config.distill.teacher
     if config.teacher is None:
-        raise KdpError("the section `distill` needs `teacher`, the file to learn from")
+        raise KdpError("the section `distill` needs `teacher`, the file to distil from")
     return TeacherConfig(weights=config.teacher)
 
 
-def taps_of(task: TrainingTask, student: nn.Module, config: Config) -> dict[str, str]:
-    """Modules of the student -> those of the teachers; none where no loss compares features."""
-    distill = config.distill
-    assert distill is not None
+def student_taps(task: TrainingTask, student: nn.Module, distill: DistillConfig) -> dict[str, str]:
+    """The student's taps -> the teachers'; empty where no loss compares features."""
     if not compares_features(distill):
         return {}
     taps: Any = distill.taps or task.taps(student)
     return dict(taps) if isinstance(taps, dict) else {name: name for name in taps}
 
 
-def target_key(task: TrainingTask, config: Config, taps: dict[str, str]) -> dict[str, Any]:
-    """Everything that what teachers say of the training samples depends on."""
-    plain, teacher = config.plain(), teacher_of(config)
-    data = {key: value for key, value in plain["data"].items() if key != "workers"}
+def target_key(task: TrainingTask, request: DistillRequest, taps: dict[str, str]) -> dict[str, Any]:
+    """Everything that the teachers' targets depend on.
+
+    Data sets may change where their settings do not: the first sample's content stands for them.
+    """
     first = task.inputs(_first_batch(task))
+    teacher = request.teacher
     return {
         "teachers": [sha256(path) for path in teacher.files],
         "shares": normalized_shares(len(teacher.paths), teacher.shares),
         "taps": sorted(set(taps.values())),
-        "data": data,
-        "seed": config.seed,
+        "data": request.data,
+        "seed": request.seed,
         "pictures": hashlib.sha256(first.numpy().tobytes()).hexdigest(),
     }
