@@ -142,10 +142,10 @@ def _search(
 
 
 def macs_by_width(task: ExampleTask, arch: Arch, groups: list[Group]) -> MacCounter:
-    """Counts the network with some groups narrowed; groups not named are full. Remembers.
+    """A counter of the MACs with some groups narrowed; groups that are not named keep all units.
 
-    Where the weights alone say it, which is tried on the full network and on half of it, no network
-    is built.
+    The real counter builds each narrowed network, and caches the result. A counter from weight
+    shapes replaces it where both agree on the full network and on half of every group.
     """
     example = task.example(task.input_size)
     full = {group.name: group.units for group in groups}
@@ -164,10 +164,10 @@ def macs_by_width(task: ExampleTask, arch: Arch, groups: list[Group]) -> MacCoun
 
 
 def check_kinds(groups: list[Group], settings: PruneConfig) -> None:
-    """Make sure that limits name kinds of groups that there are.
+    """Check that the limits name existing kinds of groups.
 
     Raises:
-        KdpError: one does not exist.
+        KdpError: a kind does not exist.
     """
     kinds = {group.kind for group in groups}
     named = {*settings.min_units, *settings.round_to, *(settings.kinds or ())}
@@ -175,15 +175,21 @@ def check_kinds(groups: list[Group], settings: PruneConfig) -> None:
         raise KdpError(f"no kind of group is called {kind!r}; available: {sorted(kinds)}")
 
 
-def missed(macs: int, dense: int, mac_constraint: float, largest_step: float) -> bool:
-    """The promise of a search: the budget holds, and is used up but for less than one unit
-    (or one multiple of `round_to`)."""
+def misses_budget(macs: int, dense: int, mac_constraint: float, largest_step: float) -> bool:
+    """True if the MACs exceed the budget or undershoot it by more than one unit.
+
+    Args:
+        macs: of the masked network.
+        dense: of the full network.
+        mac_constraint: budget as a share of `dense`.
+        largest_step: MACs of the most expensive unit, or of `round_to` of them.
+    """
     budget = mac_constraint * dense
     return not budget - largest_step <= macs <= budget
 
 
 def _check_budget(plan: PruningPlan, mac_constraint: float, largest_step: float) -> None:
-    if missed(plan.macs, plan.dense_macs, mac_constraint, largest_step):
+    if misses_budget(plan.macs, plan.dense_macs, mac_constraint, largest_step):
         raise KdpError(
             f"the search kept {plan.macs / plan.dense_macs:.4f} of the MACs, which misses "
             f"mac_constraint={mac_constraint} by more than one unit (see min_units, round_to)"

@@ -148,11 +148,10 @@ def _samples_per_file(first: Targets, samples: int, folder: Path) -> int:
         KdpError: the disk has too little space for all of them.
     """
     bytes_each = sum(tensor.nbytes for tensor in first.flat().values())
-    free = free_bytes(folder)
-    log.info(
-        f"{samples} samples of {bytes_each / 1e6:.3g} MB each: {samples * bytes_each / 1e9:.3g} GB"
-    )
-    if samples * bytes_each > free:
-        needed = samples * bytes_each / 1e9
-        raise KdpError(f"{folder}: the targets need {needed:.3g} GB, {free / 1e9:.3g} GB are free")
+    needed, free = samples * bytes_each, free_bytes(folder)
+    log.info(f"{samples} samples of {bytes_each / 1e6:.3g} MB each: {needed / 1e9:.3g} GB")
+    if needed > free:
+        raise KdpError(
+            f"{folder}: the targets need {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free"
+        )
     return max(1, FILE_BYTES // bytes_each)

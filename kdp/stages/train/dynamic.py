@@ -1,4 +1,4 @@
-"""Pruning inside `kdp train`: gates on the student, and the files that the chain goes on with."""
+"""Pruning inside `kdp train`: gates on the student, its budget, and the masks it writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kdp.pruning.gates import add_gates, fold_gates
 from kdp.pruning.groups import Group, Masks, full_masks
 from kdp.pruning.knapsack import Limits, MacCounter, unit_costs
 from kdp.pruning.masks import kept_units, zero_removed
-from kdp.stages.prune.prune import check_kinds, macs_by_width, missed
+from kdp.stages.prune.prune import check_kinds, macs_by_width, misses_budget
 from kdp.stages.prune.score_cache import prunable
 from kdp.tasks.base import PruningTask
 from kdp.training.job import Batch, Objective, Params, TrainingJob
@@ -25,83 +25,85 @@ from kdp.types import Arch, Provenance
 
 
 @dataclass(frozen=True)
-class Dynamic:
-    """A network with gates.
+class DynamicTraining:
+    """A network that is pruned while it trains.
 
     Attributes:
         arch: of the full network.
-        everything: all groups; `pruner.groups` are those with gates.
-        pruner: decides.
-        count: operations by kept units.
-        input_size: (height, width) of the input that `count` is for.
+        all_groups: of the network; `pruner.groups` are those with gates.
+        pruner: updates the masks.
+        count_macs: counts any choice of kept units.
+        input_size: (height, width) of the input that MACs are counted for.
     """
 
     arch: Arch
-    everything: list[Group]
+    all_groups: list[Group]
     pruner: DynamicPruner
-    count: MacCounter
+    count_macs: MacCounter
     input_size: tuple[int, int]
 
-    def plain(self, params: Params) -> tuple[Params, Masks]:
-        """Weights without gates, removed units zero, and what stays."""
+    def without_gates(self, params: Params) -> tuple[Params, Masks]:
+        """The weights without gates, with removed units zeroed, and the masks."""
         plain, masks = fold_gates(params, self.pruner.groups)
-        masks = {**full_masks(self.everything), **masks}
+        masks = {**full_masks(self.all_groups), **masks}
         model = build(self.arch.name, **self.arch.args)
         model.load_state_dict(plain)
-        zero_removed(model, self.everything, masks)
+        zero_removed(model, self.all_groups, masks)
         return model.state_dict(), masks
 
 
-def add_dynamic(config: Config, task: PruningTask, model: nn.Module, arch: Arch) -> Dynamic:
-    """Put gates on the student, in place.
+def add_dynamic(config: Config, task: PruningTask, model: nn.Module, arch: Arch) -> DynamicTraining:
+    """Put gates on the student, in place, and set up the pruner.
 
     Raises:
-        KdpError: no budget is given or it cannot be reached, or the settings do not fit.
+        KdpError: the budget is missing or cannot be reached, or the settings do not fit.
     """
-    settings = section(config)
+    settings = dynamic_section(config)
     assert config.mac_constraint is not None
-    everything = task.groups(model)
-    check_kinds(everything, config.prune)
+    all_groups = task.groups(model)
+    check_kinds(all_groups, config.prune)
     groups = prunable(config, task, model)
-    count = macs_by_width(task, arch, everything)
+    count_macs = macs_by_width(task, arch, all_groups)
     pruner = DynamicPruner(
         settings,
         model,
         groups,
         add_gates(model, groups),
-        unit_costs(groups, count),
-        count,
+        unit_costs(groups, count_macs),
+        count_macs,
         config.mac_constraint,
         Limits(config.prune.min_units, config.prune.round_to),
     )
-    return Dynamic(arch, everything, pruner, count, task.input_size)
+    return DynamicTraining(arch, all_groups, pruner, count_macs, task.input_size)
 
 
-def section(config: Config) -> DynamicConfig:
-    """The section `dynamic`, checked against the others.
+def dynamic_section(config: Config) -> DynamicConfig:
+    """The section `dynamic`, checked against the other sections.
 
     Raises:
-        KdpError: `mac_constraint` is missing, or the training ends before the ramp.
+        KdpError: `mac_constraint` is missing, or the training ends before `end_step`.
     """
     if config.dynamic is None or config.train is None or config.mac_constraint is None:
         raise KdpError("pruning while training needs `dynamic`, `train` and `mac_constraint`")
     if config.dynamic.end_step > config.train.steps:
         raise KdpError(
             f"dynamic.end_step ({config.dynamic.end_step}) is after the last of the "
-            f"{config.train.steps} steps"
+            f"{config.train.steps} steps of train"
         )
     return config.dynamic
 
 
-def prune_while_training(job: TrainingJob, dynamic: Dynamic) -> None:
-    """Let a job prune: the loss on the gates, the choice after a step, the best one's start."""
+def prune_while_training(job: TrainingJob, dynamic: DynamicTraining) -> None:
+    """Make a training job prune: add the sparsity loss, and update masks after each step."""
     settings, pruner = dynamic.pruner.settings, dynamic.pruner
     job.objective = _with_gates(job.objective, pruner)
     job.after_step = lambda model, step: pruner.after_step(step)
+    # Weights from before do not keep the budget yet, however good they are.
     job.best_from_step = settings.end_step
 
 
 def _with_gates(objective: Objective, pruner: DynamicPruner) -> Objective:
+    """An objective with the sparsity loss added, and the share of kept MACs among its parts."""
     weight = pruner.settings.loss.weight if pruner.settings.loss else 0.0
 
     def call(model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -115,24 +117,26 @@ def _with_gates(objective: Objective, pruner: DynamicPruner) -> Objective:
     return call
 
 
-def check_budget(config: Config, dynamic: Dynamic, masks: Masks) -> None:
-    """Make sure that what stays is what the budget allows, and no less.
+def check_budget(config: Config, dynamic: DynamicTraining, masks: Masks) -> None:
+    """Check that the masks use the budget.
 
     Raises:
-        KdpError: it is missed by more than one unit.
+        KdpError: they exceed it, or miss it by more than one unit.
     """
     pruner, costs = dynamic.pruner, dynamic.pruner.costs
     macs, dense = _macs(dynamic, masks)
     step = max(costs[g.name] * pruner.limits.round_to.get(g.kind, 1) for g in pruner.groups)
-    if missed(macs, dense, pruner.mac_constraint, step):
+    if misses_budget(macs, dense, pruner.mac_constraint, step):
         raise KdpError(
             f"training kept {macs / dense:.4f} of the MACs, which misses "
             f"mac_constraint={config.mac_constraint} by more than one unit"
         )
 
 
-def masks_artifact(dynamic: Dynamic, masks: Masks, config: Config, record: Provenance) -> Artifact:
-    """The masks as `kdp prune` writes them."""
+def masks_artifact(
+    dynamic: DynamicTraining, masks: Masks, config: Config, record: Provenance
+) -> Artifact:
+    """The masks in the format of `kdp prune`."""
     macs, dense = _macs(dynamic, masks)
     budget = {
         "mac_constraint": config.mac_constraint,
@@ -146,7 +150,7 @@ def masks_artifact(dynamic: Dynamic, masks: Masks, config: Config, record: Prove
     return Artifact({}, record=record, extra={**extra, "arch_full": dynamic.arch.plain()})
 
 
-def _macs(dynamic: Dynamic, masks: Masks) -> tuple[int, int]:
-    """Operations of what stays, and of everything."""
-    full = {group.name: group.units for group in dynamic.everything}
-    return dynamic.count(kept_units(masks)), dynamic.count(full)
+def _macs(dynamic: DynamicTraining, masks: Masks) -> tuple[int, int]:
+    """MACs with the masks, and of the full network."""
+    full = {group.name: group.units for group in dynamic.all_groups}
+    return dynamic.count_macs(kept_units(masks)), dynamic.count_macs(full)

@@ -19,7 +19,7 @@ from kdp.stages.header import log_header
 from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
-    Dynamic,
+    DynamicTraining,
     add_dynamic,
     check_budget,
     masks_artifact,
@@ -121,7 +121,7 @@ def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
 def _save(
     result: TrainingResult,
     arch: Arch,
-    dynamic: Dynamic | None,
+    dynamic: DynamicTraining | None,
     config: Config,
     started: float,
     parents: Sequence[Path],
@@ -134,7 +134,7 @@ def _save(
     ):
         record = stage_record("train", config, result, metrics, started, parents)
         if dynamic:
-            params, masks = dynamic.plain(params)
+            params, masks = dynamic.without_gates(params)
             check_budget(config, dynamic, masks)
         artifacts[key] = Artifact(params, arch, record)
     if dynamic:
