@@ -56,8 +56,8 @@ def photos(tmp_path: Path) -> Path:
     """Two images, a note, and a folder within."""
     folder = tmp_path / "photos"
     for number, name in enumerate(("a.png", "b.png", "deeper/c.png")):
-        _picture(folder / name, (18 + number, 24))
-    (folder / "notes.txt").write_text("no picture")
+        _image(folder / name, (18 + number, 24))
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -88,7 +88,7 @@ def _artifact(folder: Path, scale: int) -> Path:
     return path
 
 
-def _picture(path: Path, size: tuple[int, int]) -> Path:
+def _image(path: Path, size: tuple[int, int]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(size).integers(0, 256, (*size, 3), dtype=np.uint8)
     path.write_bytes(png_bytes(pixels))
@@ -100,10 +100,10 @@ def _kdp(*arguments: str | Path) -> Any:
     return CliRunner().invoke(app, ["infer", *map(str, arguments), "--device", "cpu"])
 
 
-def _plain(network: Path, picture: Path, *, ensemble: bool = False) -> np.ndarray:
-    """What the network makes of a picture, by the slow and simple way."""
+def _plain(network: Path, image: Path, *, ensemble: bool = False) -> np.ndarray:
+    """What the network makes of an image, by the slow and simple way."""
     model = load_network(network)[0]
-    lr = to_tensor(read_rgb(picture))[None]
+    lr = to_tensor(read_rgb(image))[None]
     with torch.no_grad():
         output = _by_hand(model, lr) if ensemble else model(lr).clamp(0, 1)
     return (output[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
@@ -114,8 +114,8 @@ def _by_hand(model: nn.Module, lr: Tensor) -> Tensor:
     outputs = []
     for number in range(8):
         swap, dims = number % 2, [d for d, bit in ((2, 2), (3, 4)) if number & bit]
-        seen = (lr.transpose(2, 3) if swap else lr).flip(dims)
-        output = model(seen).clamp(0, 1).flip(dims)
+        oriented = (lr.transpose(2, 3) if swap else lr).flip(dims)
+        output = model(oriented).clamp(0, 1).flip(dims)
         outputs.append(output.transpose(2, 3) if swap else output)
     return torch.stack(outputs).mean(dim=0)
 
@@ -128,27 +128,27 @@ def test_x8_changes_nothing_where_the_network_is_equivariant(
     def upscale(x: Tensor) -> Tensor:
         return F.interpolate(x[None], scale_factor=3, mode=mode)[0]
 
-    picture = torch.rand(3, *size)
-    torch.testing.assert_close(self_ensemble(upscale, picture), upscale(picture))
+    image = torch.rand(3, *size)
+    torch.testing.assert_close(self_ensemble(upscale, image), upscale(image))
 
 
-def test_x8_sees_eight_different_pictures() -> None:
-    seen: list[Tensor] = []
+def test_x8_sees_eight_different_images() -> None:
+    inputs: list[Tensor] = []
 
     def upscale(x: Tensor) -> Tensor:
-        seen.append(x)
+        inputs.append(x)
         return x
 
     self_ensemble(upscale, torch.rand(3, 4, 4))
-    assert len({tuple(x.flatten().tolist()) for x in seen}) == 8
+    assert len({tuple(x.flatten().tolist()) for x in inputs}) == 8
 
 
 def test_x8_is_the_mean_over_the_eight(network: Path) -> None:
-    model, picture = load_network(network)[0], torch.rand(3, 12, 17)
+    model, image = load_network(network)[0], torch.rand(3, 12, 17)
     with torch.no_grad():
-        expected = _by_hand(model, picture[None])[0]
-        output = self_ensemble(lambda x: model(x[None])[0].clamp(0, 1), picture)
-        assert (output - model(picture[None])[0].clamp(0, 1)).abs().max() > 1e-4
+        expected = _by_hand(model, image[None])[0]
+        output = self_ensemble(lambda x: model(x[None])[0].clamp(0, 1), image)
+        assert (output - model(image[None])[0].clamp(0, 1)).abs().max() > 1e-4
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
 
 
@@ -174,7 +174,7 @@ def test_other_scales(tmp_path: Path, photos: Path, scale: int) -> None:
     assert output.shape == (18 * scale, 24 * scale, 3)
 
 
-def test_a_pattern_is_expanded_and_keeps_to_pictures(network: Path, photos: Path) -> None:
+def test_a_pattern_is_expanded_and_keeps_to_images(network: Path, photos: Path) -> None:
     target = photos.parent / "elsewhere" / "large"
     result = _kdp(network, photos / "**" / "*", "--to", target)
     assert result.exit_code == 0, result.output
@@ -182,12 +182,12 @@ def test_a_pattern_is_expanded_and_keeps_to_pictures(network: Path, photos: Path
 
 
 def test_a_name_may_look_like_a_pattern(network: Path, photos: Path) -> None:
-    odd = _picture(photos / "a[1]*.png", (10, 12))
+    odd = _image(photos / "a[1]*.png", (10, 12))
     assert _kdp(network, odd).exit_code == 0
     assert read_rgb(Path("photos_x2") / odd.name).shape == (20, 24, 3)
 
 
-def test_a_picture_given_twice_is_computed_once(network: Path, photos: Path) -> None:
+def test_an_image_given_twice_is_computed_once(network: Path, photos: Path) -> None:
     result = _kdp(network, photos, photos / "a.png", photos / "*.png")
     assert result.exit_code == 0, result.output
     assert [path.name for path in Path("photos_x2").iterdir()].count("a.png") == 1
@@ -215,15 +215,15 @@ def test_x8_reaches_the_file(network: Path, photos: Path) -> None:
 
 
 def test_tiles_follow_the_settings(network: Path, photos: Path) -> None:
-    picture = _picture(photos / "wide.png", (30, 90))
+    image = _image(photos / "wide.png", (30, 90))
     chosen = ["tiles.size=32", "tiles.overlap=8"]
     more = [part for pair in chosen for part in ("--set", pair)]
-    assert _kdp(network, picture, *more).exit_code == 0
+    assert _kdp(network, image, *more).exit_code == 0
     model, arch, _ = load_network(network)
     task = task_for(arch, settings(None, chosen, "cpu"))
     output = read_rgb(Path("photos_x2/wide.png"))
-    assert np.array_equal(output, task.upscale(model, read_rgb(picture)))  # type: ignore[attr-defined]
-    assert not np.array_equal(output, _plain(network, picture))
+    assert np.array_equal(output, task.upscale(model, read_rgb(image)))  # type: ignore[attr-defined]
+    assert not np.array_equal(output, _plain(network, image))
 
 
 @pytest.mark.parametrize(("ensemble", "passes"), [(False, 3), (True, 24)])
@@ -240,19 +240,19 @@ def test_the_bar_moves_with_every_pass_and_ends_at_its_end(
 
     monkeypatch.setattr(stage, "progress", lambda *_: Bar())
     config = settings(None, ["tiles.size=32", "tiles.overlap=8"], "cpu")
-    picture = _picture(photos / "wide.png", (30, 80))
-    infer(network, InferRequest((str(picture),), ensemble=ensemble), config, print)
+    image = _image(photos / "wide.png", (30, 80))
+    infer(network, InferRequest((str(image),), ensemble=ensemble), config, print)
     assert [step for step in steps if step] == [Fraction(1, passes)] * passes
 
 
-def test_a_corrupt_picture_costs_only_itself(network: Path, photos: Path) -> None:
+def test_a_corrupt_image_costs_only_itself(network: Path, photos: Path) -> None:
     whole = (photos / "a.png").read_bytes()
     (photos / "aa.png").write_bytes(whole[: len(whole) // 2])
-    _picture(photos / "ab.png", (1, 20))
+    _image(photos / "ab.png", (1, 20))
     done = run_kdp("infer", str(network), str(photos), "--device", "cpu", cwd=Path.cwd())
     assert done.returncode == 2
     (line,) = complaints(done.stderr)
-    assert f"the picture {photos / 'aa.png'}: it is missing or corrupt" in line
+    assert f"the image {photos / 'aa.png'}: it is missing or corrupt" in line
     assert f"the image {photos / 'ab.png'} is 20x1" in line
     written = sorted(Path("photos_x2").iterdir())
     assert [path.name for path in written] == ["a.png", "b.png"]
@@ -260,7 +260,7 @@ def test_a_corrupt_picture_costs_only_itself(network: Path, photos: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("pictures", "more", "said"),
+    ("images", "more", "message"),
     [
         (["gone.png"], (), "there is no image and no folder {}/gone.png"),
         (["empty"], (), "no images in {}/empty"),
@@ -276,17 +276,17 @@ def test_bad_input_is_one_line_and_writes_nothing(
     refused: Callable[..., str],
     network: Path,
     photos: Path,
-    pictures: list[str],
+    images: list[str],
     more: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     (photos / "empty").mkdir()
     for name in ("a.jpg", "deeper/a.png"):
         (photos / name).write_bytes((photos / "a.png").read_bytes())
     before = {path: path.stat().st_mtime_ns for path in photos.parent.rglob("*")}
-    given = [str(photos / name) for name in pictures]
+    given = [str(photos / name) for name in images]
     line = refused(str(network), *given, *(part.format(photos) for part in more))
-    assert said.format(photos) in line
+    assert message.format(photos) in line
     assert {path: path.stat().st_mtime_ns for path in photos.parent.rglob("*")} == before
 
 
@@ -310,7 +310,7 @@ def test_audio_networks_are_refused(tmp_path: Path, photos: Path) -> None:
 def test_ctrl_c_between_tiles_ends_with_one_line_and_whole_files(
     network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
-    _picture(photos / "c.png", (20, 90))
+    _image(photos / "c.png", (20, 90))
     passes: list[Tensor] = []
     forward = CATANet.forward
 
@@ -331,7 +331,7 @@ def test_ctrl_c_between_tiles_ends_with_one_line_and_whole_files(
         assert np.array_equal(read_rgb(path), _plain(network, photos / path.name))
 
 
-def test_a_link_to_a_picture_cannot_lose_it(network: Path, photos: Path) -> None:
+def test_a_link_to_an_image_cannot_lose_it(network: Path, photos: Path) -> None:
     link = photos.parent / "links" / "a.png"
     link.parent.mkdir()
     link.symlink_to(photos / "a.png")

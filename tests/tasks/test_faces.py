@@ -1,4 +1,4 @@
-"""`kdp infer` for a classifier: faces in pictures, videos and cameras, without either a camera or a
+"""`kdp infer` for a classifier: faces in images, videos and cameras, without either a camera or a
 display."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.conftest import ROOT, TINY
 from tests.runs import complaints
 
 ASTRONAUT = (86, 31, 53, 53)
-"""The box of her face, where the picture is 256 pixels wide."""
+"""The box of her face, where the image is 256 pixels wide."""
 SHOWN = [True, True, False, True, False]
 """In which frames of the video there is a face."""
 
@@ -62,8 +62,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def face(size: tuple[int, int] = (256, 256)) -> ImageArray:
     from skimage.data import astronaut
 
-    picture: ImageArray = cv2.resize(astronaut(), (256, 256), interpolation=cv2.INTER_AREA)
-    return picture[: size[0], : size[1]]
+    image: ImageArray = cv2.resize(astronaut(), (256, 256), interpolation=cv2.INTER_AREA)
+    return image[: size[0], : size[1]]
 
 
 def blank(size: tuple[int, int] = (256, 256)) -> ImageArray:
@@ -82,10 +82,10 @@ def clip(path: Path, size: tuple[int, int] = (256, 256), rate: float = 10) -> Pa
 
 def frames_of(path: Path) -> tuple[list[Any], float]:
     """What a video holds, and its frames per second."""
-    capture, found = cv2.VideoCapture(str(path)), []
+    capture, frames = cv2.VideoCapture(str(path)), []
     while (read := capture.read())[0]:
-        found.append(read[1])
-    return found, capture.get(cv2.CAP_PROP_FPS)
+        frames.append(read[1])
+    return frames, capture.get(cv2.CAP_PROP_FPS)
 
 
 def kdp(*arguments: str | Path) -> Any:
@@ -97,13 +97,13 @@ def lines(result: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def overlap(one: Any, other: Any) -> float:
+def overlap(box: Any, other: Any) -> float:
     """Intersection over union of two boxes."""
     sides = [
-        min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i]) for i in (0, 1)
+        min(box[i] + box[i + 2], other[i] + other[i + 2]) - max(box[i], other[i]) for i in (0, 1)
     ]
     common = max(0, sides[0]) * max(0, sides[1])
-    return common / (one[2] * one[3] + other[2] * other[3] - common)
+    return common / (box[2] * box[3] + other[2] * other[3] - common)
 
 
 @pytest.fixture
@@ -147,13 +147,13 @@ class Capture:
 def test_every_frame_of_a_video_is_one_line_of_json(network: Path, tmp_path: Path) -> None:
     result = kdp(network, clip(tmp_path / "clip.avi"), "--headless")
     assert result.exit_code == 0, result.output
-    found = lines(result)
-    assert [line["frame"] for line in found] == list(range(5))
-    assert all(line["ms"] > 0 for line in found)
-    assert [len(line["faces"]) for line in found] == [int(there) for there in SHOWN]
-    (one,) = found[0]["faces"]
-    assert (one["class"], one["probability"]) == ("without_mask", 0.982)
-    assert overlap(one["box"], ASTRONAUT) > 0.7
+    reports = lines(result)
+    assert [line["frame"] for line in reports] == list(range(5))
+    assert all(line["ms"] > 0 for line in reports)
+    assert [len(line["faces"]) for line in reports] == [int(there) for there in SHOWN]
+    (labelled,) = reports[0]["faces"]
+    assert (labelled["class"], labelled["probability"]) == ("without_mask", 0.982)
+    assert overlap(labelled["box"], ASTRONAUT) > 0.7
 
 
 def test_the_video_that_is_written_has_every_frame_with_its_box(
@@ -250,7 +250,7 @@ def test_a_video_that_cannot_be_put_in_its_place_is_one_line(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_picture_without_a_probability_is_still_json() -> None:
+def test_an_image_without_a_probability_is_still_json() -> None:
     face = labelled_boxes.LabelledBox((0, 0, 2, 2), 0, "with_mask", float("nan"))
     assert json.loads(json.dumps(face.plain(), allow_nan=False))["probability"] is None
 
@@ -273,9 +273,9 @@ def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
 def test_images_go_under_the_current_folder(network: Path, tmp_path: Path) -> None:
     photos = tmp_path / "album" / "photos"
     photos.mkdir(parents=True)
-    for name, picture in (("a", face()), ("b", blank()), ("c", blank((3, 2)))):
-        (photos / f"{name}.png").write_bytes(png_bytes(picture))
-    (photos / "d.png").write_bytes(b"no picture")
+    for name, image in (("a", face()), ("b", blank()), ("c", blank((3, 2)))):
+        (photos / f"{name}.png").write_bytes(png_bytes(image))
+    (photos / "d.png").write_bytes(b"no image")
     result = kdp(network, photos)
     assert "d.png: it is missing or corrupt" in str(result.exception)
     written = [Path("photos_faces") / f"{name}.png" for name in "abc"]
@@ -285,11 +285,11 @@ def test_images_go_under_the_current_folder(network: Path, tmp_path: Path) -> No
 
 
 def test_images_as_json(network: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    picture.write_bytes(png_bytes(face()))
+    image = tmp_path / "a.png"
+    image.write_bytes(png_bytes(face()))
     result = kdp(network, str(tmp_path / "*.png"), "--headless", "--to", tmp_path / "to")
     (line,) = lines(result)
-    assert (line["file"], line["written"]) == (str(picture), str(tmp_path / "to" / "a.png"))
+    assert (line["file"], line["written"]) == (str(image), str(tmp_path / "to" / "a.png"))
     assert Path(line["written"]).is_file()
     assert overlap(line["faces"][0]["box"], ASTRONAUT) > 0.7
 
@@ -305,8 +305,8 @@ def test_whole_looks_for_no_face(network: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png_bytes(blank((20, 30))))
     (line,) = lines(kdp(network, tmp_path / "in", "--headless", "--whole"))
-    (one,) = line["faces"]
-    assert (one["box"], one["class"]) == ([0, 0, 30, 20], "without_mask")
+    (labelled,) = line["faces"]
+    assert (labelled["box"], labelled["class"]) == ([0, 0, 30, 20], "without_mask")
 
 
 def test_make_face_labels_its_photograph_rightly(tmp_path: Path) -> None:
@@ -319,16 +319,16 @@ def test_make_face_labels_its_photograph_rightly(tmp_path: Path) -> None:
     assert [face["class"] for face in line["faces"]] == ["without_mask"]
 
 
-def test_a_large_picture_is_searched_smaller_and_boxed_in_its_own_pixels() -> None:
-    picture = cv2.resize(face(), (2048, 2048), interpolation=cv2.INTER_CUBIC)
-    boxes = face_boxes.FaceFinder()(picture)
+def test_a_large_image_is_searched_smaller_and_boxed_in_its_own_pixels() -> None:
+    image = cv2.resize(face(), (2048, 2048), interpolation=cv2.INTER_CUBIC)
+    boxes = face_boxes.FaceFinder()(image)
     assert max(overlap(box, [8 * side for side in ASTRONAUT]) for box in boxes) > 0.7
 
 
 def test_a_crop_has_a_margin_and_stays_within() -> None:
-    picture = np.zeros((50, 60, 3), np.uint8)
-    assert face_boxes.cropped(picture, (20, 20, 10, 10)).shape == (12, 12, 3)
-    assert face_boxes.cropped(picture, (0, 30, 20, 20)).shape == (22, 22, 3)
+    image = np.zeros((50, 60, 3), np.uint8)
+    assert face_boxes.cropped(image, (20, 20, 10, 10)).shape == (12, 12, 3)
+    assert face_boxes.cropped(image, (0, 30, 20, 20)).shape == (22, 22, 3)
 
 
 def fake_camera(monkeypatch: pytest.MonkeyPatch, capture: Capture) -> None:
@@ -378,13 +378,13 @@ def test_a_display_is_served_where_something_listens() -> None:
 def test_ctrl_c_ends_with_the_video_finished(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
-    def pressed(picture: ImageArray, *more: Any) -> ImageArray:
-        seen.append(picture)
-        if len(seen) == 2:
+    def pressed(image: ImageArray, *more: Any) -> ImageArray:
+        drawn.append(image)
+        if len(drawn) == 2:
             signal.raise_signal(signal.SIGINT)
-        return picture
+        return image
 
-    seen: list[ImageArray] = []
+    drawn: list[ImageArray] = []
     monkeypatch.setattr(labelled_boxes, "draw_boxes", pressed)
     target = tmp_path / "out.mp4"
     source = clip(tmp_path / "clip.avi")
@@ -399,7 +399,7 @@ def test_a_window_ends_it_with_q(
     shown: list[Any] = []
     keys = iter([255, ord("q")])
     monkeypatch.setattr(display, "_x_server_answers", lambda _: True)
-    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "imshow", lambda _, image: shown.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda _: next(keys))
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append("closed"))
@@ -411,7 +411,7 @@ def test_a_window_ends_it_with_q(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["--camera", "63", "--headless"], "there is no camera 63"),
         (["clip.avi"], "no display here; --headless"),
@@ -423,9 +423,9 @@ def test_a_window_ends_it_with_q(
         (["clip.avi", "--headless", "--save", "clip.avi"], "is the video itself"),
         (["clip.avi", "--headless", "--save", "a.png/out.mp4"], "cannot write"),
         (["clip.avi", "a.png"], "is a video; give one video alone"),
-        (["clip.avi", "--camera", "0"], "give one of: pictures"),
-        ([], "give one of: pictures"),
-        (["a.png", "--save", "out.mp4"], "--save does not apply: pictures go"),
+        (["clip.avi", "--camera", "0"], "give one of: images"),
+        ([], "give one of: images"),
+        (["a.png", "--save", "out.mp4"], "--save does not apply: images go"),
         (["clip.avi", "--to", "out"], "--to does not apply: a stream"),
         (["a.png", "--x8"], "--x8 does not apply"),
     ],
@@ -436,7 +436,7 @@ def test_bad_input_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     refused: Callable[..., str],
     given: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISPLAY", raising=False)
@@ -445,7 +445,7 @@ def test_bad_input_is_one_line(
     (tmp_path / "a.png").write_bytes(png_bytes(blank()))
     (tmp_path / "folder.mp4").mkdir()
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
-    assert said in refused(network, *given)
+    assert message in refused(network, *given)
     now = {path: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
     assert now == before
 
@@ -455,8 +455,8 @@ def test_a_display_that_nobody_serves_is_no_display(
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":98765")
     source = clip(tmp_path / "clip.avi")
-    said = refused(network, source, "--save", tmp_path / "out.mp4")
-    assert said == "kdp: there is no display here; --headless prints JSON lines instead"
+    message = refused(network, source, "--save", tmp_path / "out.mp4")
+    assert message == "kdp: there is no display here; --headless prints JSON lines instead"
     assert list(tmp_path.iterdir()) == [source]
 
 

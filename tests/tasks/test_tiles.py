@@ -1,4 +1,4 @@
-"""Large pictures in overlapping tiles: bounded, close to the whole, without seams."""
+"""Large images in overlapping tiles: bounded, close to the whole, without seams."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class _Nearest(nn.Module):
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("size", [(40, 100), (100, 40), (65, 64), (131, 97), (128, 112)])
 def test_tiles_cover_every_pixel_and_fade_to_one(scale: int, size: tuple[int, int]) -> None:
-    model, picture = _Nearest(scale), torch.rand(3, *size)
-    output = upscale_image(model, picture, scale, TileConfig(size=64, overlap=16))
-    expected = F.interpolate(picture[None], scale_factor=scale)[0]
+    model, image = _Nearest(scale), torch.rand(3, *size)
+    output = upscale_image(model, image, scale, TileConfig(size=64, overlap=16))
+    expected = F.interpolate(image[None], scale_factor=scale)[0]
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
     assert len(model.sizes) > 1
 
@@ -53,7 +53,7 @@ def test_tiles_are_no_more_than_the_overlap_asks_for() -> None:
     assert len(model.sizes) == 2 * 3
 
 
-def test_a_small_picture_is_computed_whole() -> None:
+def test_a_small_image_is_computed_whole() -> None:
     model = _Nearest(2)
     upscale_image(model, torch.rand(3, 64, 30), 2, TileConfig(size=64, overlap=16))
     assert model.sizes == [(1, 3, 64, 30)]
@@ -81,7 +81,7 @@ def _astronaut(height: int, width: int) -> Tensor:
 
 
 def _realistic() -> nn.Module:
-    """CATANet-L as it leaves its first training step; its TABs look at the whole picture."""
+    """CATANet-L as it leaves its first training step; its TABs look at the whole image."""
     torch.manual_seed(0)
     model = build("catanet", upscale=2).train()
     with torch.no_grad():
@@ -99,9 +99,9 @@ def _jump(difference: Tensor, lines: list[int], dim: int) -> tuple[float, float]
 
 @torch.no_grad()
 def test_seams_do_not_stand_out() -> None:
-    model, picture = _realistic(), _astronaut(80, 96)
-    whole = model(picture[None])[0].clamp(0, 1)
-    difference = upscale_image(model, picture, 2, TileConfig(size=56, overlap=16)) - whole
+    model, image = _realistic(), _astronaut(80, 96)
+    whole = model(image[None])[0].clamp(0, 1)
+    difference = upscale_image(model, image, 2, TileConfig(size=56, overlap=16)) - whole
     assert difference.abs().max() > 1e-3, "tiles change nothing, so that this test shows nothing"
     # Tiles reach from 0 to 56 and from 24 to 80, and from 0 to 56 and from 40 to 96.
     for dim, lines in ((1, [24, 56]), (2, [40, 56])):
@@ -114,10 +114,10 @@ def test_seams_do_not_stand_out() -> None:
 def test_tiles_come_close_to_the_whole() -> None:
     torch.manual_seed(0)
     model = build("catanet", **TINY).train()
-    picture = _astronaut(120, 180)
-    model(picture[None])
+    image = _astronaut(120, 180)
+    model(image[None])
     model.eval()
-    whole = model(picture[None])[0].clamp(0, 1)
-    tiled = upscale_image(model, picture, 2, TileConfig(size=64, overlap=16))
-    plain = F.interpolate(picture[None], scale_factor=2, mode="bilinear")[0]
+    whole = model(image[None])[0].clamp(0, 1)
+    tiled = upscale_image(model, image, 2, TileConfig(size=64, overlap=16))
+    plain = F.interpolate(image[None], scale_factor=2, mode="bilinear")[0]
     assert (tiled - whole).abs().mean() < 0.01 * (plain - whole).abs().mean()
