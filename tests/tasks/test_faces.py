@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,6 @@ from typer.testing import CliRunner
 from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app, main
 from kdp.data.images import ImageArray, png_bytes, read_rgb
-from kdp.errors import KdpError
 from kdp.models import build
 from kdp.stages.infer import display, video
 from kdp.stages.infer import stream as stage
@@ -33,6 +29,7 @@ from kdp.tasks.classification import face_boxes
 from kdp.types import Arch
 from tests.conftest import ROOT, TINY
 from tests.runs import complaints
+from tests.videos import blank, frames_of
 
 ASTRONAUT = (86, 31, 53, 53)
 """The box of her face, where the image is 256 pixels wide."""
@@ -66,10 +63,6 @@ def face(size: tuple[int, int] = (256, 256)) -> ImageArray:
     return image[: size[0], : size[1]]
 
 
-def blank(size: tuple[int, int] = (256, 256)) -> ImageArray:
-    return np.full((*size, 3), 90, np.uint8)
-
-
 def clip(path: Path, size: tuple[int, int] = (256, 256), rate: float = 10) -> Path:
     """A video of five frames, (height, width)."""
     codec = cv2.VideoWriter.fourcc(*"MJPG")
@@ -78,14 +71,6 @@ def clip(path: Path, size: tuple[int, int] = (256, 256), rate: float = 10) -> Pa
         writer.write(np.ascontiguousarray((face if there else blank)(size)[..., ::-1]))
     writer.release()
     return path
-
-
-def frames_of(path: Path) -> tuple[list[Any], float]:
-    """What a video holds, and its frames per second."""
-    capture, frames = cv2.VideoCapture(str(path)), []
-    while (read := capture.read())[0]:
-        frames.append(read[1])
-    return frames, capture.get(cv2.CAP_PROP_FPS)
 
 
 def kdp(*arguments: str | Path) -> Any:
@@ -173,101 +158,9 @@ def test_the_video_that_is_written_has_every_frame_with_its_box(
     assert r - (g + b) / 2 > plain[0] - plain[1:].mean() + 40
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
-def test_odd_sides_are_made_even(tmp_path: Path, suffix: str) -> None:
-    source = tmp_path / "clip.avi"
-    with display.VideoFile(source.with_suffix(suffix)) as file:
-        for _ in range(3):
-            file.write(blank((51, 65)), 10)
-        file.write(blank((80, 40)), 10)
-    written, _ = frames_of(source.with_suffix(suffix))
-    assert [frame.shape for frame in written] == [(52, 66, 3)] * 4
-
-
-def test_a_slow_camera_plays_as_fast_as_it_was(tmp_path: Path) -> None:
-    with display.VideoFile(tmp_path / "out.avi") as file:
-        for seconds, level in ((0.0, 0), (1.0, 100), (1.1, 200)):
-            file.write(np.full((32, 32, 3), level, np.uint8), 10, seconds)
-    levels = [round(float(frame.mean()), -2) for frame in frames_of(tmp_path / "out.avi")[0]]
-    assert levels == [0] * 10 + [100, 200]
-
-
-def test_a_camera_faster_than_it_says_plays_as_fast_as_it_was(tmp_path: Path) -> None:
-    with display.VideoFile(tmp_path / "out.avi") as file:
-        for number in range(31):
-            file.write(blank((32, 32)), 10, number / 30)
-        file.write(blank((32, 32)), 10, 1.099)  # a little early, for its place
-    assert len(frames_of(tmp_path / "out.avi")[0]) == 12
-
-
-@pytest.mark.parametrize("suffix", list(display.CODECS))
-def test_any_rate_of_frames_can_be_written(tmp_path: Path, suffix: str) -> None:
-    target = tmp_path / f"out{suffix}"
-    with display.VideoFile(target) as file:
-        for _ in range(9):
-            file.write(blank((32, 32)), 88.1234)
-    written, rate = frames_of(target)
-    assert len(written) == 9
-    assert rate == pytest.approx(88.12)
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """No file becomes larger than this many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_leaves_the_video_that_was_there(tmp_path: Path) -> None:
-    target, noise = tmp_path / "out.avi", np.random.default_rng(0)
-    target.write_bytes(b"before")
-
-    def cramped() -> None:
-        with full_disk(200_000), display.VideoFile(target) as file:
-            for _ in range(20):
-                file.write(noise.integers(0, 256, (128, 128, 3), dtype=np.uint8), 10)
-
-    with pytest.raises(KdpError, match=r"out\.avi: it is cut short; is the disk full\?"):
-        cramped()
-    assert target.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_video_that_cannot_be_put_in_its_place_is_one_line(tmp_path: Path) -> None:
-    target = tmp_path / "out.avi"
-
-    def late() -> None:
-        with display.VideoFile(target) as file:
-            file.write(blank((32, 32)), 10)
-            target.mkdir()
-
-    with pytest.raises(KdpError, match=r"cannot write .*out\.avi: Is a directory"):
-        late()
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_an_image_without_a_probability_is_still_json() -> None:
     face = labelled_boxes.LabelledBox((0, 0, 2, 2), 0, "with_mask", float("nan"))
     assert json.loads(json.dumps(face.plain(), allow_nan=False))["probability"] is None
-
-
-def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
-    target = tmp_path / "out.mp4"
-    target.write_bytes(b"before")
-
-    def failing() -> None:
-        with display.VideoFile(target) as file:
-            file.write(blank(), 10)
-            raise KdpError("enough")
-
-    with pytest.raises(KdpError, match="enough"):
-        failing()
-    assert target.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_images_go_under_the_current_folder(network: Path, tmp_path: Path) -> None:
@@ -368,13 +261,6 @@ def test_a_video_cut_short_is_done_as_far_as_it_goes(
     assert line == f"kdp: the video {source} ended after {count} of 60 frames; is it cut short?"
 
 
-def test_a_display_is_served_where_something_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        name = f"127.0.0.1:{server.getsockname()[1] - 6000}.0"
-        assert display._x_server_answers(name)
-    assert not display._x_server_answers(name)
-
-
 def test_ctrl_c_ends_with_the_video_finished(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
@@ -467,27 +353,6 @@ def test_csi_without_gstreamer_says_how_to_fix_it(
     line = refused(network, "--csi", "--headless")
     assert "built without it" in line
     assert "WITH_GSTREAMER=ON" in line
-
-
-def test_csi_opens_the_jetson_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Any] = []
-
-    def capture(*source: Any) -> Any:
-        opened.extend(source)
-        raise KdpError("enough")
-
-    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda _: True)
-    monkeypatch.setattr(cv2, "VideoCapture", capture)
-    with pytest.raises(KdpError, match="enough"):
-        list(video.csi_stream().frames(5, lambda: False))
-    elements = [part.split()[0] for part in opened[0].split(" ! ")]
-    assert [e for e in elements if not e.startswith("video/")] == [
-        "nvarguscamerasrc",
-        "nvvidconv",
-        "videoconvert",
-        "appsink",
-    ]
-    assert opened[1] == cv2.CAP_GSTREAMER
 
 
 @pytest.mark.parametrize("option", [["--whole"], ["--headless"], ["--csi"], ["--camera", "0"]])
