@@ -110,7 +110,9 @@ def quality_row(comparison: Evaluation, set_name: str, metric: str) -> Compariso
     """
     values = [network.quality[set_name][metric] for network in comparison.columns]
     how = f"{comparison.protocol}; {comparison.samples[set_name]} samples"
-    title = _METRIC_TITLES.get(metric, metric.replace("_", " "))
+    is_of_classes = metric.startswith(_SUBSET_METRICS) or " as " in metric
+    # Names of classes and devices are the data's own and stay as they are.
+    title = metric if is_of_classes else _METRIC_TITLES.get(metric, metric.replace("_", " "))
     if " as " in metric:  # an entry of a confusion matrix: a count
         return ComparisonRow(f"{set_name} {title}", "", values, Scale(), "none", how)
     scale = _METRIC_SCALES.get(metric, Scale(digits=4))
