@@ -20,7 +20,7 @@ from kdp.stages.compare.tables import to_json
 from kdp.stages.experiments.store import COLUMNS, FILES
 from kdp.stages.export.export import _description
 from kdp.stages.prune.prune import prune
-from kdp.stages.train.cache_targets import teach
+from kdp.stages.train.cache_targets import cache_targets
 from kdp.stages.train.train import train
 from kdp.tasks import family_of
 from kdp.types import Arch, CodeSource
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         config = settings(root, distill=None, finetune=None)
         train(config.model_copy(update={"experiments": _experiments(root)}))
         prune(settings(root, pruning_ratio=0.5, train=None))
-        teach(settings(root, model=None, finetune=None))
+        cache_targets(settings(root, model=None, finetune=None))
     return root
 
 

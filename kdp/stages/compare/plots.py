@@ -107,6 +107,7 @@ def _draw(
         axes.set_title("\n".join([axes.get_title(), *missing]), fontsize=10)
     axes.set_xlabel(cost.title)
     axes.margins(0.2)
+    axes.set_xlim(left=max(axes.get_xlim()[0], 0))  # the margin of small networks is no cost
     axes.ticklabel_format(useOffset=False)
     axes.grid(alpha=0.3)
     return shown

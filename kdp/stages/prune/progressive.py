@@ -230,7 +230,7 @@ def _measured(own: Config, path: Path, about: Mapping[str, Any]) -> Row:
     return {
         **about,
         "metrics": task.evaluate(model.to(pick_device(own.device))),
-        "headline": task.primary_metric,
+        "primary_metric": task.primary_metric,
         "parameters": count,
         "macs": count_macs_of(fused_arch(arch), task.example(task.input_size)),
         "nonzero": nonzero,

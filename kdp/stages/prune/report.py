@@ -10,7 +10,7 @@ from rich.console import Console
 from kdp.pruning.groups import Group
 from kdp.pruning.masks import kept_units
 from kdp.stages.prune.prune import Pruned
-from kdp.stages.tables import plain_table
+from kdp.stages.tables import plain_table, with_unit
 
 console = Console()
 
@@ -33,24 +33,25 @@ def show(found: Pruned) -> None:
     console.print(table)
     plan = found.plan
     share = plan.macs / plan.dense_macs
-    console.print(f"MACs: {plan.macs / 1e9:.4f} G, {share:.4f} of the teacher's")
+    console.print(f"MACs: {with_unit(plan.macs)}, {share:.4f} of the teacher's")
     console.print(f"importance kept: {plan.kept_importance:.4f}; measured in {found.seconds:.0f} s")
 
 
 def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print what was measured before the first and after each round; quality of every set."""
-    sets, primary_metric = list(rows[0]["metrics"]), rows[0]["headline"]
+    sets = list(rows[0]["metrics"])
+    primary_metric = rows[0]["primary_metric"]
     table = plain_table("progressive pruning")
     table.add_column("round")
     for title in ("ratio", "steps", *(f"{name} {primary_metric}" for name in sets)):
         table.add_column(title, justify="right")
-    for title in ("parameters", "MACs", "bytes"):
+    for title in ("parameters", "MACs", "size"):
         table.add_column(title, justify="right")
     for row in rows:
         quality = [f"{row['metrics'][name][primary_metric]:.4f}" for name in sets]
         asked = [str(row.get(key, "")) for key in ("pruning_ratio", "steps")]
-        size = [f"{row[key]:,}" for key in ("parameters", "macs", "bytes")]
-        table.add_row(str(row["round"]), *asked, *quality, *size)
+        macs, size = with_unit(row["macs"]), with_unit(row["bytes"], "B")
+        table.add_row(str(row["round"]), *asked, *quality, f"{row['parameters']:,}", macs, size)
     console.print(table)
 
 
