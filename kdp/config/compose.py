@@ -21,7 +21,7 @@ from kdp.config.overrides import for_hydra, split_override
 from kdp.errors import KdpError, first_line
 
 _GLOBAL = "# @package _global_"
-"""A comment of an overlay whose keys are those of the whole file, not of its group."""
+"""Comment of an overlay whose keys start at the top level, not within its group."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -49,13 +49,13 @@ def composed_files(path: Path, overrides: Sequence[str] = ()) -> list[Path]:
 
 @dataclass
 class _Registered:
-    """What Hydra was given.
+    """The files of one configuration, as registered with Hydra.
 
     Attributes:
-        files: in the order in which they were read, the configuration first.
-        names: what Hydra calls each file.
-        groups: those in which an overlay is chosen, and the file that says so.
-        added: those that an override alone names, and no defaults list.
+        files: in the order of reading, the configuration first.
+        names: Hydra's name of each file.
+        groups: groups of overlays in the defaults lists, each with the file that names it.
+        added: groups of overlays that only an override names.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -78,7 +78,7 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
 
 
 def _register(path: Path, overrides: Sequence[str]) -> _Registered:
-    """Give Hydra every file of a configuration, and the overlays that overrides choose."""
+    """Register every file of a configuration with Hydra, and the overlays of the overrides."""
     registered = _Registered()
     _register_file(path, "", registered, ())
     for override in overrides:
@@ -96,18 +96,18 @@ def _register(path: Path, overrides: Sequence[str]) -> _Registered:
 def _register_file(
     path: Path, group: str, registered: _Registered, including: tuple[Path, ...]
 ) -> str:
-    """Give Hydra a file and those its defaults list names.
+    """Register a file and the files of its defaults list with Hydra.
 
-    Hydra looks files up by group and name alone. Two files of one name in different folders can
-    belong to one configuration, so a configuration gets a name that no other has; an overlay keeps
-    its own, by which it is chosen.
+    Hydra identifies files by group and name alone. Two files of one name in different folders can
+    belong to one configuration, so a configuration gets a unique name; an overlay keeps its own,
+    because overrides choose it by name.
 
     Returns:
-        What Hydra calls the file.
+        Hydra's name of the file.
     """
     if any(path.samefile(other) for other in including):
         chain = " -> ".join(str(file) for file in (*including, path))
-        raise KdpError(f"the defaults of configurations go round in a circle: {chain}")
+        raise KdpError(f"the defaults lists form a cycle: {chain}; remove one entry")
     node = _read(path)
     name = path.stem if group else f"{path.stem}__{len(registered.files)}"
     registered.files.append(path)
@@ -126,7 +126,7 @@ def _register_file(
 def _default(
     entry: Any, path: Path, group: str, registered: _Registered, within: tuple[Path, ...]
 ) -> Any:
-    """An entry of a defaults list, with the name that Hydra has for its file."""
+    """An entry of a defaults list with Hydra's name of its file."""
     if isinstance(entry, str):
         if entry == "_self_":
             return entry

@@ -1,4 +1,4 @@
-"""One line for what the schema found wrong."""
+"""Turn a validation error into one line."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Location = tuple[int | str, ...]
 
 
 def explain(error: ValidationError, groups: Collection[str] = ()) -> str:
-    """The first fault in one line, with the nearest key or kind that exists.
+    """The first error in one line, with the nearest valid key or kind.
 
     Args:
-        error: what the schema found.
+        error: of the schema.
         groups: of overlays; an override GROUP=NAME may mean one of them.
     """
     # A mistyped key is why another is missing, so it comes first.
@@ -33,7 +33,7 @@ def explain(error: ValidationError, groups: Collection[str] = ()) -> str:
     further = len({_place(other["loc"])[0] for other in others} - {keys})
     more = f" (and {further} more)" if further else ""
     if first["type"] == "missing":
-        return f"the key {where!r} is needed and missing{more}"
+        return f"the required key {where!r} is missing{more}"
     if first["type"] == "extra_forbidden":
         kinds = [k for k, samples in registry.data_kinds().items() if keys[-1] in _fields(samples)]
         if kinds and keys[0] in ("data", "evaluation"):
@@ -52,10 +52,10 @@ def explain(error: ValidationError, groups: Collection[str] = ()) -> str:
 
 
 def _place(location: Location) -> tuple[Location, Any]:
-    """The keys of a place in the file, and the section that the last of them lies in.
+    """The keys of an error's location, and the section that holds the last key.
 
-    In a location of pydantic, the kind of samples, or the member of another union, stands behind
-    the key that has several types.
+    pydantic inserts the name of the union's member after a key with several types: the kind of
+    samples, or a type such as `path`. These names are no keys of the file.
     """
     node: Any = full_schema()
     section, named = node, False
@@ -80,7 +80,7 @@ def _known_keys(node: Any) -> list[str]:
 
 
 def types_at(location: Location) -> set[Any]:
-    """What a value at a place in the file may be, but for nothing at all; empty if unknown."""
+    """The types that the value of a key may have, without null; empty if there is no such key."""
     node: Any = full_schema()
     try:
         for part in location:
@@ -91,7 +91,7 @@ def types_at(location: Location) -> set[Any]:
 
 
 def _inside(node: Any, part: int | str) -> Any:
-    """The type of what lies under a key or at a position.
+    """The type of the value at a key or list index.
 
     Raises:
         KeyError: there is no such key.
@@ -110,13 +110,13 @@ def _fields(node: Any) -> dict[str, FieldInfo]:
 
 
 def _kind(node: Any) -> str | None:
-    """The kind of samples that a section holds, if it holds samples."""
+    """The kind of samples that a section describes, if any."""
     is_kind = isinstance(node, type) and issubclass(node, SamplesConfig)
     return node.model_fields["kind"].default if is_kind else None
 
 
 def _members(node: Any) -> Iterator[Any]:
-    """What a value of this type can be: the members of a union."""
+    """The members of a union; any other type itself."""
     origin = get_origin(node)
     if origin is Annotated:
         yield from _members(get_args(node)[0])

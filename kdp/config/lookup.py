@@ -32,11 +32,11 @@ class Level:
 
     @property
     def configs(self) -> list[PurePath]:
-        """Those that are no overlays."""
+        """The files that are no overlays."""
         return [file for file in self.files if file.parts[0] != OVERLAYS]
 
     def matches(self, name: PurePath) -> list[Path]:
-        """The configurations that a name stands for, with or without their sub-folders."""
+        """The configurations that match a name, with or without their sub-folders."""
         endings = _spellings(name)
         return [
             self.root / file
@@ -55,10 +55,10 @@ def levels() -> list[Level]:
 
 
 def find_config(path: Path) -> Path:
-    """The file that `--config` means; a line says where it is, if not where it was written.
+    """The file of `--config`; logs the path if it is not the path as written.
 
     Raises:
-        KdpError: no file, or more than one, fits the name; or it is an overlay.
+        KdpError: no file or several files match, or the file is an overlay.
     """
     if path.is_file():
         return _no_overlay(path)
@@ -75,10 +75,10 @@ def find_config(path: Path) -> Path:
 
 
 def find_default(name: str, including: Path) -> Path:
-    """The configuration that an entry of a defaults list names; never the including file itself.
+    """The configuration of an entry of a defaults list; never the including file itself.
 
     Raises:
-        KdpError: no file, or more than one, fits the name.
+        KdpError: no file or several files match.
     """
     for spelling in _spellings(PurePath(name)):
         beside = including.parent / spelling
@@ -91,10 +91,10 @@ def find_default(name: str, including: Path) -> Path:
 
 
 def find_overlay(group: str, name: str, including: Path) -> Path:
-    """The file of a choice GROUP=NAME.
+    """The overlay of a choice GROUP=NAME.
 
     Raises:
-        KdpError: there is no such choice; names those there are.
+        KdpError: no such overlay; lists the available ones.
     """
     folders = _overlay_folders(group, including)
     for folder in folders:
@@ -102,7 +102,9 @@ def find_overlay(group: str, name: str, including: Path) -> Path:
             if (folder / spelling).is_file():
                 return folder / spelling
     known = {file.stem for folder in folders for file in _yaml_files(folder)}
-    names = f"available: {join_names(sorted(known))}" if known else "there is none of this group"
+    names = (
+        f"available: {join_names(sorted(known))}" if known else "no overlay of this group exists"
+    )
     raise KdpError(f"{including}: {group}={name} does not exist; {names}")
 
 
@@ -114,7 +116,11 @@ def overlay_groups(including: Path) -> set[str]:
 
 
 def _first_match(name: PurePath, including: Path | None = None) -> Path | None:
-    """The only configuration of this name on the first level that has one."""
+    """The configuration of this name on the first level that has one.
+
+    Raises:
+        KdpError: several files of that level match.
+    """
     for level in levels():
         matches = [
             path for path in level.matches(name) if not (including and path.samefile(including))
@@ -138,13 +144,13 @@ def _no_overlay(path: Path) -> Path:
     parts = path.resolve().parts
     if len(parts) > 3 and parts[-3] == OVERLAYS:
         raise KdpError(
-            f"{path} is an overlay, no configuration: add it to one by {parts[-2]}={path.stem}"
+            f"{path} is an overlay, not a configuration: add it to one by {parts[-2]}={path.stem}"
         )
     return path
 
 
 def _spellings(name: PurePath) -> list[PurePath]:
-    """The file names that a name may stand for; an ending may be left out."""
+    """The possible file names of a name, whose ending is optional."""
     if name.suffix in SUFFIXES:
         return [name]
     return [name.with_name(name.name + suffix) for suffix in SUFFIXES]

@@ -1,4 +1,4 @@
-"""Options of a function that a configuration names: its own parameters are their schema."""
+"""Check the options of a function that a configuration names against its parameters."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def checked_options(
     key: str,
     given: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The options as the function takes them, those not given by their defaults.
+    """The options of a function, checked and completed with its defaults.
 
     Args:
-        function: parameters that have a default are its options; their annotations are checked.
+        function: its parameters with a default are the options; values must fit the annotations.
         options: from a configuration.
-        key: where they stand in it.
+        key: of the options in the configuration, for messages.
         given: parameters with a default that are no options.
 
     Raises:
-        KdpError: an option that the function does not take, or of another type.
+        KdpError: the function has no such option, or the value does not fit.
     """
     schema = _schema(function, given)
     try:

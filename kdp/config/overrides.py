@@ -1,7 +1,8 @@
 """`KEY=VALUE` on the command line: Hydra's grammar, and plain text where that has another meaning.
 
-Hydra reads numbers, lists, mappings and references (`lr=1e-3`, `betas=[0.9,0.99]`). The name of a
-folder with a bracket or a letter of another alphabet is none of these: it is taken as it was typed.
+Hydra parses numbers, lists, mappings and references (`lr=1e-3`, `betas=[0.9,0.99]`). A value that
+does not fit its grammar, such as a path with a bracket or a non-ASCII letter, is plain
+text.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _OVERRIDE = re.compile(r"(\+{0,2}[^\s=+~]+=.*)|(~[^\s=]+(=.*)?)", re.DOTALL)
 def for_hydra(
     path: Path, overrides: Sequence[str], groups: Collection[str], added: Collection[str] = ()
 ) -> list[str]:
-    """Overrides as Hydra's grammar writes them.
+    """Translate overrides into Hydra's grammar.
 
     Args:
         path: the configuration, for messages.
         overrides: as they were typed.
-        groups: those in which the configuration chooses a file (GROUP=NAME).
-        added: those that only an override chooses a file in.
+        groups: groups of overlays that the configuration chooses from (GROUP=NAME).
+        added: groups of overlays that only an override names.
 
     Raises:
         KdpError: an override is not of the form KEY=VALUE, or has several values.
@@ -75,12 +76,12 @@ def _parse(override: str) -> Override | None:
 
 
 def _is_text(key: str) -> bool:
-    """Whether a key takes text alone: `output.name=007` is no number."""
+    """Whether a key takes only text: in `output.name=007` the value is no number."""
     types = types_at(tuple(key.split(".")))
     return bool(types) and types <= {str, Path}
 
 
 def _quoted(value: str) -> str:
-    """The value between Hydra's quotes, in which a backslash stands before a quote only."""
+    """The value in quotes. Hydra takes a backslash as an escape only before a quote."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"

@@ -27,7 +27,8 @@ checked before anything heavy is loaded:
     register_data_kind("birds", BirdFolders)
     register_section("song", SongConfig)
 
-A section stays known once registered; registering the same class again changes nothing.
+A section stays known once registered; registering the same class again changes nothing. All are
+listed by name, whatever the order of registration: it depends on what was imported first.
 """
 
 from __future__ import annotations
@@ -89,19 +90,19 @@ def register_data_options(options: type[Section]) -> None:
 def sections() -> Mapping[str, type[Section]]:
     """The registered sections by key."""
     load_table()
-    return _sections
+    return dict(sorted(_sections.items()))
 
 
 def data_kinds() -> Mapping[str, type[SamplesConfig]]:
     """The registered kinds of samples."""
     load_table()
-    return _kinds
+    return dict(sorted(_kinds.items()))
 
 
 def data_options() -> tuple[type[Section], ...]:
     """The registered options of `data`."""
     load_table()
-    return tuple(_options)
+    return tuple(sorted(_options, key=lambda options: min(options.model_fields)))
 
 
 def version() -> int:

@@ -100,7 +100,7 @@ class Config(Section):
         if isinstance(value, section):
             return value
         if any(field.is_required() for field in section.model_fields.values()):
-            raise KdpError(f"the section {key!r} is needed and missing")
+            raise KdpError(f"the required section {key!r} is missing")
         return section()
 
     def plain(self) -> dict[str, Any]:

@@ -115,11 +115,11 @@ def test_a_key_like_no_other_is_answered_with_those_there_are(write: Writer) -> 
             "[1]",
         ),
         ("output: {name: a}\ntiles: {size: 8, overlap: 9}\n", "overlap (9)", "size (8)"),
-        ("seed: 1\n", "'output'", "needed and missing"),
+        ("seed: 1\n", "required key 'output'", "missing"),
         (
             "output: {name: a}\nevaluation: {x: {kind: paired, hr: a}}\n",
             "'evaluation.x.lr'",
-            "needed and missing",
+            "is missing",
         ),
         ("output: {name: a}\ndata: {kind: pared}\n", "data.kind", "did you mean 'paired'"),
     ],

@@ -136,10 +136,10 @@ def test_a_choice_of_the_included_file_can_be_changed_in_the_file() -> None:
     assert load_config(_write("run.yml", text)).data.kind == "folders"
 
 
-def test_a_circle_is_named() -> None:
+def test_a_cycle_is_named() -> None:
     _write("one.yml", "defaults: [two]\n")
     _write("two.yml", "defaults: [one]\n")
-    with pytest.raises(KdpError, match=r"circle: one\.yml -> two\.yml -> one\.yml"):
+    with pytest.raises(KdpError, match=r"cycle: one\.yml -> two\.yml -> one\.yml"):
         load_config(Path("one.yml"))
 
 

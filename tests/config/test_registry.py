@@ -80,7 +80,7 @@ def test_its_defaults_count_where_a_file_does_not_have_it() -> None:
 
 def test_a_section_without_defaults_must_be_given_to_be_read() -> None:
     config = _config()
-    with pytest.raises(KdpError, match="'nests' is needed"):
+    with pytest.raises(KdpError, match="required section 'nests'"):
         config.section(Nests)
     assert _config(nests={"folder": "n"}).section(Nests).folder == Path("n")
 
@@ -104,7 +104,7 @@ def test_options_are_keys_of_data_of_any_kind() -> None:
         ("sngs: {pitch: 3}", "unknown key 'sngs'; did you mean 'songs'?"),
         ("data: {kind: birs}", "data.kind: no kind 'birs'; did you mean 'birds'?"),
         ("data: {kind: birds, birds: x, wnd: 1}", "unknown key 'data.wnd'; did you mean 'wind'?"),
-        ("evaluation: {x: {kind: birds}}", "the key 'evaluation.x.birds' is needed and missing"),
+        ("evaluation: {x: {kind: birds}}", "the required key 'evaluation.x.birds' is missing"),
     ],
 )
 def test_faults_name_what_is_registered(tmp_path: Path, text: str, message: str) -> None:
