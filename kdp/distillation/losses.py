@@ -60,7 +60,7 @@ class BoundLoss:
         """The sum of the loss over the pairs, a scalar of at least float32.
 
         Args:
-            pairs: what to compare.
+            pairs: the tensors to compare.
             random: for losses that draw a sample.
             weights: (B, positions) by tap, for losses that are weighted.
 

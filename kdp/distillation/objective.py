@@ -34,7 +34,7 @@ class Distiller:
         student: the network before any wrapper; features are read off its own modules.
         teachers: batch -> targets.
         taps: modules of the student whose features are compared -> those of the teachers.
-        inputs: batch -> what the networks read.
+        inputs: takes the input of the networks out of a batch.
         task_loss: (output, batch) -> the loss against the ground truth.
         steps: of the whole run.
         seed: of the losses that draw a sample; a step draws the same whenever it runs.

@@ -2,7 +2,7 @@
 
 A sample is determined by its number and the seed, augmentation included, so its targets can be
 stored by number: file k of a folder holds those of samples k * size to (k + 1) * size - 1. An
-index, written after all files, says what they hold. Without it nothing is read, so an interrupted
+index, written last, describes them. Without it nothing is read, so an interrupted
 `kdp cache-targets` leaves no half-valid cache.
 """
 
@@ -30,7 +30,7 @@ def target_path(folder: Path, number: int) -> Path:
 
 
 def index_path(folder: Path) -> Path:
-    """The file that says what all files of targets hold."""
+    """The index of a folder of targets."""
     return folder / "index.pth"
 
 
@@ -39,7 +39,7 @@ def write_targets(path: Path, key: Key, targets: Sample) -> None:
 
     Args:
         path: see `target_path`.
-        key: what they depend on.
+        key: everything that the targets depend on.
         targets: (n, ...) each, n consecutive samples.
 
     Raises:
@@ -61,7 +61,7 @@ def write_index(folder: Path, key: Key, record: Provenance, samples: int, size: 
 
     Args:
         folder: of the files.
-        key: what the targets depend on.
+        key: everything that the targets depend on.
         record: provenance.
         samples: number of all samples.
         size: samples per file.
@@ -76,7 +76,7 @@ class CachedTargetDataset(Dataset[Sample]):
     Args:
         samples: the data set, sample by number.
         folder: of the cached targets.
-        key: what the targets must depend on.
+        key: everything that the targets must agree with.
 
     Raises:
         KdpError: there are no targets, they were computed for another key, or for fewer samples.

@@ -84,7 +84,7 @@ class TeacherEnsemble:
     Args:
         models: one or several; frozen in place.
         taps: names of the modules to read features from, in every teacher.
-        inputs: batch -> what the networks read.
+        inputs: takes the input of the networks out of a batch.
         shares: relative weight of each teacher; equal if not given.
 
     Raises:

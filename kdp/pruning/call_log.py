@@ -19,7 +19,7 @@ class Call:
         name: of the module.
         caller: the call from within which it was made; None for the network itself.
         start, end: clock ticks; the clock advances at every begin and every end of a call.
-        args, output: what went in and came out, where it is stored.
+        args, output: inputs and output, if they are stored (see `record_calls`).
         index: position among all calls of the pass.
     """
 

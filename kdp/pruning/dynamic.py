@@ -95,7 +95,7 @@ class DynamicPruner:
         costs: MACs of one unit, by group name.
         count_macs: counts any choice of kept units.
         mac_constraint: share of the MACs to keep at the end, 0..1.
-        limits: what every group keeps.
+        limits: fewest units and rounding, by kind of group.
 
     Raises:
         KdpError: there is no such criterion, or the budget cannot be reached.

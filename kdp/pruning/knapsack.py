@@ -79,7 +79,7 @@ def unit_costs(
     """MACs that one unit of each group costs.
 
     Args:
-        groups: what may be pruned.
+        groups: the prunable groups.
         count_macs: counts any choice of kept units.
         kept: units kept so far; all if not given. The last unit of a group then costs nothing,
             because the network may not exist without it.
@@ -154,7 +154,7 @@ def steps_needed(
 
     Args:
         steps: in the order in which they are taken.
-        groups: what may be pruned.
+        groups: the prunable groups.
         count_macs: counts any choice of kept units; called a few times where costs add up
             exactly, log2(steps) times otherwise.
         budget: MACs.

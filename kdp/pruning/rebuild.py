@@ -104,7 +104,7 @@ def full_params(
         small: state dict of the smaller network, on any device.
         full: state dict of the full network, which fills the entries that `small` lacks; its
             learned parameters are zero at removed units.
-        groups, masks: what the smaller network was cut by.
+        groups, masks: those by which the smaller network was cut.
 
     Returns:
         A state dict of the full network, on the CPU.
@@ -127,7 +127,7 @@ def largest_difference(
     Args:
         model: the full network.
         small: the rebuilt one.
-        groups, masks: what it was cut by.
+        groups, masks: those by which it was cut.
         probe: (B, ...), an input.
 
     Returns:

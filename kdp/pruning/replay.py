@@ -1,7 +1,7 @@
 """Masked forward passes that reuse a recorded dense pass, for scoring many units.
 
 A dense pass over the calibration batch records the output of every module. To mask a unit, the
-modules that ran before its mask point return their recorded outputs, and only what comes after is
+modules that ran before its mask point return their recorded outputs, and only the rest is
 computed. Several units share one batch. What comes before a mask point is read off the order of
 the calls, so any network of modules works; nothing here knows the architecture.
 
@@ -28,7 +28,7 @@ from kdp.pruning.masks import MaskInput
 
 @dataclass(frozen=True)
 class Trace:
-    """What a forward pass gave.
+    """The result of a forward pass.
 
     Attributes:
         output: of the network.
@@ -132,7 +132,7 @@ class Replay:
             stack.callback(handle.remove)
 
     def _outputs_before(self, reader: Call) -> dict[str, list[tuple[Any, bool]]]:
-        """Recorded outputs of what ends before the reader begins, by module, in order of calls.
+        """Recorded outputs of calls that end before the reader begins, by module and in order.
 
         Only the outermost such calls are needed: those made by the calls that enclose the reader.
         Whatever they call inside does not run, because they return without computing.

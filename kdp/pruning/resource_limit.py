@@ -25,7 +25,7 @@ def limit_resources(work: str, seconds: float, memory: float) -> Iterator[None]:
     signals; in any other thread there is no limit.
 
     Args:
-        work: what the block does, for the message.
+        work: a description of the block, for the message.
         seconds: wall time.
         memory: bytes by which the process may grow beyond its peak so far.
 

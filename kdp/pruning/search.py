@@ -4,7 +4,7 @@ Removing units in ascending order of importance per MAC, over all groups, solves
 knapsack problem (Dantzig 1957): the result is optimal but for less than one step. That holds
 where costs add up, as those of attention heads and hidden neurons do. A channel of consecutive
 convolutions costs less the fewer channels the neighbours keep; there the search goes in stages
-and counts unit costs anew at the beginning of each.
+and recounts unit costs at the beginning of each.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ def plan_within_budget(
     Unit costs decide the order of the steps; the counted MACs decide how many are taken.
 
     Args:
-        groups: what may be pruned.
+        groups: the prunable groups.
         scores: importance of their units.
         costs: MACs of one unit of each group in the full network.
         count_macs: counts any choice of kept units.
         mac_constraint: share of the dense MACs that may stay, 0..1.
-        limits: what every group keeps.
+        limits: fewest units and rounding, by kind of group.
 
     Raises:
         KdpError: the budget cannot be reached.
@@ -150,11 +150,11 @@ def plan_uniform(
     A group keeps floor((1 - pruning_ratio) * units), rounded down to an allowed number.
 
     Args:
-        groups: what may be pruned.
+        groups: the prunable groups.
         scores: importance of their units.
         count_macs: counts any choice of kept units.
         pruning_ratio: share of the units to remove, 0..1.
-        limits: what every group keeps.
+        limits: fewest units and rounding, by kind of group.
 
     Raises:
         KdpError: nothing would be removed.

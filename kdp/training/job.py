@@ -29,7 +29,7 @@ class TrainingJob:
         objective: (model, batch, step) -> the loss and its named parts.
         validate: model -> quality by set and metric.
         primary_metric: the metric of the first set that picks the best; higher is better.
-        headline_metrics: what a validation prints; the primary metric where empty.
+        headline_metrics: the metrics that a validation prints; the primary metric if empty.
         settings: optimizer, schedule, batch size, intervals.
         folder: for checkpoint and curves.
         seed: of everything random except the data.
