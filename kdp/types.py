@@ -71,6 +71,7 @@ class Arch:
             },
             "groups": list(self.groups),
         }
+        # Left out if empty, so that the files of built-in networks stay as short as in version 1.
         present = {key: value for key, value in optional.items() if value}
         return {"name": self.name, "args": self.args, **present}
 

@@ -19,6 +19,7 @@ from kdp.errors import KdpError
 from kdp.files import file_lock, sha256, write_atomic
 from kdp.models import build
 from kdp.models.loading import load_network
+from kdp.models.onnx_file import OnnxNetwork
 from kdp.types import Arch, CodeSource, Parent, Provenance, RunTime
 from tests.conftest import ROOT, TINY
 
@@ -415,3 +416,24 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+@pytest.mark.parametrize(
+    ("about", "record", "precision"),
+    [
+        ({}, Provenance("export"), "fp32"),
+        (
+            {"kdp": "0.1", "precision": "int8", "source": {"name": "a.pth", "sha256": "0" * 64}},
+            Provenance("export", versions={"kdp": "0.1"}, parents=(Parent("a.pth", "0" * 64),)),
+            "int8",
+        ),
+    ],
+)
+def test_an_exported_file_has_a_record(
+    about: dict[str, Any], record: Provenance, precision: str
+) -> None:
+    """Files of earlier versions lack some of the metadata."""
+    network = OnnxNetwork.__new__(OnnxNetwork)  # without a session, which the record needs not
+    nn.Module.__init__(network)
+    network.about = about
+    assert (network.record, network.precision) == (record, precision)

@@ -183,12 +183,14 @@ def compare(
     task = _common_task(networks, config)
     measure = config.measure
     example, timed = task.example(task.input_size), task.example(task.latency_size)
+    # Everything that can be wrong with an input is checked before minutes go into evaluation.
     if half:
         networks = _also_in_half(networks, example.to(device))
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     _check_fixed_sizes(networks, timed)
     _check_sizes(networks, [example, timed])
     quality = _qualities(task, networks)
+    # All networks in one call: they are timed in turn, so that a drifting machine hits all alike.
     times = latencies(
         [network.model for network in networks], timed, measure.warmup_runs, measure.latency_runs
     )

@@ -87,6 +87,7 @@ class ComparisonRow:
         first, value = self.values[0], self.values[number]
         if self.relation == "none" or not (math.isfinite(value) and math.isfinite(first)):
             return None
+        # A ratio hides how noisy its two numbers are, and is what gets quoted.
         if any(self.unreliable[:1]) or any(self.unreliable[number : number + 1]):
             return None
         if self.relation == "difference":

@@ -71,6 +71,8 @@ def list_experiments(
     if sort not in COLUMNS:
         raise KdpError(f"the results have no column {sort!r}; {suggest(sort, COLUMNS)}")
     rows, left_out = [], _deleted(folder)
+    # Read from the folders, not from results.csv, which may be edited or lack the row of a run that
+    # was killed. Names that start with a dot belong to experiments that are being written.
     for path in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
         try:
             rows.append(result_row(read_info(path)))

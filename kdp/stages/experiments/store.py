@@ -209,6 +209,7 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
     try:
         with path.open("a", newline="") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            # Asked under the lock: of two first runs only one finds the file empty.
             file.write(line if os.fstat(file.fileno()).st_size else f"{header}\n{line}")
             file.flush()
             os.fsync(file.fileno())

@@ -119,6 +119,7 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
             raise KdpError(
                 f"the override {override!r} cannot be swept: {first_line(error)}"
             ) from error
+        # The Hydra application has none of kdp's keys: `++` adds them, whatever they are.
         grid.append(f"++{override.lstrip('+')}")
     return fixed, grid, math.prod(counts)
 
