@@ -17,7 +17,7 @@ from kdp.config import Config
 from kdp.errors import Interrupted, KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
-from kdp.stages.prune import progressive
+from kdp.stages.prune import round as round_module
 from kdp.stages.prune.progressive import prune_in_rounds
 from kdp.stages.validate import validate
 from kdp.training import loop
@@ -110,7 +110,7 @@ def test_a_killed_schedule_goes_on_where_it_was(
         "_train_step",
         lambda run, batch: (steps.append(run.step), update(run, batch))[1],
     )
-    monkeypatch.setattr(progressive, "prune", lambda *_, **__: pytest.fail("pruned again"))
+    monkeypatch.setattr(round_module, "prune", lambda *_, **__: pytest.fail("pruned again"))
     prune_in_rounds(config(cut), resume=True)
     assert steps == [2]
     params = [load(folder / "w" / "tiny_rebuilt.pth").params for folder in (whole, cut)]

@@ -1,0 +1,190 @@
+"""One round of progressive pruning: prune, fine-tune, rebuild, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdp.config import Config, RoundConfig, TeacherConfig, TrainConfig
+from kdp.devices import pick_device
+from kdp.errors import KdpError
+from kdp.files import sha256
+from kdp.log import log
+from kdp.measure.complexity import count_macs_of, parameter_bytes, parameters
+from kdp.models import fuse, fused_arch
+from kdp.models.loading import load_network
+from kdp.stages.experiments.store import store_result
+from kdp.stages.paths import ChainPaths, chain_paths
+from kdp.stages.prune.prune import prune
+from kdp.stages.prune.rebuild import rebuild
+from kdp.stages.settings import FREE
+from kdp.stages.train.finetune import finetune
+from kdp.tasks import task_for
+from kdp.tasks.base import Metrics
+
+Row = dict[str, Any]
+State = dict[str, Any]
+"""Progress of one round: the settings it belongs to, hashes of its files, and its table row."""
+
+
+@dataclass(frozen=True)
+class RoundsRequest:
+    """What pruning in rounds needs of a configuration, checked once.
+
+    Attributes:
+        config: the whole configuration.
+        teacher: the network of the first round.
+        finetune: of every round, but for its steps.
+        rounds: one entry for each.
+    """
+
+    config: Config
+    teacher: Path
+    finetune: TrainConfig
+    rounds: list[RoundConfig]
+
+    @classmethod
+    def from_config(cls, config: Config) -> RoundsRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: a section is missing.
+        """
+        if config.teacher is None or config.finetune is None or not config.rounds:
+            raise KdpError("pruning in rounds needs `teacher`, `finetune` and `rounds`")
+        return cls(config, config.teacher, config.finetune, config.rounds)
+
+    def round(self, number: int, previous: Path) -> Round:
+        """Round `number`, from 1, which prunes the network in the file `previous`."""
+        settings, config = self.rounds[number - 1], self.config
+        finetune = self.finetune.model_copy(update={"steps": settings.steps})
+        distill = config.distill
+        if distill and distill.teacher is None:  # the first round's teacher teaches all rounds
+            distill = distill.model_copy(update={"teacher": TeacherConfig(weights=self.teacher)})
+        name = f"{config.output.name}_round{number}"
+        changes = {
+            "output": config.output.model_copy(update={"name": name}),
+            "model": config.model if number == 1 else None,  # later networks are smaller
+            "teacher": previous,
+            "distill": distill,
+            "finetune": finetune,
+            "pruning_ratio": settings.pruning_ratio,
+            "rounds": None,
+            "experiments": None,  # one experiment a round, not one for each of its stages
+        }
+        return Round(config.model_copy(update=changes), number, previous, finetune)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round.
+
+    Attributes:
+        config: as the stages of the round get it.
+        number: from 1.
+        teacher: the network that is pruned.
+        finetune: the section of this round.
+    """
+
+    config: Config
+    number: int
+    teacher: Path
+    finetune: TrainConfig
+
+    @cached_property
+    def paths(self) -> ChainPaths:
+        """The files of the round."""
+        return chain_paths(self.config)
+
+    def run(self, state: State, save_state: Callable[[State], None]) -> State:
+        """Prune, fine-tune and rebuild, from where an earlier run was stopped.
+
+        Args:
+            state: of the earlier run; `target` is kept, see `kdp.stages.prune.progressive`.
+            save_state: called with the new state whenever a stage has finished.
+        """
+        paths, target = self.paths, state.get("target")
+        key = {"from": sha256(self.teacher), "settings": self._settings()}
+        if state.get("key") != key:
+            state = {"key": key, "target": target}
+        is_pruned = _unchanged(state, "pruned", paths.pruned, paths.masks)
+        if not is_pruned:
+            # A checkpoint of other masks would be resumed otherwise.
+            paths.checkpoint.unlink(missing_ok=True)
+            prune(self.config, resume=True, overwrite=True)
+            state = {"key": key, "target": target, "pruned": _hashes(paths.pruned, paths.masks)}
+            save_state(state)
+        elif _unchanged(state, "rebuilt", paths.rebuilt):
+            log.info(f"Round {self.number} was finished by an earlier run")
+            save_state(state)
+            return state
+        finetune(self.config, resume=is_pruned and paths.checkpoint.exists(), overwrite=True)
+        rebuild(self.config, fuse=False, overwrite=True)  # a fused network cannot be pruned again
+        state = {**state, "rebuilt": _hashes(paths.rebuilt), "row": self._row()}
+        save_state(state)
+        paths.checkpoint.unlink(missing_ok=True)
+        return state
+
+    def keep_result(self, config: Config, metrics: Mapping[str, Metrics]) -> None:
+        """Store the round's network as an experiment, if `config` keeps experiments."""
+        kept = self.config.model_copy(update={"experiments": config.experiments})
+        model, arch, _ = load_network(self.paths.rebuilt)
+        task = task_for(arch, kept)
+        store_result(
+            kept, "prune", self.paths.rebuilt, task, model, metrics, pruning_step=self.number
+        )
+
+    def _row(self) -> Row:
+        row = {
+            "round": self.number,
+            "pruning_ratio": self.config.pruning_ratio,
+            "steps": self.finetune.steps,
+            "before": _metrics(self.config, self.paths.pruned),
+        }
+        return measure(self.config, self.paths.rebuilt, row)
+
+    def _settings(self) -> dict[str, Any]:
+        """What a round must share with the one that it resumes."""
+        plain = self.config.plain()
+        keys = ("seed", "data", "evaluation", "prune", "distill", "pruning_ratio")
+        finetune = self.finetune.model_dump(mode="json", exclude=FREE - {"steps"})
+        return {**{key: plain[key] for key in keys}, "finetune": finetune}
+
+
+def measure(config: Config, path: Path, row: Mapping[str, Any]) -> Row:
+    """A row of the table, with metrics, parameters, MACs and size of a network.
+
+    Parameters, MACs and sizes are those of the network as it would be deployed, fused where it can
+    be; `nonzero` counts its parameters that are not zero.
+    """
+    model, arch, _ = load_network(path)
+    deployed, _ = fuse(model, arch)
+    task = task_for(arch, config)
+    count, nonzero = parameters(deployed)
+    return {
+        **row,
+        "metrics": task.evaluate(model.to(pick_device(config.device))),
+        "primary_metric": task.primary_metric,
+        "parameters": count,
+        "macs": count_macs_of(fused_arch(arch), task.example(task.input_size)),
+        "nonzero": nonzero,
+        "bytes": parameter_bytes(count),
+        "bytes_fp16": parameter_bytes(count, 16),
+    }
+
+
+def _metrics(config: Config, path: Path) -> dict[str, Metrics]:
+    model, arch, _ = load_network(path)
+    return task_for(arch, config).evaluate(model.to(pick_device(config.device)))
+
+
+def _unchanged(state: State, key: str, *paths: Path) -> bool:
+    """Whether the files are those whose hashes the state holds."""
+    return key in state and all(p.exists() for p in paths) and state[key] == _hashes(*paths)
+
+
+def _hashes(*paths: Path) -> list[str]:
+    return [sha256(path) for path in paths]
