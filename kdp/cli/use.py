@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from kdp.cli.app import command
-from kdp.cli.options import Device, NetworkFile, SetValues, merged
+from kdp.cli.options import Device, NetworkFile, Overwrite, SetValues, merged
 from kdp.errors import KdpError
 from kdp.log import log
 
@@ -58,6 +58,7 @@ def infer(
             "--headless", help="Open no window; print a line of JSON for every image or frame."
         ),
     ] = False,
+    overwrite: Overwrite = False,
     device: Device = None,
     values: SetValues = None,
 ) -> None:
@@ -71,7 +72,7 @@ def infer(
 
     is_video = output is not None and output.suffix.lower() in _VIDEO_ENDINGS
     folder, video = (None, output) if is_video else (output, None)
-    given = (folder, ensemble, camera, csi, whole, video, headless)
+    given = (folder, ensemble, camera, csi, whole, video, headless, overwrite)
     request = InferRequest(tuple(images or ()), *given)
     done = run(file, request, settings(None, merged(None, values), device), typer.echo)
     for path in done.written:
@@ -108,6 +109,7 @@ def export(
             "--output", "-o", metavar="FILE", help="File to write. Default: beside the network."
         ),
     ] = None,
+    overwrite: Overwrite = False,
     device: Device = None,
     values: SetValues = None,
 ) -> None:
@@ -117,7 +119,7 @@ def export(
     from kdp.stages.export.export import export as run
 
     chosen = settings(None, merged(None, values), device)
-    done = run(file, ExportRequest(file_format, precision, size, output), chosen)
+    done = run(file, ExportRequest(file_format, precision, size, output, overwrite), chosen)
     shape = "x".join(str(side) for side in done.input_shape)
     axes = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " only"
     log.info(f"input {shape}{axes}; largest relative difference from PyTorch {done.difference:.1e}")

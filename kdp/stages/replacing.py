@@ -33,8 +33,15 @@ RERUN = "--rerun"
 """The option of Make: resume a checkpoint that fits, replace what an earlier rerun made."""
 
 
-def check_targets(paths: Sequence[Path], overwrite: bool = False) -> None:
+def check_targets(
+    paths: Sequence[Path], overwrite: bool = False, elsewhere: str = ELSEWHERE
+) -> None:
     """Make sure that a stage may write some files.
+
+    Args:
+        paths: the files.
+        overwrite: replace whatever is there.
+        elsewhere: what to do instead, for the message.
 
     Raises:
         KdpError: one is there and protected.
@@ -46,7 +53,7 @@ def check_targets(paths: Sequence[Path], overwrite: bool = False) -> None:
     for path in existing:
         reason = "git tracks it" if path in tracked else protection(path)
         if reason:
-            raise KdpError(f"{path} would be replaced, and {reason}: {ELSEWHERE}")
+            raise KdpError(f"{path} would be replaced, and {reason}: {elsewhere}")
 
 
 def tracked_by_git(paths: Sequence[Path]) -> set[Path]:

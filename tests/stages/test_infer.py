@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -337,6 +338,22 @@ def test_a_link_to_an_image_cannot_lose_it(network: Path, photos: Path) -> None:
     link.symlink_to(photos / "a.png")
     error = _kdp(network, link, "--to", photos).exception
     assert "would lie among the images" in str(error)
+
+
+def test_a_file_that_git_tracks_is_kept_without_overwrite(
+    network: Path, photos: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "here" / "photos_x2" / "a.png"
+    assert _kdp(network, photos / "a.png").exit_code == 0
+    assert _kdp(network, photos / "a.png").exit_code == 0
+    target.write_bytes(b"tracked")
+    for command in (["init", "-q"], ["add", "photos_x2/a.png"]):
+        subprocess.run(["git", *command], cwd=tmp_path / "here", check=True)
+    error = _kdp(network, photos / "a.png").exception
+    assert "photos_x2/a.png would be replaced, and git tracks it" in str(error)
+    assert target.read_bytes() == b"tracked"
+    assert _kdp(network, photos / "a.png", "--overwrite").exit_code == 0
+    assert read_rgb(target).shape == (36, 48, 3)
 
 
 def test_passes_are_counted_as_tiles_are_made(network: Path) -> None:

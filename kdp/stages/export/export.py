@@ -22,12 +22,15 @@ from kdp.models import with_decoding
 from kdp.models.loading import load_network
 from kdp.stages.export.onnx import AXES, onnx_format
 from kdp.stages.export.torchscript import TORCHSCRIPT
+from kdp.stages.replacing import check_targets
 from kdp.tasks import family_of
 from kdp.tasks.export_spec import ExportFormat, ExportSpec
 from kdp.types import Arch
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 """Largest accepted difference of the outputs by precision, relative to the largest output."""
+
+OTHER_OUTPUT = "choose another --output, or replace it with --overwrite"
 
 Size = tuple[int, int]
 
@@ -42,12 +45,14 @@ class ExportRequest:
             quantises activations while it runs; inputs and outputs stay float32.
         size: (height, width) of the input, for a network that is exported for one size only.
         output: file to write (default: beside the network).
+        overwrite: replace a file that git tracks too.
     """
 
     format: str
     precision: str = "fp32"
     size: Size | None = None
     output: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ def _checked_target(request: ExportRequest, chosen: ExportFormat, file: Path) ->
         raise KdpError(f"{target} is the network itself; choose another name (--output)")
     if not chosen.any_suffix and target.suffix.lower() != chosen.suffix:
         raise KdpError(f"{target}: a file in {chosen.title} ends in {chosen.suffix}")
+    check_targets([target], request.overwrite, OTHER_OUTPUT)
     return target
 
 

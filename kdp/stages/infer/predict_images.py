@@ -16,7 +16,8 @@ from kdp.files import write_atomic
 from kdp.progress import progress
 from kdp.serialize import json_line
 from kdp.stages.infer.images import find_images, targets
-from kdp.stages.infer.request import Emit, InferRequest, InferResult
+from kdp.stages.infer.request import OTHER_OUTPUT, Emit, InferRequest, InferResult
+from kdp.stages.replacing import check_targets
 from kdp.tasks.predictor import ImagePrediction, Predictor
 from kdp.training.shutdown import Shutdown
 
@@ -35,16 +36,18 @@ def predict_images(
     Args:
         model: the network of the predictor, on its device.
         predictor: of the network's family.
-        request: `images`, `output` and `headless` are read.
+        request: `images`, `output`, `headless` and `overwrite` are read.
         emit: receives a line of JSON for each image where `headless`.
         shutdown: is checked before every image and every pass of the network.
 
     Raises:
-        KdpError: no image is found, two would become one file, or a file cannot be written.
+        KdpError: no image is found, two would become one file, or a file is protected or cannot
+            be written.
         Interrupted: stopped on request.
     """
     sources = find_images(request.images)
     plan = targets(sources, request.output, predictor.folder_suffix)
+    check_targets(plan, request.overwrite, OTHER_OUTPUT)
     result = InferResult([], [])
     # The bar of a terminal takes over standard output too, where the lines of JSON go.
     bar = nullcontext(_no_bar) if request.headless else progress(predictor.action, len(plan))

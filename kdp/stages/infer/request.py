@@ -18,6 +18,8 @@ from kdp.tasks.predictor import (
     Predictor,
 )
 
+OTHER_OUTPUT = "choose another --output, or replace it with --overwrite"
+
 Emit = Callable[[str], None]
 """Takes one line of JSON."""
 
@@ -35,6 +37,7 @@ class InferRequest:
         whole: classify whole images instead of faces.
         save: the annotated video to write.
         headless: no window; one line of JSON for each frame or image.
+        overwrite: replace files that git tracks too.
     """
 
     images: tuple[str, ...] = ()
@@ -45,6 +48,7 @@ class InferRequest:
     whole: bool = False
     save: Path | None = None
     headless: bool = False
+    overwrite: bool = False
 
     @property
     def options(self) -> InferOptions:

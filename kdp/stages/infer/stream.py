@@ -12,7 +12,7 @@ from kdp.errors import Interrupted, KdpError
 from kdp.serialize import json_line
 from kdp.stages.infer.display import VideoFile, Window
 from kdp.stages.infer.predict_images import caption, timed
-from kdp.stages.infer.request import Emit, InferRequest, InferResult, reject_options
+from kdp.stages.infer.request import OTHER_OUTPUT, Emit, InferRequest, InferResult, reject_options
 from kdp.stages.infer.video import (
     VIDEOS,
     Frame,
@@ -22,6 +22,7 @@ from kdp.stages.infer.video import (
     csi_stream,
     video_stream,
 )
+from kdp.stages.replacing import check_targets
 from kdp.tasks.predictor import SAVE, Predictor
 from kdp.training.shutdown import Shutdown
 
@@ -80,7 +81,7 @@ def predict_frames(
     Args:
         stream: the frames.
         predictor: of the network's family.
-        request: `save` and `headless` are read.
+        request: `save`, `headless` and `overwrite` are read.
         emit: receives a line of JSON for each frame where `headless`.
         shutdown: is checked before every frame.
 
@@ -88,6 +89,8 @@ def predict_frames(
         KdpError: there is no display, the stream has no frame, or the video cannot be written.
         Interrupted: stopped on request; the video that was written is complete.
     """
+    if request.save:
+        check_targets([request.save], request.overwrite, OTHER_OUTPUT)
     result, count = InferResult([], []), 0
     with ExitStack() as stack:
         window = None if request.headless else stack.enter_context(closing(Window()))
