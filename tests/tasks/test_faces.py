@@ -311,8 +311,8 @@ def test_a_window_ends_it_with_q(
         (["clip.avi", "a.png"], "is a video; give one video alone"),
         (["clip.avi", "--camera", "0"], "give one of: images"),
         ([], "give one of: images"),
-        (["a.png", "--save", "out.mp4"], "--save does not apply: images go"),
-        (["clip.avi", "--to", "out"], "--to does not apply: a stream"),
+        (["a.png", "-o", "out.mp4"], "out.mp4 names a video; images are written to a folder"),
+        (["clip.avi", "-o", "out"], "cannot write the stream to out: a video ends in .mp4"),
         (["a.png", "--x8"], "--x8 does not apply"),
     ],
 )

@@ -95,14 +95,3 @@ def check_supported(request: InferRequest, predictor: Predictor, network: str) -
     for option, is_given in request.given.items():
         if is_given and option not in predictor.options:
             raise KdpError(f"{option} does not apply: {network}, {predictor.kind}")
-
-
-def reject_options(given: dict[str, bool], reason: str) -> None:
-    """Refuse options that are given and would have no effect.
-
-    Raises:
-        KdpError: one of them is given.
-    """
-    for option, is_given in given.items():
-        if is_given:
-            raise KdpError(f"{option} does not apply: {reason}")

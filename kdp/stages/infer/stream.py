@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kdp.errors import Interrupted, KdpError
 from kdp.serialize import json_line
-from kdp.stages.infer.display import VideoFile, Window
+from kdp.stages.infer.display import CODECS, VideoFile, Window
 from kdp.stages.infer.predict_images import caption, timed
-from kdp.stages.infer.request import OTHER_OUTPUT, Emit, InferRequest, InferResult, reject_options
+from kdp.stages.infer.request import OTHER_OUTPUT, Emit, InferRequest, InferResult
 from kdp.stages.infer.video import (
     VIDEOS,
     Frame,
@@ -23,7 +23,7 @@ from kdp.stages.infer.video import (
     video_stream,
 )
 from kdp.stages.replacing import check_targets
-from kdp.tasks.predictor import SAVE, Predictor
+from kdp.tasks.predictor import Predictor
 from kdp.training.shutdown import Shutdown
 
 PATIENCE = 10.0
@@ -36,7 +36,7 @@ def open_stream(request: InferRequest) -> Stream | None:
     """The requested stream, or None for images.
 
     Raises:
-        KdpError: not exactly one source, a missing video, or an option that has no effect.
+        KdpError: not exactly one source, a missing video, or an output that does not fit.
     """
     videos = [name for name in request.images if _is_video(Path(name))]
     if bool(request.images) + (request.camera is not None) + request.csi != 1:
@@ -44,11 +44,12 @@ def open_stream(request: InferRequest) -> Stream | None:
     if videos and len(request.images) > 1:
         raise KdpError(f"{videos[0]} is a video; give one video alone, or images")
     if request.images and not videos:
-        reject_options({SAVE: request.save is not None}, "images go into a folder (-o folder)")
+        if request.save is not None:
+            raise KdpError(f"{request.save} names a video; images are written to a folder")
         return None
-    reject_options(
-        {"--output": request.output is not None}, "a stream goes into one file (-o out.mp4)"
-    )
+    if request.output is not None:
+        endings = ", ".join(CODECS)
+        raise KdpError(f"cannot write the stream to {request.output}: a video ends in {endings}")
     if request.csi:
         return csi_stream()
     if request.camera is not None:
