@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -93,49 +93,98 @@ def prune(folder: Path) -> Masks:
     return masks
 
 
-def run_kdp(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run `python -m kdp` to its end, in a fork of a process that has imported libraries."""
-    command = ["kdp", *arguments]
-    with TemporaryDirectory() as folder:
-        told = [Path(folder, name) for name in ("stdout", "stderr")]
-        process = _FORKS.Process(target=_kdp, args=(command, told, cwd))
-        process.start()
-        process.join(300)
-        if process.exitcode is None:
-            process.kill()
-            raise TimeoutError(f"{command} takes longer than 300 s")
-        stdout, stderr = (path.read_text() for path in told)
-    return subprocess.CompletedProcess(command, process.exitcode, stdout, stderr)
+class KdpProcess:
+    """A running `kdp`, forked off a process that has imported the libraries already.
+
+    Starting Python and importing torch takes more processor time than most commands need. The
+    interface is the part of `subprocess.Popen` that tests use.
+    """
+
+    def __init__(self, arguments: Sequence[str], cwd: Path = ROOT) -> None:
+        self.args = ["kdp", *arguments]
+        self._folder = TemporaryDirectory()
+        self._outputs = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
+        self._process = _FORKS.Process(target=_run_main, args=(self.args, self._outputs, cwd))
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float = 300) -> int:
+        """Exit status, negative for a signal; the process is killed if it takes too long."""
+        self._process.join(timeout)
+        if self.returncode is None:
+            self.kill()
+            raise TimeoutError(f"{self.args} takes longer than {timeout} s")
+        return self.returncode
+
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+        """Wait for the end; standard output and standard error."""
+        self.wait(timeout)
+        stdout, stderr = (path.read_text() if path.exists() else "" for path in self._outputs)
+        return stdout, stderr
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["accelerate", "matplotlib.figure", "torch._dynamo"])
+_FORKS.set_forkserver_preload(
+    [
+        "accelerate",
+        "matplotlib.figure",
+        "torch._dynamo",
+        "kdp.cli",
+        "kdp.stages.compare.compare",
+        "kdp.stages.prune.prune",
+        "kdp.stages.train.train",
+    ]
+)
 
 
-def _kdp(command: list[str], told: list[Path], cwd: Path) -> None:
-    for number, path in enumerate(told, start=1):
+def _run_main(command: list[str], outputs: list[Path], cwd: Path) -> None:
+    for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
     sys.argv = command
     runpy.run_module("kdp", run_name="__main__", alter_sys=True)
 
 
-def start_kdp(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start `kdp`, in a process of its own."""
+def run_kdp(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run `python -m kdp` to its end."""
+    return ended(KdpProcess(arguments, cwd))
+
+
+def start_kdp(*arguments: str) -> KdpProcess:
+    """Start `python -m kdp`."""
+    return KdpProcess(arguments)
+
+
+def spawn_kdp(*arguments: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start `python -m kdp` in a new interpreter, with an environment of its own."""
     command = [sys.executable, "-m", "kdp", *arguments]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    """A process that was started, once it ends."""
+def ended(process: KdpProcess | subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a process that was started."""
     stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for something that a process should do."""
+def wait_until(ready: Callable[[], bool], process: KdpProcess) -> None:
+    """Wait for a sign of a running process; fail if it ends first."""
     end = time.monotonic() + 180
     while not ready():
         assert process.poll() is None, process.communicate()[1]

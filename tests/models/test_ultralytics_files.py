@@ -126,6 +126,7 @@ def test_a_package_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None
 # Torchvision
 
 
+@functools.cache
 def broken_torchvision() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,13 +106,20 @@ def lively(scale: str = "n", **args: Any) -> nn.Module:
     return model.eval()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four images with shapes in VOC's layout, and a teacher."""
-    write_voc(tmp_path / "voc", 4)
+    folder = tmp_path_factory.mktemp("yolo")
+    write_voc(folder / "voc", 4)
     model = lively()
-    save(tmp_path / "teacher.pth", Artifact(model.state_dict(), ARCH, make_record("train", {})))
-    return tmp_path
+    save(folder / "teacher.pth", Artifact(model.state_dict(), ARCH, make_record("train", {})))
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template for one test to write into."""
+    return shutil.copytree(template, tmp_path, dirs_exist_ok=True)
 
 
 def write_voc(root: Path, count: int) -> None:

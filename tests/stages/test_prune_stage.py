@@ -270,7 +270,7 @@ def test_validate_passes_what_would_run_and_names_what_would_not(folder: Path) -
     (folder / "pictures" / "1.png").write_bytes(b"no picture")
     bad = run_kdp("validate", "--config", str(config_file(folder, **PRUNE)))
     assert bad.returncode == 2
-    assert "FAIL data: cannot read the picture" in bad.stdout
+    assert "FAIL data: cannot read the image" in bad.stdout
     assert "1.png" in bad.stdout
 
 

@@ -14,7 +14,7 @@ from kdp.artifacts import load
 from kdp.training import trackers
 from kdp.training.trackers import Trackers
 from tests.models.test_face_mask import settings
-from tests.runs import ended, start_kdp
+from tests.runs import ended, spawn_kdp
 
 FAKE = """
 import os
@@ -57,7 +57,7 @@ def train_with_wandb(folder: Path, logged_in: str) -> subprocess.CompletedProces
     (folder / "c.yml").write_text(yaml.safe_dump(plain))
     path = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
     own = {"PYTHONPATH": path, "LOGGED_IN": logged_in, "NOTES": str(folder / "notes")}
-    done = ended(start_kdp("train", "-c", str(folder / "c.yml"), env={**os.environ, **own}))
+    done = ended(spawn_kdp("train", "-c", str(folder / "c.yml"), env={**os.environ, **own}))
     assert done.returncode == 0, done.stderr
     assert load(Path(done.stdout.split()[0])).params
     return done
