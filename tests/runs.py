@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -168,11 +168,11 @@ def start_kdp(*arguments: str) -> KdpProcess:
     return KdpProcess(arguments)
 
 
-def spawn_kdp(*arguments: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start `python -m kdp` in a new interpreter, with an environment of its own."""
+def spawn_kdp(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start `python -m kdp` in a new interpreter, for options such as an environment."""
     command = [sys.executable, "-m", "kdp", *arguments]
     return subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
 
 

@@ -1,4 +1,4 @@
-"""The networks, by name."""
+"""Table of the networks by name, and how to build, fuse and export them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "yolo11": YOLO11,
 }
 PLANS: dict[str, Callable[[str, Mapping[str, Any]], Arch]] = {"yolo11": arch_of_plan}
-"""(name of another program's plan, arguments it leaves open) -> an architecture."""
+"""Network -> function of (name of a foreign definition file, remaining arguments) -> `Arch`."""
 INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"catanet": infer_args}
-"""Arguments of a network read off foreign weights; None where they are of another network."""
+"""Network -> function that infers its arguments from foreign weights; None if they do not fit."""
 Pretrained = Callable[[Path, Mapping[str, Any]], tuple[nn.Module, dict[str, Any]]]
 PRETRAINED: dict[str, Pretrained] = {"audio_transformer": pretrained}
-"""(folder of another program, arguments) -> the network and all its arguments."""
+"""Network -> function of (folder of pretrained weights, arguments) -> network, all arguments."""
 
 
 def build(name: str, **args: Any) -> nn.Module:
-    """A new network of the table, in training mode.
+    """Build a network with random weights, in training mode.
 
     Raises:
-        KdpError: no such network, or arguments it does not take.
+        KdpError: unknown network, or arguments that it does not accept.
     """
     if name not in MODELS:
         raise KdpError(f"no network is called {name!r}; available: {', '.join(sorted(MODELS))}")
@@ -55,17 +55,17 @@ def build(name: str, **args: Any) -> nn.Module:
 
 
 def fused_arch(arch: Arch) -> Arch:
-    """The architecture that `fuse` leads to; the same one for a network that cannot be fused."""
+    """The architecture after `fuse`; unchanged if the network cannot be fused."""
     if "fused" not in signature(MODELS[arch.name]).parameters:
         return arch
     return arch.with_args(fused=True)
 
 
 def fuse(model: nn.Module, arch: Arch) -> tuple[nn.Module, Arch]:
-    """The same network with normalisations and parallel branches folded into convolutions.
+    """Fold normalisations and parallel branches into convolutions.
 
-    It is returned as it is where it cannot be or is already fused. The result is in evaluation
-    mode, as the statistics are that it was folded with.
+    A network that is fused already, or cannot be, is returned unchanged. The result is in
+    evaluation mode, because it was folded with the running statistics.
     """
     smaller = fused_arch(arch)
     if smaller == arch:
@@ -76,7 +76,7 @@ def fuse(model: nn.Module, arch: Arch) -> tuple[nn.Module, Arch]:
 
 
 def with_decoding(model: nn.Module, arch: Arch) -> tuple[nn.Module, Arch]:
-    """The same network with outputs that a program without kdp can use, where it has others."""
+    """The same network with decoded outputs, which programs without kdp can use, if it has them."""
     if "decoded" not in signature(MODELS[arch.name]).parameters:
         return model, arch
     arch = arch.with_args(decoded=True)

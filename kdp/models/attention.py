@@ -14,7 +14,7 @@ _true_widths: ContextVar[bool] = ContextVar("true_widths", default=False)
 
 @contextmanager
 def true_widths() -> Iterator[None]:
-    """Attend with the unpadded head widths: for counting operations, and as the slow reference."""
+    """Attend with unpadded head widths: to count operations, and as a slow reference."""
     token = _true_widths.set(True)
     try:
         yield
@@ -25,8 +25,8 @@ def true_widths() -> Iterator[None]:
 def attend(q_XAQD: Tensor, k_XAKD: Tensor, v_XAKE: Tensor) -> Tensor:
     """Softmax attention; query and key heads of width D, value heads of width E.
 
-    Fused kernels want D == E (and, on a GPU, a multiple of 8), so all three are padded with zeros
-    to one width while the scale stays D**-0.5. Zeros change neither the products nor the values.
+    Fused kernels need D == E (and, on a GPU, a multiple of 8), so all three are zero-padded to one
+    width while the scale stays D**-0.5. Zeros change neither the dot products nor the values.
 
     Shapes: (X, A, Q, D), (X, A, K, D), (X, A, K, E) -> (X, A, Q, E), with A heads.
     """

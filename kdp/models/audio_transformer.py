@@ -1,7 +1,7 @@
-"""The Audio Spectrogram Transformer of `transformers`, as a teacher of acoustic scenes.
+"""The Audio Spectrogram Transformer of `transformers`, as a teacher for acoustic scenes.
 
-AST is by Gong et al. (arXiv 2104.01778). It reads the same log-mel as the students: resized to its
-own bins and frames, and normalised by statistics that it learns, instead of its own front end.
+AST is by Gong et al. (arXiv 2104.01778). Instead of its own front end it reads the log-mel
+spectrograms of its students, resized to its bins and frames and normalised by running statistics.
 Shape suffixes: B batch, F mel bins, T frames, P patches, C width.
 """
 
@@ -24,16 +24,16 @@ NEEDED = "audio transformers need another package: pip install 'transformers>=5'
 KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 INPUT = ("num_mel_bins", "patch_size", "frequency_stride", "time_stride")
 FRAMES = 101
-"""Of a second in steps of 10 ms, which published networks were trained with."""
+"""Frames of one second at the 10 ms hop that published networks were trained with."""
 
 
 class AudioTransformer(nn.Module):
-    """AST and one linear layer on the mean of its two class tokens.
+    """AST with one linear layer on the mean of its two class tokens.
 
     Args:
         classes: their names, in the order of the logits.
-        frames: length of the spectrogram inside; the input is resized to it.
-        sizes: any of `transformers.ASTConfig`; a small network where not given.
+        frames: number of frames that the input is resized to.
+        sizes: arguments of `transformers.ASTConfig`; a small network by default.
 
     Shapes: (B, 1, F, T) log-mel -> (B, classes) logits.
 
@@ -65,17 +65,17 @@ class AudioTransformer(nn.Module):
 
 
 def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer, dict[str, Any]]:
-    """A network with the weights of a folder that `transformers` wrote, and its arguments.
+    """Load weights that `transformers` saved; returns the network and all its arguments.
 
-    Positions are cut out of the middle of the longer spectrogram it was trained on. The classifier
-    is new.
+    Position embeddings are cropped from the middle of the longer spectrogram it was trained on. The
+    classifier is initialised anew.
 
     Args:
-        folder: with `config.json` and `model.safetensors`; no pickle is read.
-        args: of `AudioTransformer`, those that the folder does not say.
+        folder: contains `config.json` and `model.safetensors`; pickles are not read.
+        args: arguments of `AudioTransformer` that override those in the folder.
 
     Raises:
-        KdpError: a file is missing or is not of an AST.
+        KdpError: a file is missing or not of an AST.
     """
     install()
     try:
@@ -87,13 +87,15 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = first_line(error)
         raise KdpError(f"{folder} holds no audio transformer in safetensors: {reason}") from error
-    found = {key: int(getattr(whole.config, key)) for key in (*KEPT, *INPUT)}
-    merged = {**found, **args}
+    sizes = {key: int(getattr(whole.config, key)) for key in (*KEPT, *INPUT)}
+    merged = {**sizes, **args}
     model = AudioTransformer(**merged)
     params = whole.state_dict()
     positions = "embeddings.position_embeddings"
     try:
-        params[positions] = _shortened(params[positions], model, int(whole.config.max_length))
+        params[positions] = _cropped_positions(
+            params[positions], model, int(whole.config.max_length)
+        )
         model.body.load_state_dict(params)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
@@ -101,8 +103,11 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     return model, merged
 
 
-def _shortened(positions_1PC: Tensor, model: AudioTransformer, frames: int) -> Tensor:
-    """Positions of the patches of a shorter spectrogram, from the middle of the longer one."""
+def _cropped_positions(positions_1PC: Tensor, model: AudioTransformer, frames: int) -> Tensor:
+    """Position embeddings for fewer frames, cropped from the middle of the time axis.
+
+    The first two embeddings belong to the class and distillation tokens and stay.
+    """
     embeddings = model.body.embeddings
     high, wide = embeddings.get_shape(embeddings.config)
     before = (frames - embeddings.config.patch_size) // embeddings.config.time_stride + 1

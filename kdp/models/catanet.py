@@ -103,7 +103,7 @@ class CATANet(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         h, w = x_BCHW.shape[-2:]
-        # With channels last, tokens and feature maps are views of one another.
+        # With channels last, tokens and feature maps are views of each other, without copies.
         x_BCHW = _reflect_up_to(x_BCHW, self.min_side).to(memory_format=torch.channels_last)
         base = F.interpolate(
             x_BCHW, scale_factor=self.upscale, mode="bilinear", align_corners=False
@@ -162,7 +162,10 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def _reflect_up_to(x_BCHW: Tensor, side: int) -> Tensor:
-    """Extend height and width to `side` by reflection, as often as that takes."""
+    """Extend height and width to at least `side` by repeated reflection.
+
+    `F.pad` reflects once only, and images may be smaller than half a patch.
+    """
     for dim in (2, 3):
         n = x_BCHW.shape[dim]
         if n < side:

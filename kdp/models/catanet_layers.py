@@ -1,4 +1,4 @@
-"""What both kinds of CATANet blocks are made of; `kdp.models.catanet` has the shape suffixes."""
+"""Layers that both kinds of CATANet blocks share; see `kdp.models.catanet` for shape suffixes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PreNormFFN(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Two linear maps with a GELU and a depthwise 5x5 branch between; no neurons leave a bias."""
+    """Two linear layers with GELU and a depthwise 5x5 branch between; a bias if no neurons."""
 
     def __init__(self, dim: int, neurons: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class ConvFFN(nn.Module):
 
 
 class Bias(nn.Module):
-    """What a linear map without inputs gives: its bias."""
+    """A linear layer without inputs: its bias."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Bias(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise 5x5 convolution and GELU on tokens that lie as an image."""
+    """Depthwise 5x5 convolution and GELU on tokens, arranged as an image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -106,7 +106,8 @@ def to_tokens(x_BCHW: Tensor) -> Tensor:
 
 def to_map(x_BNC: Tensor, size: Sequence[int]) -> Tensor:
     """(B, H*W, C) -> (B, C, H, W) in channels last."""
-    # This way round also one image keeps the strides of channels last, which convolutions need.
+    # unflatten and permute keep channels-last strides even for a single image, where reshape might
+    # report contiguous ones and send convolutions to a slower kernel.
     return x_BNC.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
 
 

@@ -28,11 +28,13 @@ class LRSA(nn.Module):
         b, c, h, w = x_BCHW.shape
         size = self.patch_size
         rows, cols = (_patch_index(side, size, x_BCHW.device) for side in (h, w))
+        # Gathering rows, then columns, repeats the overlaps: all patches lie side by side.
         x_BHWC = x_BCHW.permute(0, 2, 3, 1)
         grid = x_BHWC.index_select(1, rows.flatten()).index_select(2, cols.flatten())
         grid = grid.view(b, len(rows), size, len(cols), size, c).transpose(2, 3)
         patches_XLC = grid.reshape(-1, size * size, c)
         patches_XLC = patches_XLC + self.layer[0](patches_XLC)
+        # The way back: patches to the grid, then averages over the pixels that patches share.
         grid = patches_XLC.view(b, len(rows), len(cols), size, size, c).transpose(2, 3)
         grid = grid.reshape(b, rows.numel(), cols.numel(), c)
         out_BHWC = _average_back(_average_back(grid, cols.flatten(), w, 2), rows.flatten(), h, 1)
@@ -40,14 +42,14 @@ class LRSA(nn.Module):
 
 
 def _patch_index(side: int, size: int, device: torch.device) -> Tensor:
-    """(patches, size) positions; patches step by size - 2, and the last is moved back inside."""
+    """(patches, size) positions; the stride is size - 2, and the last patch is shifted inside."""
     step = size - 2
     starts = torch.arange(0, max(side - size + step, 1), step, device=device)
     return starts.clamp(max=side - size)[:, None] + torch.arange(size, device=device)
 
 
 def _average_back(grid: Tensor, index: Tensor, side: int, dim: int) -> Tensor:
-    """Put overlapping lines back in their places and average them by how many there are."""
+    """Scatter overlapping lines back to their positions along `dim` and average them."""
     shape = [*grid.shape]
     shape[dim] = side
     total = grid.new_zeros(shape).index_add(dim, index, grid)

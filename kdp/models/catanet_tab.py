@@ -11,11 +11,11 @@ from kdp.models.catanet_layers import PreNormFFN, mirror_index, to_map, to_token
 
 
 class TAB(nn.Module):
-    """Token-aggregation block: tokens attend to their like, wherever they are, and to centres.
+    """Token-aggregation block: attention among similar tokens, wherever they lie in the image.
 
-    Tokens are ordered by their nearest centre (cosine similarity, stable sort), attend inside
-    groups of that order (IASA) and to the centres (IRCA), and return to their places. In training
-    the centres are refined on the batch and the stored ones follow by an exponential average.
+    Tokens are sorted by their nearest centre (cosine similarity), attend within groups of that
+    order (IASA) and to the centres (IRCA), and return to their positions. In training the centres
+    are refined on the batch, and the stored ones follow as an exponential moving average.
     """
 
     means: Tensor
@@ -53,6 +53,7 @@ class TAB(nn.Module):
         unit_BNC = F.normalize(tokens_BNC, dim=-1)
         centres_MC = self._centres(tokens_BNC, unit_BNC)
         k_AMD, v_AME = self.irca_attn(centres_MC)
+        # An index has no gradient; the tokens and the keys of the centres carry it.
         with torch.no_grad():
             order_BN = order_tokens(_nearest(unit_BNC, F.normalize(centres_MC, dim=-1)))
         out_BNC = self.iasa_attn(tokens_BNC, order_BN, k_AMD, v_AME)
@@ -67,13 +68,15 @@ class TAB(nn.Module):
         centres_MC = centres_MC.detach()
         if not self.training:
             return centres_MC
+        # Gradients reach the tokens through the last k-means step only, not through the chain.
         with torch.no_grad():
             for _ in range(self.n_iters - 1):
                 centres_MC = _refine(unit_BNC, centres_MC)
         return _refine(unit_BNC, centres_MC)
 
     def _has_centres(self) -> bool:
-        # A network of shapes only (device "meta") is counted, and one is exported, as trained.
+        # On the meta device (counting) and in an export the flag has no value to branch on; both
+        # concern trained networks, which have centres.
         return self.initted.is_meta or torch.compiler.is_exporting() or bool(self.initted)
 
     @torch.no_grad()
@@ -117,7 +120,8 @@ class IASA(nn.Module):
         b, n, _ = tokens_BNC.shape
         size = min(n, self.group_size)
         groups = -(-n // size)
-        # The last group is filled, and followed by one more, with the mirrored tail.
+        # Every group attends to itself and the next one. The mirrored tail of the order fills the
+        # last group and serves as the next group of the last: G + 1 groups of S tokens in all.
         padded_BT = order_BN[:, mirror_index(n, (groups + 1) * size, order_BN.device)]
         x_BTC = _take(tokens_BNC, padded_BT)
         q = self.to_q(x_BTC[:, : groups * size])
@@ -126,6 +130,7 @@ class IASA(nn.Module):
         out_XASE = attend(q_XASD, k, v) + attend(
             q_XASD, k_AMD.expand(b * groups, -1, -1, -1), v_AME.expand(b * groups, -1, -1, -1)
         )
+        # Cut the padding, then undo the sort: argsort of a permutation is its inverse.
         out_BNC = out_XASE.transpose(1, 2).reshape(b, groups * size, -1)[:, :n]
         return self.proj(_take(out_BNC, order_BN.argsort(dim=-1)))
 
@@ -139,14 +144,15 @@ class IASA(nn.Module):
 
 
 def order_tokens(nearest_BN: Tensor) -> Tensor:
-    """Positions of the tokens ordered by their centre; ties keep image order on every device."""
+    """Positions of the tokens sorted by their centre; tokens of a centre keep image order."""
     n = nearest_BN.shape[-1]
-    # Keys that are all different need no stable sort, for which ONNX has no operation.
+    # The order within a centre decides where groups begin, so it must not depend on the device.
+    # Distinct keys make any sort stable; ONNX has no stable sort.
     return (nearest_BN * n + torch.arange(n, device=nearest_BN.device)).argsort(dim=-1)
 
 
 def _take(x_BNF: Tensor, index_BT: Tensor) -> Tensor:
-    """Rows of each image, (B, T, F); whole rows are copied faster than `gather` does."""
+    """Rows of each image, (B, T, F); `index_select` of whole rows is faster than `gather`."""
     b, n, f = x_BNF.shape
     first = torch.arange(0, b * n, n, device=x_BNF.device).unsqueeze(1)
     rows = x_BNF.reshape(b * n, f).index_select(0, (index_BT + first).flatten())
@@ -154,22 +160,24 @@ def _take(x_BNF: Tensor, index_BT: Tensor) -> Tensor:
 
 
 def _nearest(unit_BNC: Tensor, unit_MC: Tensor) -> Tensor:
-    """Index of the centre of highest cosine similarity, (B, N); both of length 1."""
+    """Index (B, N) of the most similar centre; tokens and centres have unit length."""
     return (unit_BNC @ unit_MC.T).argmax(-1)
 
 
 def _segment_means(tokens_BNC: Tensor, count: int) -> Tensor:
-    """Means of `count` consecutive segments of the tokens, over the batch: (count, C)."""
+    """Initial centres (count, C): means of consecutive segments of tokens over the batch."""
     n = tokens_BNC.shape[1]
+    # As in the original program, a whole line of padding is added even if `count` divides n.
     tail = tokens_BNC[:, n - (count - n % count) :].flip(1)
     padded = torch.cat([tokens_BNC, tail], dim=1)
     return padded.unflatten(1, (count, -1)).mean(dim=(0, 2))
 
 
 def _refine(unit_BNC: Tensor, centres_MC: Tensor) -> Tensor:
-    """One k-means step on the sphere; a centre without tokens keeps its direction."""
+    """One spherical k-means step; a centre without tokens keeps its direction."""
     centres_MC = F.normalize(centres_MC, dim=-1)
     nearest = _nearest(unit_BNC, centres_MC).flatten()
+    # Sums by a product with the one-hot assignment: deterministic, which index_add on a GPU is not.
     members_NM = unit_BNC.new_zeros(len(nearest), len(centres_MC))
     members_NM.scatter_(1, nearest.unsqueeze(1), 1.0)
     sums_MC = members_NM.T @ unit_BNC.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Names of classes, as a configuration file may hold them."""
+"""Validation of class names from configuration files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def check_classes(classes: Sequence[str], least: int) -> None:
-    """Refuse anything but different names.
+    """Refuse anything but a list of distinct names.
 
     Raises:
         ValueError: fewer than `least`, not text, or one of them twice.

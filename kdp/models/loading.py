@@ -1,4 +1,4 @@
-"""Networks out of artifacts and foreign checkpoints."""
+"""Load networks from artifacts and foreign checkpoints."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from kdp.types import Arch
 
 
 def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, Arch, Artifact]:
-    """A network with its weights, in eval mode, and its architecture.
+    """Load a network in evaluation mode; returns its architecture and the artifact too.
 
     Args:
-        path: an artifact, a foreign checkpoint whose architecture can be inferred, or a YOLO11 of
-            Ultralytics (`.pt`).
-        expected: the name and arguments a configuration asks for; they must agree.
+        path: an artifact, a foreign checkpoint whose architecture can be inferred, or a YOLO11
+            checkpoint of Ultralytics (`.pt`).
+        expected: architecture in the configuration; the arguments that it names must match.
 
     Raises:
-        KdpError: unreadable, of no known architecture, or not the expected one.
+        KdpError: the file is unreadable, its architecture is unknown or not the expected one.
     """
     artifact = read_weights(path)
     if not artifact.params:
@@ -46,10 +46,10 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
 
 
 def read_weights(path: Path) -> Artifact:
-    """Weights of kdp or of another program, Ultralytics included.
+    """Read weights of kdp or of another program, Ultralytics included.
 
     Raises:
-        KdpError: unreadable, or holding code.
+        KdpError: the file is unreadable or would execute code.
     """
     try:
         return load(path)
@@ -61,7 +61,7 @@ def read_weights(path: Path) -> Artifact:
 
 
 def load_runnable(path: Path) -> tuple[nn.Module, Arch, Artifact]:
-    """`load_network`, and of ONNX files too: a network to run and not to train.
+    """Load a network for inference only: any file of `load_network`, or an ONNX file.
 
     Raises:
         KdpError: see `load_network` and `kdp.models.onnx_file.OnnxNetwork`.
@@ -80,22 +80,23 @@ def _stage(artifact: Artifact) -> str:
 
 def _infer(path: Path, artifact: Artifact, expected: Arch | None) -> Arch:
     names = [expected.name] if expected else list(INFER)
-    found = inferred(artifact.params, names)
-    if found is None:
+    arch = inferred(artifact.params, names)
+    if arch is None:
         known = ", ".join(INFER)
         raise KdpError(
             f"{path} was not written by kdp, and its weights are not those of a network that kdp "
             f"knows by its weights ({known}; yolo11 by files of Ultralytics)"
         )
-    return found.with_args(**{**(expected.args if expected else {}), **found.args})
+    # Inferred arguments win: `_compare` then reports where the configuration disagrees.
+    return arch.with_args(**{**(expected.args if expected else {}), **arch.args})
 
 
 def inferred(params: Mapping[str, Tensor], names: Sequence[str] = tuple(INFER)) -> Arch | None:
-    """The architecture, one of these, that weights of another program are of, if it can be told."""
+    """Infer the architecture of foreign weights, trying the named networks; None if none fits."""
     for name in names:
         try:
             args = INFER[name](params) if name in INFER else None
-        except (KeyError, ValueError):  # a part that tells a width is not there
+        except (KeyError, ValueError):  # a tensor that determines a width is missing
             continue
         if args is not None:
             return Arch(name, args)
@@ -108,25 +109,28 @@ def _compare(path: Path, arch: Arch, expected: Arch | None) -> None:
     if expected.name != arch.name:
         raise KdpError(f"{path} holds {arch.name}, the configuration says {expected.name}")
     defaults = signature(MODELS[arch.name]).parameters
-    for key, wanted in expected.args.items():
-        found = arch.args.get(key, defaults[key].default if key in defaults else None)
-        if not _agree(found, wanted):
-            found, wanted = (_short(value) for value in (found, wanted))
-            raise KdpError(f"{path} has {key}={found}, the configuration says {key}={wanted}")
+    for key, value in expected.args.items():
+        actual = arch.args.get(key, defaults[key].default if key in defaults else None)
+        if not _agree(actual, value):
+            raise KdpError(
+                f"{path} has {key}={_short(actual)}, the configuration says {key}={_short(value)}"
+            )
 
 
 def _short(value: Any) -> Any:
     return (
-        f"[{join_names([str(one) for one in value])}]" if isinstance(value, list | tuple) else value
+        f"[{join_names([str(item) for item in value])}]"
+        if isinstance(value, list | tuple)
+        else value
     )
 
 
-def _agree(found: Any, wanted: Any) -> bool:
-    """Whether two arguments are equal; one number stands for as many as the other has."""
-    if isinstance(found, (list, tuple)) and isinstance(wanted, (list, tuple)):
-        return list(found) == list(wanted)
-    if isinstance(found, (list, tuple)):
-        return all(value == wanted for value in found)
-    if isinstance(wanted, (list, tuple)):
-        return all(value == found for value in wanted)
-    return bool(found == wanted)
+def _agree(a: Any, b: Any) -> bool:
+    """Whether two arguments are equal; a number equals a list that repeats it."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return list(a) == list(b)
+    if isinstance(a, (list, tuple)):
+        return all(value == b for value in a)
+    if isinstance(b, (list, tuple)):
+        return all(value == a for value in b)
+    return bool(a == b)

@@ -3,8 +3,8 @@
 Shape suffixes: B batch, C channels, F frequency (mel bins), T time (frames).
 
 CP-Mobile is by Schmid et al., who built the baseline system of DCASE 2024 Task 1 on it. RepMobile
-is its skeleton with every 3x3 convolution learnt as parallel branches; fused it is smaller than
-CP-Mobile, for each convolution has a bias where it had a normalisation.
+is the same architecture with every 3x3 convolution trained as parallel branches. Fused, each
+convolution has a bias instead of a normalisation, which makes it smaller than CP-Mobile.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ CHANNELS = (32, 32, 32, 56, 56, 104)
 HIDDEN = (64, 64, 64, 64, 120, 120)
 """Channels grow by 1.8 from 32, and within a block by 2.1; all are rounded to multiples of 8."""
 REP_HIDDEN = (56, 56, 64, 64, 120, 128)
-"""So that fused, where a convolution has a bias at every place, it takes no more MACs."""
+"""Chosen so that the fused network, whose biases count as operations, needs no more MACs."""
 STRIDES = ((1, 1), (1, 1), (1, 2), (2, 1), (1, 1), (1, 1))
 
 
 class Mobile(nn.Module):
-    """A stem of two strided convolutions, inverted-residual blocks, a 1x1 head that is averaged.
+    """A stem of two strided convolutions, inverted-residual blocks, and an averaged 1x1 head.
 
     Args:
-        kind: of every convolution; see `kdp.models.reparam.convolution`.
+        kind: form of every convolution; see `kdp.models.reparam.convolution`.
         classes: their names, in the order of the logits.
         stem: channels after the first convolution.
         channels: after each block; the first is also that after the stem.
@@ -85,14 +85,14 @@ class Mobile(nn.Module):
         self.head = convolution(kind, channels[-1], len(classes), (1, 1))
 
     def forward(self, x_BCFT: Tensor) -> Tensor:
-        # Depthwise convolutions are faster this way round on a CPU: 1.5x in training. The input's
-        # one channel lies the same way in both orders, so it is what the stem gives that is turned.
+        # Depthwise convolutions are faster channels last on a CPU: 1.5x in training. The input has
+        # one channel, which is the same in both layouts, so the stem's output is converted.
         x_BCFT = self.stem(x_BCFT).contiguous(memory_format=torch.channels_last)
         return self.head(self.blocks(x_BCFT)).mean((2, 3))
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 1x1, depthwise 3x3, project by 1x1; a shortcut where the channels stay the same."""
+    """Expand by 1x1, depthwise 3x3, project by 1x1; a shortcut if the channel counts match."""
 
     def __init__(self, kind: Kind, before: int, hidden: int, after: int, stride: Pair) -> None:
         super().__init__()
@@ -135,6 +135,6 @@ def rep_mobile(
     strides: Sequence[Sequence[int]] = STRIDES,
     fused: bool = False,
 ) -> Mobile:
-    """The same, other widths, with parallel branches until it is `fused`; see `Mobile`."""
+    """RepMobile: parallel branches until it is `fused`; see `Mobile`."""
     kind: Kind = "fused" if fused else "branches"
     return Mobile(kind, classes, stem, channels, hidden, strides)

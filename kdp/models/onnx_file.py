@@ -1,4 +1,4 @@
-"""ONNX files that `kdp export` wrote, run by onnxruntime as if they were networks."""
+"""ONNX files of `kdp export`, run by onnxruntime behind the interface of a network."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from kdp.errors import KdpError, first_line
 from kdp.types import Arch, Parent, Provenance
 
 PROPERTY = "kdp"
-"""Name of the metadata that says what network a file holds, as JSON."""
+"""Metadata key under which a file describes its network, as JSON."""
 NEEDED = "ONNX needs more packages: pip install onnx onnxruntime onnxscript"
 
 
 class OnnxNetwork(nn.Module):
-    """A network that can be run and nothing else, on the CPU.
+    """An exported network for inference on the CPU.
 
     Args:
-        content: of the file.
-        name: of the file, for messages.
+        content: content of the file.
+        name: name of the file, for messages.
 
     Attributes:
-        about: what `kdp export` said of it.
-        fixed_size: (height, width) of the largest input it takes, None where it takes any. Where
-            the outputs are images, smaller ones are mirrored up to it and cut back.
+        about: the description that `kdp export` wrote.
+        fixed_size: (height, width) of the largest input, None if any size is accepted. Networks
+            that output images accept smaller ones: they are padded by reflection and cropped.
 
     Raises:
-        KdpError: onnxruntime is not there, or cannot run this; or it is not kdp's.
+        KdpError: onnxruntime is missing or cannot run the file, or kdp did not write it.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -44,16 +44,16 @@ class OnnxNetwork(nn.Module):
         height, width = entry.shape[2:]
         self.input = entry.name
         self.fixed_size = (height, width) if isinstance(height, int) else None
-        self.gives_images = len(self.session.get_outputs()[0].shape) == 4
+        self.outputs_images = len(self.session.get_outputs()[0].shape) == 4
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Parameters, and those that are not zero, of the network that was exported."""
+        """Number of parameters, and of nonzero ones, of the exported network."""
         return self.about["parameters"], self.about["nonzero"]
 
     @property
     def precision(self) -> str:
-        """Of the weights: fp32, fp16 or int8."""
+        """Precision of the weights: fp32, fp16 or int8."""
         return str(self.about.get("precision", "fp32"))
 
     @property
@@ -67,39 +67,38 @@ class OnnxNetwork(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """
         Raises:
-            KdpError: the input does not fit the only size that there is, or onnxruntime cannot
-                compute this network.
+            KdpError: the input does not fit the fixed size, or onnxruntime fails.
         """
         x = x_BCHW.cpu().numpy()
         if self.fixed_size in (None, x.shape[2:]):
             return self._run(x).to(x_BCHW.device)
         assert self.fixed_size is not None
-        missing = [there - side for there, side in zip(self.fixed_size, x.shape[2:], strict=True)]
-        if min(missing) < 0 or not self.gives_images:
+        missing = [fixed - side for fixed, side in zip(self.fixed_size, x.shape[2:], strict=True)]
+        if min(missing) < 0 or not self.outputs_images:
             raise KdpError(
                 f"{self.name} was exported for {_size(self.fixed_size)}, the input is "
                 f"{_size(x.shape[2:])} (export --size, measure.latency_size)"
             )
         y = self._run(np.pad(x, [(0, 0), (0, 0), *((0, m) for m in missing)], mode="reflect"))
         height, width = (
-            side * large // there
-            for side, large, there in zip(x.shape[2:], y.shape[2:], self.fixed_size, strict=True)
+            side * large // fixed
+            for side, large, fixed in zip(x.shape[2:], y.shape[2:], self.fixed_size, strict=True)
         )
         return y[..., :height, :width].to(x_BCHW.device)
 
     def _run(self, x: np.ndarray) -> Tensor:
         try:
             return torch.from_numpy(self.session.run(None, {self.input: x})[0])
-        except Exception as error:  # onnxruntime's own exceptions have no base but this
+        except Exception as error:  # onnxruntime's exceptions have no narrower base class
             reason = first_line(error)
             raise KdpError(f"{self.name} cannot be run by onnxruntime: {reason}") from error
 
 
 def load_onnx(path: Path) -> tuple[OnnxNetwork, Arch, Artifact]:
-    """The network of a file, its architecture, and where it came from; see `OnnxNetwork`.
+    """Load the network of a file with its architecture and provenance; see `OnnxNetwork`.
 
     Raises:
-        KdpError: missing or unreadable; see `OnnxNetwork`.
+        KdpError: the file is missing or unreadable; see `OnnxNetwork`.
     """
     try:
         content = path.read_bytes()
@@ -120,20 +119,22 @@ def _session(content: bytes, name: str) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions have no base but this
+    except Exception as error:  # onnxruntime's exceptions have no narrower base class
         raise KdpError(f"{name} cannot be run by onnxruntime: {first_line(error)}") from error
 
 
 def _about(properties: dict[str, str], name: str) -> dict[str, Any]:
     if PROPERTY not in properties:
-        raise KdpError(f"{name} was not written by `kdp export`: it does not say what it holds")
+        raise KdpError(
+            f"{name} was not written by `kdp export`: it has no description of its network"
+        )
     try:
         about: dict[str, Any] = json.loads(properties[PROPERTY])
         known = {"arch", "parameters", "nonzero"} <= about.keys()
     except (ValueError, AttributeError):
         known = False
     if not known:
-        raise KdpError(f"{name} does not say what it holds in words this version of kdp knows")
+        raise KdpError(f"{name} has a description that this version of kdp cannot read")
     return about
 
 

@@ -1,8 +1,8 @@
-"""Convolutions that are several while they learn and one afterwards.
+"""Structural re-parameterisation: parallel convolutions in training, one in inference.
 
-A convolution followed by BatchNorm in evaluation mode is one convolution with a bias, and the sum
-of parallel convolutions is one whose kernel is the sum of theirs (RepVGG, arXiv 2101.03697; ACNet,
-arXiv 1908.03930).
+A convolution followed by BatchNorm in evaluation mode equals one convolution with a bias, and a
+sum of parallel convolutions equals one whose kernel is the sum of their kernels (RepVGG, arXiv
+2101.03697; ACNet, arXiv 1908.03930).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kind = Literal["single", "branches", "fused"]
 
 
 class ConvBN(nn.Module):
-    """A convolution without bias, then BatchNorm; an odd kernel, padded to keep its place."""
+    """A convolution without bias, then BatchNorm; padded for an odd kernel."""
 
     def __init__(
         self, before: int, after: int, kernel: Pair, stride: Pair = (1, 1), groups: int = 1
@@ -33,14 +33,14 @@ class ConvBN(nn.Module):
         return self.norm(self.conv(x_BCHW))
 
     def fuse(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of the one convolution that does the same, in float64."""
+        """Kernel and bias of the equivalent convolution, in float64."""
         return _through(self.norm, self.conv.weight.double())
 
 
 class RepConv(nn.Module):
-    """The sum of parallel branches, each a `ConvBN`, of which every kernel fits into 3x3.
+    """The sum of `ConvBN` branches with kernels 3x3, 1x1, 3x1 and 1x3.
 
-    There are 3x3, 1x1, 3x1 and 1x3, and, where input and output have one shape, BatchNorm alone.
+    If input and output have the same shape, a BatchNorm alone is a fifth branch.
     """
 
     KERNELS = ((3, 3), (1, 1), (3, 1), (1, 3))
@@ -60,7 +60,7 @@ class RepConv(nn.Module):
         return y if self.identity is None else y + self.identity(x_BCHW)
 
     def fuse(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of the one 3x3 convolution that does the same, in float64."""
+        """Kernel and bias of the equivalent 3x3 convolution, in float64."""
         parts = [branch.fuse() for branch in self.branches if isinstance(branch, ConvBN)]
         if self.identity is not None:
             parts.append(_through(self.identity, self._unit_kernel()))
@@ -71,18 +71,20 @@ class RepConv(nn.Module):
         assert self.identity is not None
         channels = self.identity.num_features
         kernel = torch.zeros(channels, channels // self.groups, 1, 1, dtype=torch.float64)
-        own = torch.arange(channels)
-        kernel[own, own % kernel.shape[1]] = 1
+        # In a grouped convolution, input channels are numbered within their group.
+        index = torch.arange(channels)
+        kernel[index, index % kernel.shape[1]] = 1
         return kernel.to(self.identity.weight.device)
 
 
 def convolution(
     kind: Kind, before: int, after: int, kernel: Pair, stride: Pair = (1, 1), groups: int = 1
 ) -> nn.Module:
-    """One convolution with its normalisation: to learn as one or in branches, or fused for good.
+    """A convolution with its normalisation, in the form that `kind` names.
 
     Args:
-        kind: 1x1 kernels have no branches.
+        kind: "single" (`ConvBN`), "branches" (`RepConv` for 3x3 kernels, else `ConvBN`), or "fused"
+            (`nn.Conv2d` with a bias).
         before, after: channels.
         kernel: (height, width), odd.
         stride, groups: as of `nn.Conv2d`.
@@ -97,8 +99,9 @@ def convolution(
 
 @torch.no_grad()
 def fused_params(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the same network with every such convolution fused."""
+    """State dict of the network with every `ConvBN` and `RepConv` fused."""
     fused = {name: m.fuse() for name, m in model.named_modules() if isinstance(m, RepConv)}
+    # The branches of a RepConv are ConvBNs too; they are part of its fused kernel already.
     inside = tuple(f"{name}." for name in fused)
     fused |= {
         name: m.fuse()
@@ -119,7 +122,7 @@ def _replaced(
 
 
 def _through(norm: nn.BatchNorm2d, kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """A kernel, and the bias, after a BatchNorm with its running statistics."""
+    """Fold a BatchNorm in evaluation mode into a kernel: the new kernel and its bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
@@ -128,7 +131,7 @@ def _through(norm: nn.BatchNorm2d, kernel: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _to_three(kernel: Tensor) -> Tensor:
-    """Zeros around a smaller kernel."""
+    """Zero-pad a smaller kernel to 3x3."""
     height, width = kernel.shape[2:]
     high, wide = (3 - height) // 2, (3 - width) // 2
     return F.pad(kernel, (wide, wide, high, high))

@@ -1,8 +1,19 @@
-"""Checkpoints of other programs that hold pickled objects, read without making any of them.
+"""Read foreign checkpoints that hold pickled objects without executing anything in them.
 
-A pickle names classes and functions, and says what to call them with. Here every name but four
-stands for a record of the call, `OpaqueObject`, and nothing of it is imported or run. The four are
-how torch writes tensors, and ordered dictionaries and sets; they too are classes of this file.
+A pickle is a program: it names classes and functions to import and arguments to call them with, so
+unpickling an untrusted file runs its author's code. torch's `weights_only=True` refuses such files
+altogether, and an allow-list would have to grow with every class of every foreign program.
+
+Here no name is ever imported. `find_class` maps four names (how torch writes tensors, ordered
+dictionaries and sets) to classes of this file, and every other name to `OpaqueObject`, which
+records the call instead of making it. The invariants that keep this safe:
+
+- Every class that a pickle can instantiate is defined here and does nothing in its constructor.
+- A pickle cannot set attributes of these classes (`_Sealed`), so it cannot change what later
+  operations do.
+- Opcodes that reach live objects of this process, or that allocate memory out of proportion to the
+  file, are refused before the first one runs (`_check`).
+- Sizes of tensors are checked against the bytes in the archive, which are stored uncompressed.
 """
 
 from __future__ import annotations
@@ -34,16 +45,16 @@ DTYPES = {
     "torch.BoolStorage": torch.bool,
 }
 REFUSED = {"BYTEARRAY8", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
-"""Operations of pickle."""
+"""Opcodes that are refused; see `_check`."""
 
 
 class OpaqueObject:
-    """What stands for a foreign object: who should have made it, of what, and its state.
+    """A record of a foreign object that was not created: its constructor, arguments and state.
 
     Attributes:
         origin: module and name of the class or function.
-        args: what it was called with.
-        state: what its attributes were to be; usually a dictionary.
+        args: arguments of the call.
+        state: attributes that the pickle would have set; usually a dictionary.
     """
 
     origin = ""
@@ -56,7 +67,7 @@ class OpaqueObject:
         return self
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Everything is in `__new__`, which a pickle may call alone."""
+        """Nothing to do: pickles may call `__new__` without `__init__`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> OpaqueObject:
         return OpaqueObject(self, *args, **kwargs)
@@ -65,19 +76,19 @@ class OpaqueObject:
         self.state = state
 
     def append(self, item: Any) -> None:
-        """Part of a foreign list: forgotten, as all that a foreign container holds."""
+        """Ignore an item of a foreign list; contents of foreign containers are not needed."""
 
     def extend(self, items: Any) -> None:
-        """See `append`."""
+        """Ignored; see `append`."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """See `append`."""
+        """Ignored; see `append`."""
 
 
 class _Sealed:
-    """What a pickle may make and not alter.
+    """Base of classes that a pickle may instantiate but not modify.
 
-    A class without `__setstate__` would have its attributes set by the pickle.
+    Without `__setstate__`, the BUILD opcode would write any attribute that the pickle names.
     """
 
     def __setstate__(self, state: Any) -> None:
@@ -85,25 +96,25 @@ class _Sealed:
 
 
 class _Fields(dict[Any, Any]):
-    """Stands for OrderedDict."""
+    """Replaces OrderedDict."""
 
     def __setstate__(self, state: Any) -> None:
-        """Without the attributes, such as a state dict's `_metadata`."""
+        """Drop attributes such as a state dict's `_metadata`."""
 
 
 class _Members(_Sealed, set[Any]):
-    """Stands for set."""
+    """Replaces set."""
 
 
 class _Storage(_Sealed):
-    """The numbers of one or more tensors, in one row."""
+    """Flat numbers that one or more tensors view."""
 
     def __init__(self, flat: Tensor) -> None:
         self.flat = flat
 
 
 class StoredTensor(_Sealed):
-    """A view of the numbers of a file; `tensor()` gives it."""
+    """A tensor of the file; `tensor()` creates it."""
 
     storage: _Storage
     shape: tuple[tuple[int, ...], tuple[int, ...], int]
@@ -113,7 +124,7 @@ class StoredTensor(_Sealed):
             raise pickle.UnpicklingError("a tensor of no storage")
         if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
             raise pickle.UnpicklingError("a tensor of no shape")
-        # An expanded tensor may be as large as it likes at no cost to the file.
+        # Strides of 0 would allow a tensor of any size in a tiny file.
         if len(size) != len(stride) or math.prod(size) > storage.flat.numel():
             raise pickle.UnpicklingError("a tensor larger than its storage")
         self = super().__new__(cls)
@@ -130,7 +141,7 @@ class StoredTensor(_Sealed):
 
 
 class _Parameter(_Sealed):
-    """Stands for the function that makes a parameter of a tensor."""
+    """Replaces the function that wraps a tensor into a parameter."""
 
     def __new__(cls, data: Any, *rest: Any) -> Any:
         if type(data) is not StoredTensor:
@@ -157,20 +168,20 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """One of this file's own classes; nothing is imported."""
+        """Return a class of this file and import nothing."""
         key = (module, name)
         if key in KNOWN:
             return KNOWN[key]
         if key not in self.stubs:
-            self.stubs[key] = type("Inert", (OpaqueObject,), {"origin": f"{module}.{name}"})
+            self.stubs[key] = type("Opaque", (OpaqueObject,), {"origin": f"{module}.{name}"})
         return self.stubs[key]
 
     def persistent_load(self, pid: Any) -> Any:
-        """The numbers that the pickle points to, which are beside it in the file."""
-        kind, storage, key, _, count = pid
+        """Read a storage, which lies beside the pickle in the archive."""
+        kind, storage_class, key, _, count = pid
         if kind != "storage" or type(key) is not str or type(count) is not int:
             raise pickle.UnpicklingError("no storage")
-        dtype = DTYPES[storage.origin]
+        dtype = DTYPES[storage_class.origin]
         if key not in self.storages:
             data = _record(self.archive, f"{self.folder}data/{key}")
             if len(data) != count * dtype.itemsize:
@@ -178,17 +189,17 @@ class _Unpickler(pickle.Unpickler):
             empty = torch.empty(0, dtype=dtype)  # frombuffer takes no empty buffer
             flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else empty
             self.storages[key] = _Storage(flat)
-        found = self.storages[key]
-        if found.flat.dtype != dtype or found.flat.numel() != count:
+        storage = self.storages[key]
+        if storage.flat.dtype != dtype or storage.flat.numel() != count:
             raise pickle.UnpicklingError("a storage of another size")
-        return found
+        return storage
 
 
 def _check(pickled: bytes) -> None:
-    """Refuse, before they are run, operations that no checkpoint needs and that can do harm.
+    """Refuse opcodes that no checkpoint needs and that can do harm, before any of them runs.
 
-    The registry of extensions holds classes of this process; a number of the memo, or a length,
-    may ask for more memory than there is.
+    EXT opcodes fetch live classes from copyreg's extension registry. A huge memo index, or the
+    length of a BYTEARRAY8, makes the unpickler allocate memory that the file does not pay for.
     """
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name in REFUSED:
@@ -198,10 +209,10 @@ def _check(pickled: bytes) -> None:
 
 
 def load_without_code(path: Path) -> Any:
-    """What a file of `torch.save` holds: plain values, `StoredTensor` and `OpaqueObject`.
+    """Read a file of `torch.save` as plain values, `StoredTensor` and `OpaqueObject`.
 
     Raises:
-        KdpError: missing, truncated, or not a file of `torch.save`.
+        KdpError: the file is missing, truncated, or not written by `torch.save`.
     """
     if not path.is_file():
         raise KdpError(f"{path} does not exist")
@@ -217,12 +228,12 @@ def load_without_code(path: Path) -> Any:
         raise KdpError(f"{path} may not be read by this user") from error
     except KdpError:
         raise
-    except Exception as error:  # a hostile pickle may raise whatever its author likes
+    except Exception as error:  # a hostile pickle can raise any exception
         raise KdpError(f"{path} is truncated or not a checkpoint") from error
 
 
 def _record(archive: zipfile.ZipFile, name: str) -> bytes:
-    """One record; compressed ones, which could be larger than any memory, torch does not write."""
+    """Read a record. Compressed ones are refused: torch writes none, a zip bomb needs them."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
         raise zipfile.BadZipFile(name)

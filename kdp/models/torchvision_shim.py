@@ -1,7 +1,7 @@
-"""A stand-in for torchvision's operators, where torchvision is installed and they do not load.
+"""A stand-in for torchvision's operators where torchvision is installed but fails to import.
 
 The published wheel of torchvision does not load beside a CPU-only torch ("operator torchvision::nms
-does not exist"), and once it is there, it takes transformers' networks with it.
+does not exist"), and transformers imports torchvision whenever it is installed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from kdp.log import log
 
 SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 NAMES = ("torchvision::nms", "torchvision::qnms")
-"""The operators that torchvision's own import asks for by name."""
+"""Operators that torchvision's import looks up by name."""
 
 
 @functools.cache
 def install() -> None:
-    """Make torchvision importable, before anything imports it; once, and only where it is not.
+    """Make a broken torchvision importable; call it before anything imports torchvision.
 
-    Non-maximum suppression is then Ultralytics' where that is installed, so that its `train`, `val`
-    and `predict` run too. Torchvision's other operators are absent.
+    Non-maximum suppression is then Ultralytics', if installed, so that its `train`, `val` and
+    `predict` work. Torchvision's other operators stay unavailable.
 
     Raises:
-        KdpError: torchvision does not load with the stand-in either.
+        KdpError: torchvision fails to import with the stand-in too.
     """
     if "torchvision" in sys.modules or not _broken():
         return
@@ -43,7 +43,7 @@ def install() -> None:
         for name in NAMES:
             torch.library.define(name, SCHEMA)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that its readers of images do not load either
+            warnings.simplefilter("ignore")  # its image readers do not load either
             vision = importlib.import_module("torchvision")
     except (ImportError, RuntimeError) as error:
         raise KdpError(
@@ -54,7 +54,7 @@ def install() -> None:
 
 
 def _broken() -> bool:
-    """Whether torchvision is installed and its compiled operators do not load."""
+    """Whether torchvision is installed but its compiled operators do not load."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
         return False

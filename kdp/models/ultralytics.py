@@ -1,7 +1,9 @@
-"""The way into Ultralytics: an optional package under AGPL-3.0, imported when first asked for.
+"""Isolated import of Ultralytics, an optional package under AGPL-3.0, on first use.
 
-On import it looks for the network, writes a folder in the user's home, and changes settings of the
-whole process. Here it does none of that.
+Its import probes the network, writes a settings folder into the user's home, changes the number of
+threads and print options of the whole process, and replaces functions of torch, OpenCV and Pillow.
+Here it does none of that: a command must compute and print the same whether or not a detector was
+loaded before.
 """
 
 from __future__ import annotations
@@ -30,19 +32,19 @@ VERSIONS = SpecifierSet(">=8.4.140,<8.5", prereleases=True)
 SETTINGS = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_VERBOSE": "False"}
 FOLDER = "YOLO_CONFIG_DIR"
 REPLACED = ((Image, "open"), (torch, "save"), (cv2, "imread"), (cv2, "imwrite"), (cv2, "imshow"))
-"""Functions of others that it puts its own in the place of, for the whole process."""
+"""Functions of other libraries that Ultralytics replaces for the whole process."""
 
 
 def import_ultralytics(name: str = "") -> Any:
-    """Ultralytics, or a module of it: `import_ultralytics("nn.tasks").DetectionModel`.
+    """Import Ultralytics or a module of it: `import_ultralytics("nn.tasks").DetectionModel`.
 
-    Where the program has imported it before, nothing is set.
+    A module that the program imported itself is returned as it is.
 
     Args:
-        name: of the module, without `ultralytics.`.
+        name: module name without `ultralytics.`.
 
     Raises:
-        KdpError: it is not installed, or of a version that kdp was not tested with.
+        KdpError: Ultralytics is missing or of a version that kdp was not tested with.
     """
     full = f"ultralytics.{name}" if name else "ultralytics"
     if full in sys.modules and sys.modules[full] is not None:
@@ -53,7 +55,7 @@ def import_ultralytics(name: str = "") -> Any:
         raise KdpError(NEEDED) from error
     if not fits:
         raise KdpError(NEEDED)
-    with _as_it_was():
+    with _process_state_kept():
         try:
             return importlib.import_module(full)
         except ImportError as error:
@@ -61,10 +63,10 @@ def import_ultralytics(name: str = "") -> Any:
 
 
 @contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Settings for Ultralytics before the block; after it, those of everybody as before.
+def _process_state_kept() -> Iterator[None]:
+    """Prepare the environment for the import, and restore the state of the process after it.
 
-    Its own settings stay, so that processes started later find them.
+    The YOLO_ variables stay set: data-loading workers import Ultralytics again and must find them.
     """
     if "ultralytics" not in sys.modules:
         os.environ.update(SETTINGS)
@@ -88,7 +90,7 @@ def _as_it_was() -> Iterator[None]:
 
 
 def _temporary_folder() -> str:
-    """A folder that goes when this process ends, and not when one forked off it does."""
+    """A folder that is deleted when this process ends, but not when a fork of it ends."""
     folder, owner = tempfile.mkdtemp(prefix="kdp-ultralytics-"), os.getpid()
 
     def remove() -> None:

@@ -1,4 +1,4 @@
-"""YOLO11 in files of Ultralytics: read without it and without unpickling, and written for it."""
+"""Checkpoints of Ultralytics: read without Ultralytics or code execution, and written for it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from kdp.models.yolo11 import BINS, SCALES, STRIDES
 from kdp.types import Arch
 
 IMAGE_SIZE = 640
-"""What Ultralytics trains on where nothing is said."""
+"""Ultralytics' default training size."""
 _WIDER = ["Conv", "C3k2"]
 _UP = ["Upsample", "Concat", "C3k2"]
 _DOWN = ["Conv", "Concat", "C3k2"]
 LAYERS = ("Conv", *_WIDER * 4, "SPPF", "C2PSA", *_UP * 2, *_DOWN * 2, "Detect")
-"""Kinds of the layers of YOLO11."""
+"""Layer classes of YOLO11, in order."""
 LICENSE = "AGPL-3.0 License (https://ultralytics.com/license)"
 DOCS = "https://docs.ultralytics.com"
 STRIPPED = ("best_fitness", "ema", "optimizer", "scaler", "stopper", "train_results", "updates")
-"""What a file of a finished training has no more."""
+"""Keys that Ultralytics sets to None when a training ends."""
 
 
 def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], Arch]:
-    """Weights of a YOLO11 that Ultralytics wrote, its averaged ones where there are both.
+    """Read the weights of a YOLO11 checkpoint of Ultralytics, the moving average if it has one.
 
     Args:
-        path: a `.pt` file. Needs no Ultralytics, and makes no object of it.
+        path: a `.pt` file. Ultralytics need not be installed and nothing in the file is executed.
 
     Returns:
         Tensors by the names of `DetectionModel.state_dict()`, floats as float32, and the
         architecture, with the arguments `scale`, `classes` and `image_size`.
 
     Raises:
-        KdpError: unreadable, or another network than a detecting YOLO11.
+        KdpError: the file is unreadable or holds another network than a YOLO11 detector.
     """
     content = load_without_code(path)
     try:
@@ -56,7 +56,7 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], Arch]:
         }
     except KdpError:
         raise
-    # The file may have anything in any place.
+    # The content is untrusted: any value may have any type.
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise KdpError(f"{path} holds no network that Ultralytics wrote") from error
     if "model.0.bn.weight" not in params:
@@ -65,7 +65,7 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], Arch]:
 
 
 def _network(path: Path, content: Any) -> OpaqueObject:
-    """The stub of the network, which is a detecting YOLO11."""
+    """The opaque object of the network, after checking that it is a YOLO11 detector."""
     models = [content.get(key) for key in ("ema", "model")]
     model = next((m for m in models if isinstance(m, OpaqueObject)), None)
     if model is None or not model.origin.startswith("ultralytics."):
@@ -84,16 +84,16 @@ def _network(path: Path, content: Any) -> OpaqueObject:
 
 
 def _stem(state: Mapping[str, Any]) -> str:
-    """Name of the network's definition, such as yolo11s."""
+    """Name of the definition file, such as yolo11s."""
     return Path(str(state["yaml"].get("yaml_file", "a network"))).stem
 
 
 def _tensors(module: OpaqueObject, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers as `state_dict()` would give them."""
+    """Parameters and buffers in the order and by the names of `state_dict()`."""
     state = module.state
-    passing = state.get("_non_persistent_buffers_set", ())
+    transient = state.get("_non_persistent_buffers_set", ())
     for name, stored in [*state["_parameters"].items(), *state["_buffers"].items()]:
-        if stored is not None and name not in passing:
+        if stored is not None and name not in transient:
             tensor = stored.tensor()
             dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
             yield prefix + name, torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
@@ -176,7 +176,7 @@ def _model(
     classes: Sequence[str],
     args: Mapping[str, Any],
 ) -> Any:
-    """Ultralytics' network with these weights and the attributes that its files have."""
+    """Ultralytics' network with these weights and the attributes that its loader expects."""
     with torch.random.fork_rng(devices=[]):  # its first weights are replaced
         model = import_ultralytics("nn.tasks").DetectionModel(
             args["model"], nc=len(classes), verbose=False

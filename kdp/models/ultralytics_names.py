@@ -1,4 +1,4 @@
-"""What Ultralytics calls the weights and the plans of YOLO11, and what kdp does."""
+"""Conversion of YOLO11's weight names and definition files between Ultralytics and kdp."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _SPLIT = tuple(f"layers.{i}" for i in (2, 4, 6, 8, 10, 13, 16, 19, 22))
 
 
 def arch_of_plan(name: str, args: Mapping[str, Any]) -> Arch:
-    """The architecture of a plan of Ultralytics, such as `yolo11m.yaml`.
+    """The architecture of a definition file of Ultralytics, such as `yolo11m.yaml`.
 
     Args:
-        name: of the file, which need not be there.
-        args: what a plan does not say: `classes` and `image_size`.
+        name: name of the file, which need not exist.
+        args: arguments that such a file leaves open: `classes` and `image_size`.
 
     Raises:
-        KdpError: it is not of YOLO11, or has no scale.
+        KdpError: the name is not that of a YOLO11 or has no scale.
     """
-    found = re.fullmatch(f"yolo11([{''.join(SCALES)}])[.]ya?ml", name)
-    if found is None:
+    match = re.fullmatch(f"yolo11([{''.join(SCALES)}])[.]ya?ml", name)
+    if match is None:
         raise KdpError(f"{name}: kdp knows the plans yolo11n.yaml to yolo11x.yaml")
     kept = {key: args[key] for key in ("classes", "image_size") if key in args}
-    return Arch("yolo11", {"scale": found[1], **kept})
+    return Arch("yolo11", {"scale": match[1], **kept})
 
 
 def from_ultralytics(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by the names of Ultralytics' DetectionModel -> by those of `YOLO11`."""
+    """Convert weights of Ultralytics' DetectionModel to those of `YOLO11`: split and rename."""
     result: dict[str, Tensor] = {}
     for name, tensor in params.items():
         block, part, rest = name.replace("model.", "layers.", 1).partition(".cv1.")
         if ".dfl." in name:
-            continue  # no weights: the numbers of the bins
+            continue  # constants, 0 to 15, that Ultralytics stores as a weight
         if part and block in _SPLIT:
-            # Of a normalisation there is one scalar too, the number of batches seen.
+            # num_batches_tracked of a normalisation is a scalar and the same for both halves.
             halves = tensor.chunk(2) if tensor.ndim else (tensor, tensor)
             result |= {f"{block}.{p}.{rest}": half for p, half in zip(_PARTS, halves, strict=True)}
         else:
@@ -51,7 +51,7 @@ def from_ultralytics(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_ultralytics(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The other way round, for a network that was not pruned."""
+    """The inverse of `from_ultralytics`, for a network that was not pruned."""
     result: dict[str, Tensor] = {}
     for name, tensor in params.items():
         block, part, rest = name.partition(".first.")

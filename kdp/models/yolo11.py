@@ -1,8 +1,9 @@
-"""YOLO11 detection (Jocher and Qiu 2024), built of Ultralytics' own layers, in a form to prune.
+"""YOLO11 detector (Jocher and Qiu 2024) of Ultralytics' layers, in a form that can be pruned.
 
-Ultralytics is an optional package under AGPL-3.0 and is imported when a network is built, not
-before. Its blocks C3k2 and C2PSA compute one convolution and cut the result in two; here that is
-two convolutions, which give the same numbers and can be narrowed apart.
+Ultralytics is an optional package under AGPL-3.0 and is imported only when a network is built. Its
+blocks C3k2 and C2PSA compute one convolution and split the result in two halves. Here these are two
+convolutions with the same outputs: the halves feed different layers, so their channels are pruned
+independently, which a single convolution followed by `chunk(2)` would not allow.
 
 Shape suffixes: B batch, C channels, H W pixels, A anchors (of all levels), K classes.
 """
@@ -24,9 +25,9 @@ SCALES = ("n", "s", "m", "l", "x")
 STRIDES = (8, 16, 32)
 """Input pixels per cell of each level of the head."""
 BINS = 16
-"""Of the distribution over a distance (Generalized Focal Loss, Li et al. 2020)."""
+"""Bins of the distribution over a distance (Generalized Focal Loss, Li et al. 2020)."""
 TAPS = tuple(f"layers.{i}" for i in (6, 8, 13, 16, 19, 22))
-"""Ends of the backbone's and the neck's stages, where attention is transferred."""
+"""Last layers of the stages of backbone and neck, where attention is transferred."""
 LEVELS = (16, 19, 22)
 """The layers that the head reads."""
 
@@ -37,12 +38,11 @@ class YOLO11(nn.Module):
     Args:
         scale: n, s, m, l or x.
         classes: their names, in the order of the scores.
-        image_size: side of the square images it is trained on, in pixels; kept beside the
-            weights.
-        widths: output channels of every convolution, in the order of the modules, 0 for those of
-            the full network. A network rebuilt after pruning has them.
-        decoded: give boxes and probabilities instead of distributions and logits; for programs
-            that have no kdp.
+        image_size: side of the square training images, in pixels; stored with the weights.
+        widths: output channels of every convolution in module order, 0 where the full network's
+            remain; set by `kdp rebuild`.
+        decoded: output boxes and probabilities instead of distributions and logits, for programs
+            without kdp.
 
     Shapes: (B, 3, H, W) in 0..1 -> (B, 64 + K, A): distances of four sides in `BINS` bins each,
     and logits of the classes; A = HW (1/64 + 1/256 + 1/1024). Decoded (B, 4 + K, A): centre x, y,
@@ -50,7 +50,7 @@ class YOLO11(nn.Module):
 
     Raises:
         KdpError: Ultralytics is not installed, or the widths do not fit together.
-        ValueError: an argument is none of these.
+        ValueError: an argument is invalid.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class YOLO11(nn.Module):
 
 
 class Split(nn.Module):
-    """C3k2 or C2PSA whose first convolution is two; see the module's text."""
+    """C3k2 or C2PSA with its first convolution split in two; see the module docstring."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -92,7 +92,9 @@ class Split(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         parts = [self.first(x_BCHW), self.second(x_BCHW)]
-        if isinstance(self.m, nn.Sequential):  # C2PSA hands on the end of the chain alone
+        if isinstance(
+            self.m, nn.Sequential
+        ):  # C2PSA concatenates only the end of the chain, C3k2 every link
             return self.cv2(torch.cat([parts[0], self.m(parts[1])], 1))
         for block in self.m:
             parts.append(block(parts[-1]))
@@ -100,7 +102,7 @@ class Split(nn.Module):
 
 
 class Head(nn.Module):
-    """Detect without its decoding: distributions and logits of every level, side by side."""
+    """Detect without decoding: distributions and logits of all levels, concatenated."""
 
     def __init__(self, detect: Any) -> None:
         super().__init__()
@@ -116,15 +118,16 @@ class Head(nn.Module):
 
 
 def decode(raw_BCA: Tensor, size: Sequence[int]) -> Tensor:
-    """Boxes and probabilities out of distributions and logits; shapes as in `YOLO11`.
+    """Decode distributions and logits into boxes and probabilities; shapes as in `YOLO11`.
 
     Args:
-        raw_BCA: what the network gives.
+        raw_BCA: the network's raw output.
         size: (height, width) of its input.
     """
     centres_2A, strides_A = anchors(size, raw_BCA)
     sides, logits = raw_BCA[:, : 4 * BINS], raw_BCA[:, 4 * BINS :]
     bins = torch.arange(BINS, device=raw_BCA.device, dtype=raw_BCA.dtype)
+    # A distance is the expectation over its bins, in cells (Generalized Focal Loss).
     shares = sides.unflatten(1, (4, BINS)).softmax(2)
     left_top, right_bottom = (shares * bins.view(1, 1, -1, 1)).sum(2).chunk(2, 1)
     low, high = centres_2A - left_top, centres_2A + right_bottom
@@ -147,12 +150,12 @@ def anchors(size: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def narrow(model: nn.Module, widths: Sequence[int]) -> None:
-    """Give convolutions so many output channels, in place; what reads them follows.
+    """Set the output channels of every convolution in place and adapt the layers that follow.
 
-    Input channels are read off a forward pass, so that nothing here knows how layers are joined.
+    A forward pass reveals input channels, so this needs no knowledge of how layers connect.
 
     Raises:
-        KdpError: there are not so many convolutions, or what they give cannot be added.
+        KdpError: the number of widths is wrong, or outputs that are added differ in width.
     """
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     if len(widths) != len(convolutions):
@@ -179,7 +182,7 @@ def narrow(model: nn.Module, widths: Sequence[int]) -> None:
 
 def _narrower(width: int | None) -> Any:
     def fit(conv: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """A convolution as narrow as asked, for the input it is about to read."""
+        """Resize a convolution for the input that it is about to read."""
         assert isinstance(conv, nn.Conv2d)
         before, after = args[0].shape[1], width or conv.out_channels
         if conv.groups > 1:
@@ -197,7 +200,7 @@ def _narrower(width: int | None) -> Any:
 
 
 def _follow(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-    """A normalisation for as many channels as it is about to read."""
+    """Resize a normalisation to the channels that it is about to read."""
     assert isinstance(norm, nn.BatchNorm2d)
     width = args[0].shape[1]
     if norm.num_features == width:
@@ -210,7 +213,7 @@ def _follow(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
 
 
 def _dense_layers(scale: str, classes: int) -> tuple[nn.ModuleList, list[int | list[int]]]:
-    """The layers of the full network, with Ultralytics' first weights, and what each reads."""
+    """Layers of the full network with Ultralytics' initial weights, and the inputs of each."""
     tasks, torch_utils = (import_ultralytics(name) for name in ("nn.tasks", "utils.torch_utils"))
     plan = {**tasks.yaml_model_load(f"yolo11{scale}.yaml"), "nc": classes}
     layers, _ = tasks.parse_model(plan, ch=3, verbose=False)
@@ -229,21 +232,21 @@ def _kdp_layer(layer: nn.Module) -> nn.Module:
 
 
 def _half(conv: Any, index: int) -> nn.Module:
-    """Half of the outputs of a convolution with its normalisation and activation."""
+    """One half of the output channels of a convolution with its normalisation and activation."""
     half = copy.deepcopy(conv)
     width = conv.conv.out_channels // 2
-    own = slice(index * width, (index + 1) * width)
+    channels = slice(index * width, (index + 1) * width)
     half.conv.out_channels = half.bn.num_features = width
-    half.conv.weight = nn.Parameter(conv.conv.weight.detach()[own].clone())
+    half.conv.weight = nn.Parameter(conv.conv.weight.detach()[channels].clone())
     for name in ("weight", "bias"):
-        setattr(half.bn, name, nn.Parameter(getattr(conv.bn, name).detach()[own].clone()))
+        setattr(half.bn, name, nn.Parameter(getattr(conv.bn, name).detach()[channels].clone()))
     for name in ("running_mean", "running_var"):
-        setattr(half.bn, name, getattr(conv.bn, name)[own].clone())
+        setattr(half.bn, name, getattr(conv.bn, name)[channels].clone())
     return half
 
 
 def _check(scale: str, classes: Sequence[str], image_size: int) -> None:
-    """Refuse what a configuration file may hold instead of a scale, names and pixels."""
+    """Validate values that may come from a configuration file."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, not {scale!r}")
     check_classes(classes, least=1)

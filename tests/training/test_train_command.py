@@ -23,6 +23,7 @@ from tests.runs import (
     config_file,
     ended,
     run_kdp,
+    spawn_kdp,
     start_kdp,
     wait_until,
 )
@@ -129,7 +130,7 @@ def test_a_full_disk_leaves_the_old_files_untouched(tmp_path: Path) -> None:
     kept = [*(tmp_path / "weights").glob("*.pth"), tmp_path / "runs/tiny_train/checkpoint.pth"]
     before = {path: path.read_bytes() for path in kept}
     limit = min(len(content) for content in before.values()) - 1000
-    process = start_kdp(
+    process = spawn_kdp(
         "train",
         "-c",
         str(config_file(tmp_path, distill=None)),
