@@ -183,9 +183,9 @@ def compare(
     task = _common_task(networks, config)
     measure = config.measure
     example, timed = task.example(task.input_size), task.example(task.latency_size)
-    # Everything that can be wrong with an input is checked before minutes go into evaluation.
     if half:
         networks = _also_in_half(networks, example.to(device))
+    # Data and input sizes are checked before minutes go into evaluation.
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     _check_fixed_sizes(networks, timed)
     _check_sizes(networks, [example, timed])
