@@ -105,6 +105,8 @@ class _Lines:
         self.printed, self.last = self.done, time.monotonic()
         seconds, steps = self.last - self.started, float(self.done - self.first)
         parts = [f"{self.description}: {int(self.done)} of {self.total}"]
+        if self.done.denominator > 1:  # within a step, such as one large image
+            parts[0] += f" ({float(self.done / self.total):.0%})"
         if self.done >= self.total:
             parts.append(f"took {duration(seconds)}")
         elif steps and seconds:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,17 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(
     assert lines[0].startswith("scoring: 10 of 100, ")
     assert lines[0].endswith("left, unit 9")
     assert lines[-1].startswith("scoring: 100 of 100, took ")
+
+
+def test_progress_within_a_step_is_a_share(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    set_up_logging()
+    with progress("upscaling", 1) as advance:
+        advance(Fraction(1, 4))
+    assert capsys.readouterr().err.startswith("upscaling: 0 of 1 (25%), ")
 
 
 def test_progress_does_not_speak_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
