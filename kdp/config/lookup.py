@@ -7,9 +7,10 @@ group and name, beside the including file or in `overlays/` of the same places.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePath
 
-from kdp.errors import KdpError, join_names, suggest
+from kdp.errors import KdpError, join_names
 from kdp.log import log_once
 from kdp.shipped import CONFIGS, OVERLAYS, shipped_configs
 
@@ -70,8 +71,10 @@ def find_config(path: Path) -> Path:
     if match:
         log_once(f"configuration: {match}")
         return match
-    known = {file.name for level in levels() for file in level.configs}
-    raise KdpError(f"the configuration {path} does not exist; {suggest(path.name, sorted(known))}")
+    known = sorted({file.name for level in levels() for file in level.configs})
+    nearest = get_close_matches(path.name, known, n=3)
+    hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`kdp configs` lists them"
+    raise KdpError(f"the configuration {path} does not exist; {hint}")
 
 
 def find_default(name: str, including: Path) -> Path:

@@ -88,7 +88,8 @@ def test_two_files_of_one_name_are_both_named() -> None:
 
 
 def test_no_file_names_the_nearest() -> None:
-    assert "did you mean 'config_catanet.yml'?" in _error("config_catnet.yml")
+    assert "did you mean config_catanet.yml" in _error("config_catnet.yml")
+    assert "`kdp configs` lists them" in _error("zzz.yml")
 
 
 @pytest.mark.parametrize("path", ["../config_catanet.yml", "/config_catanet.yml"])
