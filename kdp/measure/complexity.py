@@ -1,7 +1,7 @@
 """Multiply-accumulates (MACs) and parameters of a network, by two named counters.
 
-Papers print what `thop` sees: convolutions, linear maps and the like. The products inside
-attention and token routing are no modules, so the other counter sees more.
+Papers report what `thop` counts: modules such as convolutions and linear layers. Matrix products
+inside attention and token routing are not modules; the other counter includes them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kdp.models.attention import true_widths
 from kdp.types import Arch
 
 COUNTER = "torch FlopCounterMode / 2, math attention, true head widths"
-"""How `count_macs` counts, in words."""
+"""Description of how `count_macs` counts."""
 
 _THOP_DISTRIBUTIONS = ("thop", "ultralytics-thop")
 
@@ -31,15 +31,15 @@ _THOP_DISTRIBUTIONS = ("thop", "ultralytics-thop")
 def count_macs(model: nn.Module, example: Tensor) -> int:
     """MACs of one forward pass, the products of attention and routing included.
 
-    The math kernel is forced because fused attention counts as nothing on a CPU, and heads have
-    their true widths because padding is no part of the network.
+    The math kernel is forced because the counter sees nothing of fused attention on a CPU; head
+    widths are unpadded because padding is an implementation detail, not part of the network.
 
     Args:
-        model: on any device, "meta" included; its modes are as before afterwards.
+        model: on any device, "meta" included; training modes are restored.
         example: the input, on the same device.
     """
     counter = FlopCounterMode(display=False)
-    # The counter stumbles over a module whose output is a view of a parameter with gradients.
+    # The counter fails on a module whose output is a view of a parameter that requires gradients.
     detached = {name: parameter.detach() for name, parameter in model.named_parameters()}
     with eval_mode(model), true_widths(), sdpa_kernel([SDPBackend.MATH]), counter:
         functional_call(model, detached, (example,))
@@ -47,16 +47,16 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
 
 
 def count_macs_of(arch: Arch, example: Tensor) -> int:
-    """`count_macs` of an architecture, without weights and without computing anything.
+    """`count_macs` of an architecture on the meta device, without weights or computation.
 
     Raises:
-        KdpError: no such network, or arguments it does not take.
+        KdpError: unknown network, or arguments that it does not accept.
     """
     return count_macs(build_on_meta(arch), example.to("meta"))
 
 
 def count_module_macs(model: nn.Module, example: Tensor) -> tuple[int, str]:
-    """MACs of the modules alone, and the program that counted: `(macs, "thop 0.1.1-...")`.
+    """MACs of modules alone, and the program that counted: `(macs, "thop 0.1.1-...")`.
 
     Args:
         model: on any device, "meta" included; a copy of it is counted.
@@ -71,9 +71,9 @@ def count_module_macs(model: nn.Module, example: Tensor) -> tuple[int, str]:
 
 
 def thop_version() -> str:
-    """Distribution and version behind the module `thop`: the original, or Ultralytics' fork.
+    """Distribution and version of the installed module `thop`.
 
-    Both install the same module and the fork counts attention too, so a count names its own.
+    A fork installs the same module and counts attention too, so a count must name its program.
     """
     import thop
 
@@ -88,27 +88,27 @@ def thop_version() -> str:
 
 
 def build_on_meta(arch: Arch) -> nn.Module:
-    """The network of an architecture as shapes only (device "meta").
+    """Build a network on the meta device: shapes without values.
 
     Raises:
-        KdpError: no such network, or arguments it does not take.
+        KdpError: unknown network, or arguments that it does not accept.
     """
     with torch.device("meta"):
         return build(arch.name, **arch.args).to("meta")
 
 
 def run_checked(model: nn.Module, example: Tensor) -> Tensor:
-    """What a network gives for an input.
+    """Run a network in evaluation mode.
 
     Raises:
-        KdpError: it cannot read an input of this size.
+        KdpError: the network does not accept an input of this size.
     """
     try:
         with eval_mode(model):
             return model(example)
     except (RuntimeError, ArithmeticError) as error:
         shape = "x".join(str(side) for side in example.shape[2:])
-        raise KdpError(f"this network cannot read an input of {shape}: {error}") from error
+        raise KdpError(f"this network does not accept an input of {shape}: {error}") from error
 
 
 def parameters(model: nn.Module) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def parameter_bytes(count: int, bits: int = 32) -> int:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module has its own mode back afterwards."""
+    """Evaluation mode without gradients; restores the mode of every module afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""How long a forward pass takes, on a machine that has other things to do too."""
+"""Latency of forward passes, measured robustly on a machine that also runs other programs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Latency:
     """Times of repeated forward passes, in milliseconds.
 
     Attributes:
-        median: the middle one.
-        q1, q3: lower and upper quartile; half of the runs lie between them.
-        runs: how many there were, those that warm up not counted.
+        median: median of the runs.
+        q1, q3: lower and upper quartile.
+        runs: number of runs, warm-up excluded.
         mean: of the same runs; above the median where a few runs were disturbed.
     """
 
@@ -51,26 +51,26 @@ class Latency:
 def latencies(
     models: Sequence[nn.Module], example: Tensor, warmup: int, runs: int
 ) -> list[Latency]:
-    """Time several networks in turn (A B C A B C ...), so that a drifting machine hits all alike.
+    """Time several networks in turn (A B C A B C ...), so that drift affects all of them alike.
 
     Args:
-        models: each on its own device; their modes are as before afterwards.
+        models: each on its own device; their training modes are restored.
         example: the input of all; it is moved to each network's device before the clock starts.
         warmup: rounds that are not counted.
-        runs: rounds that are.
+        runs: rounds that are counted.
     """
     inputs = [example.to(device_of(model)) for model in models]
     times: list[list[float]] = [[] for _ in models]
     for round_ in range(warmup + runs):
-        for model, x, own in zip(models, inputs, times, strict=True):
-            spent = _time_once(model, x)
+        for model, x, durations in zip(models, inputs, times, strict=True):
+            elapsed = _time_once(model, x)
             if round_ >= warmup:
-                own.append(spent)
-    return [_summary(own) for own in times]
+                durations.append(elapsed)
+    return [_summary(durations) for durations in times]
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is called by its maker, as far as the system tells."""
+    """Model name of the device, as far as the system reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, threads: {torch.get_num_threads()}"

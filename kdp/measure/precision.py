@@ -1,4 +1,4 @@
-"""Networks in half precision, and the bytes that weights take."""
+"""Networks in half precision, and the size of weights in bytes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kdp.models.onnx_file import OnnxNetwork
 
 
 class HalfPrecision(nn.Module):
-    """A network whose parameters are rounded to half precision; inputs and outputs are not.
+    """A network with parameters in half precision and inputs and outputs in single precision.
 
-    It computes in half precision as well, with each product rounded; where the device has no such
-    operation, in single precision with the rounded parameters.
+    It computes in half precision too, or, if the device lacks an operation for it, in single
+    precision with the rounded parameters.
 
     Args:
-        model: on the device to compute on; it stays as it is.
-        example: an input, on that device.
+        model: on the device to compute on; it is copied, not changed.
+        example: an input on that device.
 
     Attributes:
-        about: what is in which precision, in words.
+        about: describes the precision in a table.
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Zeros in weights, single ones and whole rows or columns of them."""
+"""Sparsity of weights: single zeros, and whole rows and columns of zeros."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Sparsity:
     """Zeros of one tensor.
 
     Attributes:
-        name: its dotted name.
-        shape: its sizes.
-        elements: how many numbers it holds.
-        zeros: how many of them are 0.
-        zero_rows: of a matrix or a kernel, the outputs (first dimension) that are 0 throughout.
-        zero_columns: the same for the inputs (second dimension).
+        name: dotted name.
+        shape: sizes.
+        elements: number of elements.
+        zeros: number of zeros.
+        zero_rows: outputs (first dimension) of a matrix or kernel that are entirely zero.
+        zero_columns: inputs (second dimension) that are entirely zero.
     """
 
     name: str
@@ -30,17 +30,17 @@ class Sparsity:
 
     @property
     def layer(self) -> str:
-        """The module that holds the tensor."""
+        """Name of the module that holds the tensor."""
         return self.name.rpartition(".")[0]
 
 
 def sparsity_of(tensors: Mapping[str, Tensor]) -> list[Sparsity]:
-    """The zeros of every tensor, in the order given."""
+    """Sparsity of every tensor, in order."""
     return [_sparsity(name, tensor) for name, tensor in tensors.items()]
 
 
 def total(parts: Iterable[Sparsity]) -> tuple[int, int]:
-    """Elements and zeros of all together."""
+    """Total numbers of elements and zeros."""
     pairs = [(part.elements, part.zeros) for part in parts]
     return sum(elements for elements, _ in pairs), sum(zeros for _, zeros in pairs)
 

@@ -25,7 +25,6 @@ from kdp.distillation.losses import attention_map
 from kdp.distillation.teacher import TeacherEnsemble
 from kdp.errors import KdpError
 from kdp.measure.complexity import count_macs_of
-from kdp.measure.detection import Boxes, average_precision
 from kdp.models import build
 from kdp.models.loading import load_network, load_runnable
 from kdp.models.taps import Taps
@@ -48,6 +47,7 @@ from kdp.stages.train import objective as distil
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
+from kdp.tasks.detection.metrics import Detections, average_precision
 from kdp.types import Arch
 from tests.conftest import ROOT
 from tests.runs import run_kdp, start_kdp, wait_until
@@ -382,10 +382,10 @@ def test_scores_belong_to_taps_in_the_order_of_the_head(folder: Path) -> None:
         learnt.objective(student, batch, 0)
 
 
-def boxes(*corners: tuple[float, ...], label: int = 0) -> Boxes:
+def boxes(*corners: tuple[float, ...], label: int = 0) -> Detections:
     count = len(corners)
     labels, scores = torch.full((count,), label), torch.linspace(0.9, 0.5, count)
-    return Boxes(torch.tensor(corners).view(-1, 4), labels, scores)
+    return Detections(torch.tensor(corners).view(-1, 4), labels, scores)
 
 
 FULL, HALF = (0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)
@@ -401,7 +401,9 @@ FULL, HALF = (0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)
         (boxes(), 0.0, 0.0),
     ],
 )
-def test_average_precision_is_what_it_says(found: Boxes, map50: float, map50_95: float) -> None:
+def test_average_precision_of_known_detections(
+    found: Detections, map50: float, map50_95: float
+) -> None:
     measured = average_precision([found], [boxes(FULL, HALF)], ["a", "b"])
     # Interpolation takes half a hundredth off a perfect curve.
     assert measured["map50"] == pytest.approx(map50, abs=0.01)

@@ -221,7 +221,7 @@ def test_a_size_that_a_network_cannot_read_is_one_line(tmp_path: Path, what: str
     arch = Arch("mask_classifier", {"channels": [4, 4, 4], "image_size": 32})
     params = build("mask_classifier", **arch.args).state_dict()
     save(tmp_path / "net.pth", Artifact(params, arch, make_record("train", {})))
-    with pytest.raises(KdpError, match="cannot read an input of 4x4"):
+    with pytest.raises(KdpError, match="does not accept an input of 4x4"):
         compare([tmp_path / "net.pth"], settings(None, [f"measure.{what}=[4,4]"], "cpu"))
 
 

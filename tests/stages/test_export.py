@@ -249,7 +249,7 @@ def test_an_export_does_not_take_its_own_source_s_place(folder: Path, tmp_path: 
     ("more", "message"),
     [
         (("--size", "0", "8"), "must be positive"),
-        (("--size", "2", "2"), "cannot read an input of 2x2"),
+        (("--size", "2", "2"), "does not accept an input of 2x2"),
         (("-o", "."), "is a folder"),
         (("-o", "net.pth"), "ends in .onnx"),
     ],

@@ -21,13 +21,13 @@ from kdp.data.voc import voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.detection import Boxes, average_precision, nms
 from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import BINS, STRIDES, TAPS, decode
 from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
+from kdp.tasks.detection.metrics import Detections, average_precision, nms
 from kdp.tasks.detection.panels import side_by_side
 from kdp.tasks.detection.section import BoxSamples, DetectConfig, MosaicOptions
 from kdp.tasks.evaluation import evaluate_sets, no_progress
@@ -129,7 +129,7 @@ class Detection(FixedSizeTask):
     def _evaluate(
         self, models: Sequence[nn.Module], images: Sequence[AnnotatedImage], advance: Advance
     ) -> list[Metrics]:
-        detections: list[list[Boxes]] = [[] for _ in models]
+        detections: list[list[Detections]] = [[] for _ in models]
         pixels = (image.read() for image in images)
         while batch := list(islice(pixels, BATCH)):
             for model, own in zip(models, detections, strict=True):
@@ -138,7 +138,9 @@ class Detection(FixedSizeTask):
         truth = [_truth(image) for image in images]
         return [average_precision(own, truth, self.classes) for own in detections]
 
-    def _detect_all(self, model: nn.Module, images: Sequence[AnnotatedImage]) -> Iterator[Boxes]:
+    def _detect_all(
+        self, model: nn.Module, images: Sequence[AnnotatedImage]
+    ) -> Iterator[Detections]:
         """The detections that quality is measured on."""
         pixels = (image.read() for image in images)
         return self.detect(model, pixels, CONF_THRESHOLD, IOU_THRESHOLD)
@@ -150,7 +152,7 @@ class Detection(FixedSizeTask):
         images: Iterator[ImageArray],
         conf_threshold: float,
         iou_threshold: float,
-    ) -> Iterator[Boxes]:
+    ) -> Iterator[Detections]:
         """The objects in (H, W, 3) uint8 images of any size, in their pixels, on the CPU."""
         device = device_of(model)
         while batch := list(islice(images, BATCH)):
@@ -164,9 +166,9 @@ class Detection(FixedSizeTask):
             ):
                 height, width = image.shape[:2]
                 corners = unletterbox(boxes.corners.numpy(), scale, offset, height, width)
-                yield Boxes(torch.from_numpy(np.asarray(corners)), boxes.labels, boxes.scores)
+                yield Detections(torch.from_numpy(np.asarray(corners)), boxes.labels, boxes.scores)
 
-    def confident(self, model: nn.Module, image: ImageArray) -> Boxes:
+    def confident(self, model: nn.Module, image: ImageArray) -> Detections:
         """The objects of an image that the section `detect` asks to show."""
         section = self.config.section(DetectConfig)
         return next(self.detect(model, iter([image]), section.confidence, section.iou))
@@ -177,7 +179,7 @@ class Detection(FixedSizeTask):
             return output.float()
         return decode(output.float(), size)
 
-    def labelled(self, boxes: Boxes) -> list[LabelledBox]:
+    def labelled(self, boxes: Detections) -> list[LabelledBox]:
         """Boxes to draw, the most confident first."""
         labelled = []
         for (x0, y0, x1, y1), label, score in _rows(boxes):
@@ -235,13 +237,13 @@ class Detection(FixedSizeTask):
         return list(TAPS)
 
 
-def _truth(image: AnnotatedImage) -> Boxes:
+def _truth(image: AnnotatedImage) -> Detections:
     """The true boxes of an image, as certain detections."""
     labels = torch.from_numpy(image.labels)
-    return Boxes(torch.from_numpy(image.boxes), labels, torch.ones(len(labels)))
+    return Detections(torch.from_numpy(image.boxes), labels, torch.ones(len(labels)))
 
 
-def _rows(boxes: Boxes) -> Iterator[tuple[list[float], int, float]]:
+def _rows(boxes: Detections) -> Iterator[tuple[list[float], int, float]]:
     """Corners (x0, y0, x1, y1), class and probability of each box."""
     columns = (boxes.corners.tolist(), boxes.labels.tolist(), boxes.scores.tolist())
     return zip(*columns, strict=True)
