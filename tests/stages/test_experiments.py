@@ -57,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two trainings with different seeds, and their experiments."""
     folder = tmp_path_factory.mktemp("trained")
     for seed in (1, 2):
-        train(face(folder, seed=seed))
+        train(face(folder, seed=seed), overwrite=True)
     return folder
 
 
