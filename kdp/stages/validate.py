@@ -17,7 +17,7 @@ from kdp.files import check_writable, free_bytes
 from kdp.measure.complexity import count_parameters
 from kdp.models.loading import load_network
 from kdp.pruning.resource_limit import peak_memory
-from kdp.stages.prune.prune import macs_by_width
+from kdp.stages.prune.budget import macs_by_width
 from kdp.stages.train.dynamic import add_dynamic
 from kdp.stages.train.job import check_evaluation
 from kdp.stages.train.objective import build_objective

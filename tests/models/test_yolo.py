@@ -41,7 +41,8 @@ from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.replay import Replay
 from kdp.stages.export import export as export_stage
 from kdp.stages.export.export import export
-from kdp.stages.prune.prune import macs_by_width, prune
+from kdp.stages.prune.budget import macs_by_width
+from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train import objective as distil
 from kdp.stages.train.finetune import finetune

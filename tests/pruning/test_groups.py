@@ -26,7 +26,7 @@ def test_catanet_l_has_64_heads_and_1536_neurons(task: Task) -> None:
 
 
 def test_unit_costs_of_heads_follow_the_attention_of_their_block(task: Task) -> None:
-    from kdp.stages.prune.prune import macs_by_width
+    from kdp.stages.prune.budget import macs_by_width
 
     with torch.device("meta"):
         groups = task.groups(build("catanet"))

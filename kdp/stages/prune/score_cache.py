@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from kdp.artifacts import Artifact, load, make_record, save
-from kdp.config import Config, PruneConfig
+from kdp.config import PruneConfig
 from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
 from kdp.log import log
@@ -20,39 +19,40 @@ from kdp.pruning.groups import Group
 from kdp.pruning.importance import SCORE_COMBINERS, make_scorer
 from kdp.pruning.importance.base import RawScores, ScoringContext
 from kdp.pruning.knapsack import MacCounter, unit_costs
+from kdp.stages.prune.request import PruneRequest
 from kdp.tasks.base import PruningTask
 from kdp.training.shutdown import graceful_shutdown
 
 MEASUREMENT = 2
-"""Raised when a criterion measures something else than before; older files are then not reused."""
+"""Version of what criteria measure; files of another version are measured again."""
 
 
 class Measurements:
-    """What a criterion measured of every unit, kept in a file group by group.
+    """The importance of every unit, kept in a file group by group.
+
+    A file that was measured under other conditions is not used.
 
     Args:
-        path: the file.
-        key: what the numbers depend on; a file with another key is not used.
-        resume: whether an unfinished file is.
+        request: names the file, the criterion and everything that the numbers depend on.
+        resume: use a file that an interrupted run did not finish.
     """
 
-    def __init__(self, path: Path, key: dict[str, Any], resume: bool) -> None:
-        self.path, self.key = path, key
+    def __init__(self, request: PruneRequest, resume: bool) -> None:
+        self.request = request
+        self.path, self.key = request.paths.scores, measurement_key(request)
         self.parts: RawScores = {}
         self.costs: dict[str, dict[str, float]] = {}
         self.seconds = 0.0
-        if not path.exists():
+        if not self.path.exists():
             return
-        extra = load(path).extra
-        if extra.get("key") != key:
-            log.info(f"{path} was measured under other conditions: measuring anew")
+        extra = load(self.path).extra
+        if extra.get("key") != self.key:
+            log.info(f"{self.path} was measured under other conditions: measuring again")
         elif extra["complete"] or resume:
             self.parts, self.seconds = extra["parts"], extra["seconds"]
             self.costs = extra["costs"]
 
-    def complete(
-        self, config: Config, context: ScoringContext, groups: Sequence[Group]
-    ) -> RawScores:
+    def complete(self, context: ScoringContext, groups: Sequence[Group]) -> RawScores:
         """Measure what is missing, with a progress bar; the file is written after every group.
 
         Raises:
@@ -62,7 +62,8 @@ class Measurements:
         if not missing:
             log.info(f"importance: reused from {self.path}")
             return self.parts
-        score = make_scorer(config.prune.criterion, context, config.prune.options)
+        settings = self.request.settings
+        score = make_scorer(settings.criterion, context, settings.options)
         total = sum(group.units for group in groups)
         done = total - sum(group.units for group in missing)
         with graceful_shutdown() as shutdown, progress("importance", total, done) as advance:
@@ -70,7 +71,7 @@ class Measurements:
                 started = time.perf_counter()
                 self.parts[group.name] = score(group)
                 self.seconds += time.perf_counter() - started
-                self._save(config, groups)
+                self._save(groups)
                 advance(group.units, note=group.name)
                 if shutdown.stop_requested:
                     raise Interrupted(f"stopped after {group.name}; go on with --resume")
@@ -78,7 +79,6 @@ class Measurements:
 
     def unit_costs(
         self,
-        config: Config,
         groups: Sequence[Group],
         count: MacCounter,
         input_size: tuple[int, int],
@@ -87,7 +87,7 @@ class Measurements:
         size = _size_key(input_size)
         if size not in self.costs:
             self.costs[size] = unit_costs(groups, count)
-            self._save(config, groups)
+            self._save(groups)
         return self.costs[size]
 
     def cover(self, groups: Sequence[Group], input_size: tuple[int, int]) -> bool:
@@ -95,8 +95,8 @@ class Measurements:
         measured = all(group.name in self.parts for group in groups)
         return measured and _size_key(input_size) in self.costs
 
-    def _save(self, config: Config, groups: Sequence[Group]) -> None:
-        parents = [config.teacher] if config.teacher else []
+    def _save(self, groups: Sequence[Group]) -> None:
+        config, parents = self.request.config, [self.request.teacher]
         record = make_record("prune", config.plain(), parents, device=config.device)
         extra = {
             "key": self.key,
@@ -112,37 +112,37 @@ def _size_key(size: tuple[int, int]) -> str:
     return "x".join(str(side) for side in size)
 
 
-def measurement_key(config: Config) -> dict[str, Any]:
+def measurement_key(request: PruneRequest) -> dict[str, Any]:
     """Everything that measurements depend on."""
-    plain = config.plain()
+    plain, settings = request.config.plain(), request.settings
     data = {k: v for k, v in plain["data"].items() if k not in {"workers", "patch_size"}}
     return {
         "measurement": MEASUREMENT,
-        "teacher": sha256(config.teacher) if config.teacher else None,
-        "criterion": config.prune.criterion,
-        "options": _measured_options(config.prune),
+        "teacher": sha256(request.teacher),
+        "criterion": settings.criterion,
+        "options": _measured_options(settings),
         "calibration": plain["prune"]["calibration"],
-        "kinds": config.prune.kinds,
+        "kinds": settings.kinds,
         "data": data,
-        "seed": config.seed,
+        "seed": request.config.seed,
     }
 
 
 def _measured_options(settings: PruneConfig) -> dict[str, Any]:
-    """Without those that only say how measurements are combined."""
+    """Options of the measurement, without those of the combination of measured scores."""
     combining = SCORE_COMBINERS.get(settings.criterion)
     later = signature(combining).parameters if combining else ()
     return {key: value for key, value in settings.options.items() if key not in later}
 
 
-def prunable(config: Config, task: PruningTask, model: nn.Module) -> list[Group]:
-    """The groups the configuration wants searched; the others keep everything.
+def prunable(settings: PruneConfig, task: PruningTask, model: nn.Module) -> list[Group]:
+    """The groups to search; the others keep all units.
 
     Raises:
         KdpError: there are none.
     """
-    kinds = config.prune.kinds
-    chosen = [g for g in task.groups(model) if g.units and (kinds is None or g.kind in kinds)]
-    if not chosen:
+    kinds = settings.kinds
+    groups = [g for g in task.groups(model) if g.units and (kinds is None or g.kind in kinds)]
+    if not groups:
         raise KdpError("there is nothing to prune: see prune.kinds")
-    return chosen
+    return groups

@@ -17,7 +17,7 @@ from kdp.pruning.gates import add_gates, fold_gates
 from kdp.pruning.groups import Group, Masks, full_masks
 from kdp.pruning.knapsack import Limits, MacCounter, unit_costs
 from kdp.pruning.masks import kept_units, zero_removed
-from kdp.stages.prune.prune import check_kinds, macs_by_width, misses_budget
+from kdp.stages.prune.budget import check_kinds, macs_by_width, misses_budget
 from kdp.stages.prune.score_cache import prunable
 from kdp.tasks.base import PruningTask
 from kdp.training.job import Batch, Objective, Params, TrainingJob
@@ -62,7 +62,7 @@ def add_dynamic(config: Config, task: PruningTask, model: nn.Module, arch: Arch)
     assert config.mac_constraint is not None
     all_groups = task.groups(model)
     check_kinds(all_groups, config.prune)
-    groups = prunable(config, task, model)
+    groups = prunable(config.prune, task, model)
     count_macs = macs_by_width(task, arch, all_groups)
     pruner = DynamicPruner(
         settings,

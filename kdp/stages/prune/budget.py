@@ -1,0 +1,77 @@
+"""The budget of pruning: what a width costs, and whether a plan keeps within its MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from kdp.config import PruneConfig
+from kdp.errors import KdpError
+from kdp.measure.complexity import build_on_meta, count_macs_of
+from kdp.pruning.counting import weight_mac_counter
+from kdp.pruning.groups import Group
+from kdp.pruning.knapsack import MacCounter
+from kdp.pruning.rebuild import smaller_arch
+from kdp.pruning.search import PruningPlan
+from kdp.tasks.base import ExampleTask
+from kdp.types import Arch
+
+
+def macs_by_width(task: ExampleTask, arch: Arch, groups: list[Group]) -> MacCounter:
+    """A counter of the MACs with some groups narrowed; groups that are not named keep all units.
+
+    The real counter builds each narrowed network, and caches the result. A counter from weight
+    shapes replaces it where both agree on the full network and on half of every group.
+    """
+    example = task.example(task.input_size)
+    full = {group.name: group.units for group in groups}
+
+    @cache
+    def counted(kept: tuple[int, ...]) -> int:
+        widths = dict(zip(full, kept, strict=True))
+        return count_macs_of(smaller_arch(arch, groups, widths), example)
+
+    def count(kept: Mapping[str, int]) -> int:
+        return counted(tuple({**full, **kept}.values()))
+
+    quick = weight_mac_counter(build_on_meta(arch), example.to("meta"), groups, count(full))
+    half = {name: max(units // 2, 1) for name, units in full.items()}
+    return quick if quick(half) == count(half) else count
+
+
+def check_kinds(groups: list[Group], settings: PruneConfig) -> None:
+    """Check that the limits name existing kinds of groups.
+
+    Raises:
+        KdpError: a kind does not exist.
+    """
+    kinds = {group.kind for group in groups}
+    named = {*settings.min_units, *settings.round_to, *(settings.kinds or ())}
+    for kind in sorted(named - kinds):
+        raise KdpError(f"no kind of group is called {kind!r}; available: {sorted(kinds)}")
+
+
+def misses_budget(macs: int, dense: int, mac_constraint: float, largest_step: float) -> bool:
+    """True if the MACs exceed the budget or undershoot it by more than one unit.
+
+    Args:
+        macs: of the masked network.
+        dense: of the full network.
+        mac_constraint: budget as a share of `dense`.
+        largest_step: MACs of the most expensive unit, or of `round_to` of them.
+    """
+    budget = mac_constraint * dense
+    return not budget - largest_step <= macs <= budget
+
+
+def check_plan(plan: PruningPlan, mac_constraint: float, largest_step: float) -> None:
+    """Make sure that a plan, measured as rebuilt, meets the budget.
+
+    Raises:
+        KdpError: it does not; see `misses_budget`.
+    """
+    if misses_budget(plan.macs, plan.dense_macs, mac_constraint, largest_step):
+        raise KdpError(
+            f"the search kept {plan.macs / plan.dense_macs:.4f} of the MACs, which misses "
+            f"mac_constraint={mac_constraint} by more than one unit (see min_units, round_to)"
+        )
