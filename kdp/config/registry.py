@@ -23,7 +23,6 @@ checked before anything heavy is loaded:
         min_pitch: float = 500.0
         \"\"\"Lowest pitch that is reported, in Hz.\"\"\"
 
-    # kdp/tasks/sections.py
     register_data_kind("birds", BirdFolders)
     register_section("song", SongConfig)
 

@@ -130,7 +130,7 @@ class Classification(FixedSizeTask):
             for place, number in enumerate(wrong, 1):
                 image = images[number]
                 predictions = [self._prediction(own[number]) for own in scores]
-                count = f"{place} of {len(wrong)} with an error, of {len(images)}"
+                count = f"error {place} of {len(wrong)} in {len(images)} images"
                 yield (
                     f"{name}_{image.name.replace('/', '_')}",
                     captioned(image.read(), self.classes[image.label], labels, predictions, count),

@@ -36,7 +36,7 @@ def comparison(
         for name, image in upscaled.items()
     ]
     height, width = hr[window].shape[:2]
-    row = _row([*panels, _panel(hr[window], ("HR", "whole image: PSNR"))])
+    row = _row([*panels, _panel(hr[window], ("HR", "PSNR of the whole image"))])
     crop = f"crop of {width}x{height} pixels at ({left}, {top}) of {hr.shape[1]}x{hr.shape[0]}"
     foot = f"{note}; {crop}, where the outputs differ most from HR"
     return np.concatenate([row, caption_strip([(foot, BLACK)], row.shape[1])])
