@@ -1,4 +1,4 @@
-"""`kdp validate`: would a configuration run, how long, and in how much memory."""
+"""`kdp validate`: check that a configuration runs, and estimate its time and memory."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.types import Arch
 
-LEAST_DISK = 200_000_000
+MIN_FREE_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at, whether it is well, and what was found."""
+    """One check: its name, whether it passed, and what it found or why it failed."""
 
     what: str
     passed: bool
@@ -39,8 +39,8 @@ class Check:
 
 
 @dataclass
-class _Found:
-    """What earlier checks brought, for later ones."""
+class _State:
+    """What the checks share: the network that an earlier one loaded is used by later ones."""
 
     config: Config
     model: nn.Module = field(default_factory=nn.Module)
@@ -52,9 +52,9 @@ class _Found:
 
 
 def validate(config: Config) -> Iterator[Check]:
-    """Look at everything a run needs, one check at a time, until one fails; nothing is written."""
-    found = _Found(config)
-    checks: dict[str, Callable[[_Found], str]] = {
+    """Check everything that a run needs, until a check fails. Nothing is written."""
+    state = _State(config)
+    checks: dict[str, Callable[[_State], str]] = {
         "device": lambda f: str(pick_device(f.config.device)),
         "output": _output,
         "network": _network,
@@ -69,77 +69,80 @@ def validate(config: Config) -> Iterator[Check]:
             checks[stage] = partial(_training, settings=settings)
     if config.dynamic is not None:
         checks["dynamic"] = _dynamic
-    for what, look in checks.items():
+    for what, run in checks.items():
         try:
-            yield Check(what, True, look(found))
+            yield Check(what, True, run(state))
         except KdpError as error:
             yield Check(what, False, str(error))
             return
 
 
 def _is_chain(config: Config) -> bool:
-    """Whether this is for `kdp prune` and what follows; sections for training may be inherited."""
+    """Whether the configuration is for `kdp prune` and later stages.
+
+    It may still have the section `train`, inherited from the file that it includes.
+    """
     budget = config.mac_constraint or config.pruning_ratio or config.rounds
     return bool(budget) and config.dynamic is None and config.teacher is not None
 
 
-def _output(found: _Found) -> str:
-    """The folders, or the nearest above them that exist, take files and have room."""
-    config = found.config
+def _output(state: _State) -> str:
+    """The output folders, or their nearest existing parents, are writable and have free space."""
+    config = state.config
     kept = [config.experiments.folder] if config.experiments else []
     for wanted in (*kept, config.output.runs, config.output.dir):
         check_writable(wanted)
         free = free_bytes(wanted)
-        if free < LEAST_DISK:
+        if free < MIN_FREE_BYTES:
             raise KdpError(f"{wanted} has {free / 1e6:.0f} MB left on its disk")
-    return f"{config.output.dir}, {free / 1e9:.0f} GB free"
+    return f"{config.output.dir} is writable, {free / 1e9:.0f} GB free"
 
 
-def _network(found: _Found) -> str:
-    """The teacher, or the network to train, and that the budget and taps fit it."""
-    config = found.config
+def _network(state: _State) -> str:
+    """Load the teacher, or build the network to train."""
+    config = state.config
     expected = config.model.arch if config.model else None
     if config.teacher is not None and (_is_chain(config) or config.train is None):
-        found.model, found.arch, _ = load_network(config.teacher, expected)
+        state.model, state.arch, _ = load_network(config.teacher, expected)
         source = str(config.teacher)
     elif config.model:
-        found.model, found.arch = starting_point(config.model)
-        source = str(config.model.weights or "new")
+        state.model, state.arch = starting_point(config.model)
+        source = str(config.model.weights or "new weights")
     else:
         raise KdpError("the configuration names neither `teacher` nor `model`")
-    count = count_parameters(found.model)
-    return f"{found.arch.name} ({source}), {count:,} parameters"
+    count = count_parameters(state.model)
+    return f"loaded {state.arch.name} ({source}), {count:,} parameters"
 
 
-def _data(found: _Found) -> str:
-    counts = found.task.check_data()
-    return ", ".join(f"{name}: {count}" for name, count in counts.items()) + " samples"
+def _data(state: _State) -> str:
+    counts = state.task.check_data()
+    return "read " + ", ".join(f"{count} {name} samples" for name, count in counts.items())
 
 
-def _prune(found: _Found) -> str:
-    """One calibration pass, and what all units will take at about half a pass each."""
-    task, device = found.task, pick_device(found.config.device)
-    groups = task.groups(found.model)
-    macs_by_width(task, found.arch, groups)({})
+def _prune(state: _State) -> str:
+    """Time one forward pass on the calibration data; scoring a unit takes about half of one."""
+    task, device = state.task, pick_device(state.config.device)
+    groups = task.groups(state.model)
+    macs_by_width(task, state.arch, groups)({})
     inputs = task.inputs(task.calibration_data()).to(device)
-    model = found.model.to(device).eval()
+    model = state.model.to(device).eval()
     with torch.no_grad():
         seconds = _seconds(lambda: model(inputs))
     units = sum(group.units for group in groups)
     minutes = seconds * units / 2 / 60
-    return f"{units} units, about {minutes:.1f} min for a trajectory criterion; {_memory()}"
+    return f"{units} units; scoring them one by one takes about {minutes:.1f} min; {_memory()}"
 
 
-def _training(found: _Found, settings: TrainConfig) -> str:
-    """One training step without its optimizer, teachers included, and what all will take."""
-    check_evaluation(found.config)
-    device = pick_device(found.config.device)
-    objective = build_objective(found.task, found.model, found.config, settings.steps)
+def _training(state: _State, settings: TrainConfig) -> str:
+    """Time one forward and backward pass, teachers included, without the optimizer."""
+    check_evaluation(state.config)
+    device = pick_device(state.config.device)
+    objective = build_objective(state.task, state.model, state.config, settings.steps)
     objective.extra_modules.to(device)
     data = objective.data(settings.batch_size * settings.steps)
     samples = [data[i] for i in range(settings.batch_size)]
     batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]}
-    model = found.model.to(device).train()
+    model = state.model.to(device).train()
 
     def step() -> None:
         loss, _ = objective.objective(model, batch, 0)
@@ -149,18 +152,19 @@ def _training(found: _Found, settings: TrainConfig) -> str:
 
     seconds = _seconds(step)
     hours = seconds * settings.steps / 3600
-    return f"{settings.steps} steps of {seconds:.2f} s, about {hours:.2f} h; {_memory()}"
+    total = f"{settings.steps} steps take about {hours:.2f} h"
+    return f"ran 1 step in {seconds:.2f} s; {total}; {_memory()}"
 
 
-def _dynamic(found: _Found) -> str:
-    """Gates on every group, and a budget that can be reached."""
-    dynamic = add_dynamic(found.config, found.task, found.model.cpu(), found.arch)
+def _dynamic(state: _State) -> str:
+    """Add the gates, and make sure that the budget can be reached."""
+    dynamic = add_dynamic(state.config, state.task, state.model.cpu(), state.arch)
     units = sum(group.units for group in dynamic.pruner.groups)
-    return f"{units} units with gates, to {found.config.mac_constraint} of the MACs"
+    return f"added gates to {units} units; target: {state.config.mac_constraint} of the MACs"
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """The time of the second of two runs."""
+    """Seconds of the second of two runs; the first one warms up."""
     run()
     started = time.perf_counter()
     run()
@@ -170,7 +174,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _memory() -> str:
-    """The most memory this process has taken so far."""
+    """Peak memory of this process."""
     host = peak_memory()
     device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return f"{host / 1e9:.1f} GB" + (f", {device / 1e9:.1f} GB on the GPU" if device else "")
+    return f"peak memory {host / 1e9:.1f} GB" + (f", GPU {device / 1e9:.1f} GB" if device else "")

@@ -65,7 +65,7 @@ def test_validate_checks_teachers_and_gates(tmp_path: Path) -> None:
     file = config_file(tmp_path, **changes, **sections, finetune=None)
     good = run_kdp("validate", "--config", str(file))
     assert good.returncode == 0, good.stdout
-    assert "units with gates" in good.stdout
+    assert "added gates to" in good.stdout
     Path(plain["distill"]["teacher"]["weights"]).unlink()
     bad = run_kdp("validate", "--config", str(file))
     assert bad.returncode == 2

@@ -27,6 +27,7 @@ from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.job import make_job, stage_record
 from kdp.stages.train.objective import build_objective
 from kdp.tasks import task_for
+from kdp.tasks.base import Task
 from kdp.training.loop import fit
 from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch
@@ -94,18 +95,23 @@ def finetune(
             model.load_state_dict(result.best)
             check_removed(model, groups, masks, "the fine-tuned network")
             record = stage_record("finetune", config, result, result.best_metrics, started, parents)
-            save(
-                paths.finetuned, Artifact(result.best, arch, record, {DIGEST: masks_digest(masks)})
-            )
-            network = load_network(paths.finetuned)[0].to(result.device)
-            store_result(config, "finetune", paths.finetuned, task, network, result.best_metrics)
+            _save(config, task, Artifact(result.best, arch, record, {DIGEST: masks_digest(masks)}))
     return {"finetuned": paths.finetuned}
+
+
+def _save(config: Config, task: Task, artifact: Artifact) -> None:
+    """Write the result, and store it as an experiment from the file as others will read it."""
+    path, record = chain_paths(config).finetuned, artifact.record
+    save(path, artifact)
+    if record is not None:
+        network = load_network(path)[0].to(record.device)
+        store_result(config, "finetune", path, task, network, record.metrics)
 
 
 def _student(
     config: Config, model: nn.Module, arch: Arch, groups: list[Group], masks: Masks
 ) -> nn.Module:
-    """What trains: the network without the removed units, which is faster and the same.
+    """The network to train: without the removed units, which is faster and equivalent.
 
     Where features are compared that must have the teacher's widths it is the full network with
     zeros.
