@@ -100,7 +100,7 @@ def test_a_key_like_no_other_is_answered_with_those_there_are(write: Writer) -> 
         ("output: {name: a}\ndata: {kind: pictures}\n", "data.kind", "'pictures'"),
         ("output: [a]\n", "output: it must be a mapping of keys", "['a']"),
         ("output: {name: a}\ndata: {kind: null}\n", "data.kind: no kind", "'None'"),
-        ("output: {name: a}\ndata: {hr: x}\n", "'data.hr'", "needs a kind: paired or hr_only"),
+        ("output: {name: a}\ndata: {hr: x}\n", "'data.hr'", "needs a kind: hr_only or paired"),
         ("output: {name: a}\nrounds: [{stps: 3}]\n", "unknown key 'rounds.0.stps'", "'steps'"),
         ("output: {name: a}\ndata: 3\n", "data: it must be a mapping of keys", "got 3"),
         ("output: {name: a}\ntrain: {steps: 3, betas: [0, x]}\n", "train.betas.1:", "'x'"),
