@@ -13,6 +13,27 @@ from kdp.errors import KdpError
 from kdp.log import log
 
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".avi")
+_ImagesOrVideo = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="Folder for images, or the file of a labelled video (.mp4, .mkv, .avi).",
+    ),
+]
+_Ensemble = Annotated[
+    bool,
+    typer.Option(
+        "--x8", help="Super-resolution: average over eight flips and rotations; 8 times slower."
+    ),
+]
+_Headless = Annotated[
+    bool,
+    typer.Option(
+        "--headless", help="Open no window; print a line of JSON for every image or frame."
+    ),
+]
 
 
 @command(
@@ -26,21 +47,8 @@ def infer(
         list[str] | None,
         typer.Argument(metavar="IMAGE", help="Images, folders, quoted patterns, or one video."),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="Folder for images, or the file of a labelled video (.mp4, .mkv, .avi).",
-        ),
-    ] = None,
-    ensemble: Annotated[
-        bool,
-        typer.Option(
-            "--x8", help="Super-resolution: average over eight flips and rotations; 8 times slower."
-        ),
-    ] = False,
+    output: _ImagesOrVideo = None,
+    ensemble: _Ensemble = False,
     camera: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Label the frames of camera N."),
@@ -52,12 +60,7 @@ def infer(
         bool,
         typer.Option("--whole", help="Faces: classify whole images instead of the faces in them."),
     ] = False,
-    headless: Annotated[
-        bool,
-        typer.Option(
-            "--headless", help="Open no window; print a line of JSON for every image or frame."
-        ),
-    ] = False,
+    headless: _Headless = False,
     overwrite: Overwrite = False,
     device: Device = None,
     values: SetValues = None,

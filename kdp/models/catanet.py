@@ -61,11 +61,7 @@ class CATANet(nn.Module):
         ema_decay: float = 0.999,
     ) -> None:
         super().__init__()
-        if upscale not in (2, 3, 4):
-            raise ValueError(f"upscale must be 2, 3 or 4, not {upscale}")
-        depth = len(patch_sizes)
-        if not depth or len(num_tokens) != depth or len(group_sizes) != depth:
-            raise ValueError("patch_sizes, num_tokens and group_sizes need one entry per block")
+        depth = _depth(upscale, patch_sizes, num_tokens, group_sizes)
         self.widths = {
             "tab_heads": _per_block("tab_heads", tab_heads, depth),
             "tab_neurons": _per_block("tab_neurons", tab_neurons, depth),
@@ -80,16 +76,8 @@ class CATANet(nn.Module):
         for i, (t_heads, t_neurons, l_heads, l_neurons) in enumerate(
             zip(*self.widths.values(), strict=True)
         ):
-            tab = TAB(
-                dim,
-                t_heads,
-                t_neurons,
-                head_dims,
-                num_tokens[i],
-                group_sizes[i],
-                n_iters,
-                ema_decay,
-            )
+            sizes = (num_tokens[i], group_sizes[i], n_iters, ema_decay)
+            tab = TAB(dim, t_heads, t_neurons, head_dims, *sizes)
             lrsa = LRSA(dim, l_heads, l_neurons, head_dims, patch_sizes[i])
             self.blocks.append(nn.Sequential(tab, lrsa))
         self.mid_convs = nn.ModuleList(nn.Conv2d(dim, dim, 3, 1, 1) for _ in range(depth))
@@ -145,6 +133,22 @@ def infer_args(params: Mapping[str, Tensor]) -> dict[str, Any] | None:
         keys = [f"blocks.{i}.{suffix}" for i in range(depth)]
         args[name] = [params[k].shape[axis] // width if k in params else 0 for k in keys]
     return args
+
+
+def _depth(
+    upscale: int, patch_sizes: Sequence[int], num_tokens: Sequence[int], group_sizes: Sequence[int]
+) -> int:
+    """The number of blocks.
+
+    Raises:
+        ValueError: an argument that no CATANet has.
+    """
+    if upscale not in (2, 3, 4):
+        raise ValueError(f"upscale must be 2, 3 or 4, not {upscale}")
+    depth = len(patch_sizes)
+    if not depth or len(num_tokens) != depth or len(group_sizes) != depth:
+        raise ValueError("patch_sizes, num_tokens and group_sizes need one entry per block")
+    return depth
 
 
 def _per_block(name: str, value: int | Sequence[int], depth: int) -> list[int]:

@@ -68,11 +68,7 @@ def prune_in_rounds(
     request = RoundsRequest.from_config(config)
     paths = chain_paths(config)
     with file_lock(paths.rounds):
-        earlier = read_progress(paths.rounds)
-        resume = resume or (rerun and bool(earlier))
-        if not overwrite:
-            _check_files(request, earlier, resume, rerun)
-        earlier = earlier if resume else []
+        earlier = _earlier_states(request, resume, overwrite, rerun)
         rows = [measure(config, request.teacher, {"round": 0, "sparsity": 0.0})]
         on_ready()
         target_before = file_state(paths.rebuilt)
@@ -85,15 +81,30 @@ def prune_in_rounds(
             # before them loses nothing.
             save = partial(_save_progress, paths.rounds, list(states), earlier[number:])
             states.append(current.run({**known, "target": target_before}, save))
-            if states[-1]["rebuilt"] != known.get("rebuilt"):
-                current.keep_result(config, states[-1]["row"]["metrics"])
             row = states[-1]["row"]
+            if states[-1]["rebuilt"] != known.get("rebuilt"):
+                current.keep_result(config, row["metrics"])
             rows.append({**row, "sparsity": 1 - row["nonzero"] / rows[0]["nonzero"]})
             previous = current.paths.rebuilt
         _write_last(config, previous, paths.rebuilt)
-    table = paths.rounds.with_name("table.json")
+    return Rounds(paths.rebuilt, rows, _write_table(paths.rounds, rows))
+
+
+def _earlier_states(
+    request: RoundsRequest, resume: bool, overwrite: bool, rerun: bool
+) -> list[State]:
+    """The rounds to go on from; none where the run starts anew, once it may replace the files."""
+    earlier = read_progress(chain_paths(request.config).rounds)
+    resume = resume or (rerun and bool(earlier))
+    if not overwrite:
+        _check_files(request, earlier, resume, rerun)
+    return earlier if resume else []
+
+
+def _write_table(rounds: Path, rows: list[Row]) -> Path:
+    table = rounds.with_name("table.json")
     write_atomic(table, json_text(rows).encode())
-    return Rounds(paths.rebuilt, rows, table)
+    return table
 
 
 def read_progress(path: Path) -> list[State]:

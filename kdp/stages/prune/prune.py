@@ -83,9 +83,7 @@ def prune(
         scores_file = [] if measurements.cover(candidates, task.input_size) else [paths.scores]
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
         on_ready()
-        title = f"kdp prune: {paths.pruned.stem}, criterion {request.settings.criterion}"
-        samples = {"calibration": request.settings.calibration.patches}
-        log_header(title, config.device, samples, model, [paths.pruned, paths.masks])
+        _log_header(request, config.device, model)
         raw_scores = measurements.complete(_context(config, task, model, groups), candidates)
         scores = combine_scores(request.settings.criterion, raw_scores, request.settings.options)
         count = macs_by_width(task, arch, groups)
@@ -102,6 +100,13 @@ def prune(
         save(paths.pruned, Artifact(model.state_dict(), arch, record))
         save(paths.masks, _masks_artifact(request, plan, scores, arch, record))
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
+
+
+def _log_header(request: PruneRequest, device: str, model: nn.Module) -> None:
+    paths, settings = request.paths, request.settings
+    title = f"kdp prune: {paths.pruned.stem}, criterion {settings.criterion}"
+    samples = {"calibration": settings.calibration.patches}
+    log_header(title, device, samples, model, [paths.pruned, paths.masks])
 
 
 def _context(

@@ -48,12 +48,10 @@ def rebuild(
 
     Args:
         config: of the chain.
-        source: what to rebuild (default: the fine-tuned network, or the pruned one where none was
-            fine-tuned with these masks; the trained one where the chain does not prune, or prunes
-            while it trains).
-        masks_path: what stays (default: the chain's masks; everything where it does not prune).
+        source: network to rebuild (default: see `_default_source`).
+        masks_path: units to keep (default: the chain's masks; all where it does not prune).
         target: where to write.
-        fuse: whether to fold, for a network that can.
+        fuse: fold normalisations and branches, for a network that can.
         overwrite: replace whatever is there.
         on_ready: called once the inputs are valid.
 
@@ -64,10 +62,7 @@ def rebuild(
     """
     started = time.time()
     paths = chain_paths(config)
-    if masks_path is None and prunes(config):
-        check_made(paths.masks, "train" if config.dynamic else "prune")
-        check_masks_fit(config, paths.masks)
-        masks_path = paths.masks
+    masks_path = masks_path or _default_masks(config, paths)
     source, target = source or _default_source(paths), target or paths.rebuilt
     check_targets([target], overwrite)
     model, arch, artifact = load_network(source)
@@ -81,21 +76,38 @@ def rebuild(
         raise KdpError(f"there is nothing to rebuild: {source} is as small as it will be")
     on_ready()
     probe = task.example(task.input_size)
-    difference = largest_difference(model, small, groups, masks, probe)
-    if not difference <= TOLERANCE:
-        raise KdpError(f"the rebuilt network differs from the masked one by {difference:.2g}")
+    difference = _check_equal(largest_difference(model, small, groups, masks, probe))
+    measured = artifact.record.metrics if artifact.record else {}
+    metrics = {**measured, "largest_difference": difference}
+    parents = [source, *([masks_path] if masks_path else [])]
     with file_lock(target):
-        parents = [source, *([masks_path] if masks_path else [])]
-        measured = artifact.record.metrics if artifact.record else {}
-        metrics = {**measured, "largest_difference": difference}
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record))
     counts = [count_parameters(network) for network in (small, model)]
     return Rebuilt(target, counts[0], counts[1], difference)
 
 
+def _check_equal(difference: float) -> float:
+    if not difference <= TOLERANCE:  # "not": NaN has to fail, too
+        raise KdpError(f"the rebuilt network differs from the masked one by {difference:.2g}")
+    return difference
+
+
+def _default_masks(config: Config, paths: ChainPaths) -> Path | None:
+    """The chain's masks, made under the same settings; None where the chain does not prune."""
+    if not prunes(config):
+        return None
+    check_made(paths.masks, "train" if config.dynamic else "prune")
+    check_masks_fit(config, paths.masks)
+    return paths.masks
+
+
 def _default_source(paths: ChainPaths) -> Path:
-    """The chain's last network before this stage; a line says which one."""
+    """The chain's last network before this stage; a line says which one.
+
+    That is the fine-tuned network, or the pruned one where none was fine-tuned with these masks;
+    the trained one where the chain does not prune, or prunes while it trains.
+    """
     if paths.source == paths.trained:
         check_made(paths.trained, "train")
         return paths.trained

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,15 +20,14 @@ from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.experiments.store import store_result
-from kdp.stages.header import log_header
-from kdp.stages.paths import chain_paths, check_made, do_nothing, loss_label
+from kdp.stages.paths import ChainPaths, chain_paths, check_made, do_nothing, loss_label
 from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
 from kdp.stages.replacing import TrainingTargets
-from kdp.stages.train.job import make_job, stage_record
+from kdp.stages.train.job import RunMode, make_job, run_job, stage_record
 from kdp.stages.train.objective import build_objective
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
-from kdp.training.loop import fit
+from kdp.training.job import Params
 from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch
 
@@ -61,6 +60,63 @@ def finetune(
     if config.finetune is None:
         raise KdpError("kdp finetune needs the section `finetune`")
     started, paths = time.time(), chain_paths(config)
+    pruned = _load_pruned(config, paths)
+    student = pruned.student(config)
+    torch.manual_seed(config.seed)
+    objective = build_objective(pruned.task, student, config, config.finetune.steps)
+    stage = f"finetune_{loss_label(config)}"
+    job = make_job(pruned.task, student, config, config.finetune, stage, objective)
+    if student is pruned.model:
+        job.after_step = lambda network, step: zero_removed(network, pruned.groups, pruned.masks)
+    parents = [paths.pruned, paths.masks, *objective.parents]
+    targets = TrainingTargets(
+        config, "finetune", [paths.finetuned], job.folder, parents, objective.parents
+    )
+    with main_process_lock(paths.finetuned):
+        result = run_job(job, targets, pruned.task, RunMode(resume, overwrite, rerun, on_ready))
+        if is_main_process():
+            params = pruned.full_size(result.best, student)
+            record = stage_record("finetune", config, result, result.best_metrics, started, parents)
+            extra = {DIGEST: masks_digest(pruned.masks)}
+            _save(config, pruned.task, Artifact(params, pruned.arch, record, extra))
+    return {"finetuned": paths.finetuned}
+
+
+@dataclass(frozen=True)
+class _PrunedNetwork:
+    """The network that `kdp prune` wrote, and its masks."""
+
+    model: nn.Module
+    arch: Arch
+    task: Task
+    groups: list[Group]
+    masks: Masks
+
+    def student(self, config: Config) -> nn.Module:
+        """The network to train: without the removed units, which is faster and equivalent.
+
+        Where features are compared that must have the teacher's widths it is the full network
+        with zeros.
+        """
+        if config.distill and compares_widths(config.distill):
+            return self.model
+        return cut(self.model, self.arch, self.groups, self.masks)[0]
+
+    def full_size(self, params: Params, student: nn.Module) -> Params:
+        """The student's weights in their places in the full network, removed units zero.
+
+        Raises:
+            KdpError: a removed unit is not zero.
+        """
+        if student is not self.model:
+            params = full_params(params, self.model.state_dict(), self.groups, self.masks)
+        self.model.load_state_dict(params)
+        check_removed(self.model, self.groups, self.masks, "the fine-tuned network")
+        return params
+
+
+def _load_pruned(config: Config, paths: ChainPaths) -> _PrunedNetwork:
+    """The chain's pruned network, once it is known to belong to the masks and the configuration."""
     check_made(paths.pruned, "prune")
     check_made(paths.masks, "prune")
     check_masks_fit(config, paths.masks)
@@ -69,34 +125,7 @@ def finetune(
     groups = task.groups(model)
     masks = load_masks(paths.masks, groups)
     check_removed(model, groups, masks, str(paths.pruned))
-    student = _student(config, model, arch, groups, masks)
-    torch.manual_seed(config.seed)
-    objective = build_objective(task, student, config, config.finetune.steps)
-    parents = [paths.pruned, paths.masks, *objective.parents]
-    stage = f"finetune_{loss_label(config)}"
-    job = make_job(task, student, config, config.finetune, stage, objective)
-    if student is model:
-        job.after_step = lambda network, step: zero_removed(network, groups, masks)
-    targets = TrainingTargets(
-        config, "finetune", [paths.finetuned], job.folder, parents, objective.parents
-    )
-    with main_process_lock(paths.finetuned):
-        resume = targets.check(resume, overwrite, rerun)
-        targets.start(job, resume)
-        on_ready()
-        title = f"kdp finetune: {paths.finetuned.stem}, {config.finetune.steps} steps"
-        written = [paths.finetuned, job.folder]
-        log_header(title, config.device, task.sample_counts, student, written)
-        result = fit(job, resume)
-        if is_main_process():
-            if student is not model:
-                best = full_params(result.best, model.state_dict(), groups, masks)
-                result = replace(result, best=best)
-            model.load_state_dict(result.best)
-            check_removed(model, groups, masks, "the fine-tuned network")
-            record = stage_record("finetune", config, result, result.best_metrics, started, parents)
-            _save(config, task, Artifact(result.best, arch, record, {DIGEST: masks_digest(masks)}))
-    return {"finetuned": paths.finetuned}
+    return _PrunedNetwork(model, arch, task, groups, masks)
 
 
 def _save(config: Config, task: Task, artifact: Artifact) -> None:
@@ -106,19 +135,6 @@ def _save(config: Config, task: Task, artifact: Artifact) -> None:
     if record is not None:
         network = load_network(path)[0].to(record.device)
         store_result(config, "finetune", path, task, network, record.metrics)
-
-
-def _student(
-    config: Config, model: nn.Module, arch: Arch, groups: list[Group], masks: Masks
-) -> nn.Module:
-    """The network to train: without the removed units, which is faster and equivalent.
-
-    Where features are compared that must have the teacher's widths it is the full network with
-    zeros.
-    """
-    if config.distill and compares_widths(config.distill):
-        return model
-    return cut(model, arch, groups, masks)[0]
 
 
 def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -12,10 +12,13 @@ from kdp.artifacts import make_record
 from kdp.config import Config, ModelConfig, TrainConfig
 from kdp.errors import KdpError
 from kdp.files import check_writable
-from kdp.stages.paths import run_folder
+from kdp.stages.header import log_header
+from kdp.stages.paths import do_nothing, run_folder
+from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.objective import TrainingObjective
 from kdp.tasks.base import Task
 from kdp.training.job import TrainingJob, TrainingResult
+from kdp.training.loop import fit
 from kdp.types import Provenance
 
 
@@ -58,6 +61,38 @@ def make_job(
         workers=config.data.workers,
         extra_modules=objective.extra_modules,
     )
+
+
+class RunMode(NamedTuple):
+    """How a run treats files that exist, and whom it tells that it starts.
+
+    Attributes:
+        resume: continue from the checkpoint.
+        overwrite: replace whatever exists.
+        rerun: resume if the checkpoint fits, replace what an earlier rerun made.
+        on_ready: called once the inputs are valid.
+    """
+
+    resume: bool
+    overwrite: bool
+    rerun: bool
+    on_ready: Callable[[], None] = do_nothing
+
+
+def run_job(
+    job: TrainingJob, targets: TrainingTargets, task: Task, mode: RunMode
+) -> TrainingResult:
+    """Check what the job may replace, log the header, and train.
+
+    Raises:
+        KdpError: a file may not be replaced, or whatever the loop raises.
+    """
+    resume = targets.check(mode.resume, mode.overwrite, mode.rerun)
+    targets.start(job, resume)
+    mode.on_ready()
+    title = f"kdp {targets.section}: {targets.files[0].stem}, {job.settings.steps} steps"
+    log_header(title, job.device, task.sample_counts, job.model, [*targets.files, job.folder])
+    return fit(job, resume)
 
 
 def check_evaluation(config: Config) -> None:

@@ -15,7 +15,6 @@ from kdp.errors import KdpError
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import load_network
 from kdp.stages.experiments.store import store_result
-from kdp.stages.header import log_header
 from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
@@ -25,12 +24,11 @@ from kdp.stages.train.dynamic import (
     masks_artifact,
     prune_while_training,
 )
-from kdp.stages.train.job import make_job, stage_record, weight_files
+from kdp.stages.train.job import RunMode, make_job, run_job, stage_record, weight_files
 from kdp.stages.train.limits import check_limits
 from kdp.stages.train.objective import build_objective
 from kdp.tasks import task_for
 from kdp.training.job import TrainingResult
-from kdp.training.loop import fit
 from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch
 
@@ -75,12 +73,7 @@ def train(
     files = output_files(config)
     targets = TrainingTargets(config, "train", list(files.values()), job.folder, parents, parents)
     with main_process_lock(paths.trained):
-        resume = targets.check(resume, overwrite, rerun)
-        targets.start(job, resume)
-        on_ready()
-        title = f"kdp train: {paths.trained.stem}, {config.train.steps} steps"
-        log_header(title, config.device, task.sample_counts, model, [*files.values(), job.folder])
-        result = fit(job, resume)
+        result = run_job(job, targets, task, RunMode(resume, overwrite, rerun, on_ready))
         if is_main_process():
             _save(result, arch, dynamic, config, started, parents)
             if config.experiments:
