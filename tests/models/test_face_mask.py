@@ -310,7 +310,7 @@ def test_networks_of_other_classes_solve_another_task(tmp_path: Path) -> None:
     assert task.metric_protocol != swapped.metric_protocol
     assert "with_mask, without_mask" in task.metric_protocol
     assert len(task.evaluation_sets["toy"]) == 40
-    with pytest.raises(KdpError, match="the network's are without_mask, with_mask; give samples"):
+    with pytest.raises(KdpError, match="the network has without_mask, with_mask; use samples"):
         _ = swapped.evaluation_sets
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from kdp.pruning.rebuild import rebuild as cut
 from kdp.pruning.rebuild import smaller_arch
 from kdp.pruning.replay import Replay
 from kdp.stages.export import export as export_stage
-from kdp.stages.export.export import export
+from kdp.stages.export.export import ExportRequest, export
 from kdp.stages.prune.budget import macs_by_width
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
@@ -228,7 +229,7 @@ def test_the_rival_distils_as_ultralytics_does(folder: Path) -> None:
     settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS})
     arch = ARCH.with_args(scale="s")
     learnt = distil.build_objective(task_for(arch, settings), student, settings, 4)
-    (_, own) = learnt.extra
+    (_, own) = learnt.extra_modules
     own.load_state_dict(
         {
             mine: tensor.squeeze(-1) if tensor.ndim == 4 else tensor
@@ -264,7 +265,7 @@ def test_a_plan_stands_for_a_teacher_in_a_dry_run(folder: Path) -> None:
     taught = {**ATTENTION, "teacher": {"weights": "yolo11s.yaml"}}
     done = run_kdp("train", "-c", str(config_file(folder, distill=taught, train=SHORT)))
     assert done.returncode == 0, done.stderr
-    assert "yolo11s.yaml has no weights" in done.stderr
+    assert "yolo11s.yaml is a plan without weights" in done.stderr
     assert load(folder / "tiny.pth").record.parents == ()
 
 
@@ -431,7 +432,7 @@ def test_a_third_of_the_channels_is_half_of_the_parameters_and_stays_away(folder
     assert shapes(folder / "before.pth") == shapes(after.path)
     assert not same(load(folder / "before.pth").params, load(after.path).params)
     with pytest.raises(KdpError, match="this one is pruned"):
-        export(after.path, settings, "ultralytics")
+        export(after.path, ExportRequest("ultralytics"), settings)
 
 
 def shapes(path: Path) -> dict[str, torch.Size]:
@@ -468,9 +469,9 @@ def test_exports_find_what_the_network_finds(folder: Path) -> None:
     file = folder / "net.pth"
     save(file, Artifact(model.state_dict(), ARCH, make_record("train", {})))
     task = task_for(ARCH, settings)
-    onnx = export(file, settings, "onnx").path
-    script = torch.jit.load(export(file, settings, "torchscript").path)
-    plain = export(file, settings, "ultralytics").path
+    onnx = export(file, ExportRequest("onnx"), settings).path
+    script = torch.jit.load(export(file, ExportRequest("torchscript"), settings).path)
+    plain = export(file, ExportRequest("ultralytics"), settings).path
     x = torch.rand(1, 3, SIZE, SIZE)
     with torch.no_grad():
         expected = decode(model(x), (SIZE, SIZE))
@@ -486,23 +487,24 @@ def test_an_export_that_forgot_its_probabilities_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside coordinates of some hundred pixels they are small."""
-    write = export_stage._torchscript
+    torchscript = export_stage.TORCHSCRIPT
 
-    def forgetful(*asked: Any) -> Any:
-        content, run = write(*asked)
+    def forgetful(*arguments: Any) -> Any:
+        content, run = torchscript.write(*arguments)
         return content, lambda x: torch.cat([run(x)[:, :4], run(x)[:, 4:] * 0], 1)
 
+    fake = replace(torchscript, write=forgetful, suffix=".onnx", precisions=("fp32", "int8"))
+    monkeypatch.setattr(export_stage, "onnx_format", lambda: fake)
     for precision in ("fp32", "int8"):
-        monkeypatch.setitem(export_stage._WRITERS, "onnx", forgetful)
         with pytest.raises(KdpError, match="differs from the original by 1"):
-            export(folder / "teacher.pth", config(folder), "onnx", precision)
+            export(folder / "teacher.pth", ExportRequest("onnx", precision), config(folder))
 
 
 def test_an_export_of_another_size_is_run_at_it(folder: Path) -> None:
     teacher, settings = folder / "teacher.pth", config(folder)
     with pytest.raises(KdpError, match="--size 64 96: yolo11 reads squares"):
-        export(teacher, settings, "onnx", size=(64, 96))
-    small = export(teacher, settings, "onnx", size=(64, 64)).path
+        export(teacher, ExportRequest("onnx", size=(64, 96)), settings)
+    small = export(teacher, ExportRequest("onnx", size=(64, 64)), settings).path
     network, arch, _ = load_runnable(small)
     image = read_rgb(folder / "voc/JPEGImages/0.jpg")
     assert list(task_for(arch, settings).detect(network, iter([image]), 0.001, 0.45))

@@ -91,8 +91,8 @@ def test_an_unreliable_latency_has_no_ratio(noisy: int) -> None:
         row = rows(comparison)[name]
         assert row.relative[1] is None
         assert row.plain()["unreliable"][noisy] is True
-    assert "10.5 unreliable" in printed(comparison)
-    assert any(note.startswith("unreliable: ") for note in notes(comparison))
+    assert "10.5 (!)" in printed(comparison)
+    assert any(note.startswith("(!) unreliable: ") for note in notes(comparison))
 
 
 def test_a_steady_latency_has_a_ratio_and_no_warning() -> None:

@@ -143,5 +143,5 @@ def test_a_missed_budget_leaves_old_files_untouched(
     old.write_bytes(b"old")
     monkeypatch.setattr(DynamicPruner, "after_step", lambda self, step: None)
     with pytest.raises(KdpError, match="misses"):
-        train(run(tmp_path))
+        train(run(tmp_path), overwrite=True)
     assert old.read_bytes() == b"old"

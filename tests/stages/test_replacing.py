@@ -18,8 +18,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.replacing import check_targets, tracked_by_git
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
-from kdp.tasks.super_resolution import SuperResolution
-from kdp.training.curves import Curves
+from kdp.tasks.super_resolution.task import SuperResolution
 from tests import runs
 from tests.runs import SHORT, config
 
@@ -34,7 +33,7 @@ STEPS = {**SHORT, "steps": 2, "checkpoint_every": 1}
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing curves takes longer than these trainings."""
-    monkeypatch.setattr(Curves, "_png", lambda self, columns: b"")
+    monkeypatch.setattr("kdp.training.curves.plot_curves", lambda *arguments: b"")
 
 
 def short(folder: Path, **changes: Any) -> Config:

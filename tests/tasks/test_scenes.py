@@ -75,7 +75,7 @@ def test_quality_is_told_by_class_by_device_and_by_clip(tmp_path: Path) -> None:
 def test_generated_sounds_have_their_own_classes(tmp_path: Path) -> None:
     config = settings(tmp_path)
     task = AcousticScenes(Arch("rep_mobile", {**SMALL, "classes": ["a", "b"]}), config)
-    with pytest.raises(KdpError, match="the network's are a, b; give samples of the kind 'scenes'"):
+    with pytest.raises(KdpError, match="the network has a, b; use samples of kind 'scenes'"):
         task.check_data()
 
 

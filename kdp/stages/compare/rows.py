@@ -142,7 +142,7 @@ def notes(comparison: Evaluation) -> list[str]:
 
 def _cost_notes(comparison: Comparison) -> list[str]:
     share = f"{UNRELIABLE_SPREAD:.0%}"
-    noisy = f"unreliable: the spread is above {share} of the median; repeat on an idle machine"
+    noisy = f"(!) unreliable: the spread is above {share} of the median; repeat on an idle machine"
     return [
         *(f"{row.name}: {row.how}" for row in cost_rows(comparison) if row.how),
         *([noisy] if any(any(row.unreliable) for row in _latency_rows(comparison)) else []),

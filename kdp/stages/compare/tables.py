@@ -18,6 +18,10 @@ _LABEL, _CELL = 12, 17
 """Characters that a row's title and a value with its relation need; narrower cells would wrap."""
 
 
+UNRELIABLE = " (!)"
+"""Behind a noisy value, in place of its relation; short, so that four columns fit a terminal."""
+
+
 def show(comparison: Evaluation, console: Console | None = None) -> None:
     """Print the table and the notes."""
     console = console or Console()
@@ -95,7 +99,7 @@ def _cells(row: ComparisonRow) -> list[str]:
     unreliable = row.unreliable or (False,) * len(row.values)
     numbers = zip(row.values, row.relative, unreliable, strict=True)
     return [
-        row.scale.text(value) + (" unreliable" if noisy else _relation(row, relative, index))
+        row.scale.text(value) + (UNRELIABLE if noisy else _relation(row, relative, index))
         for index, (value, relative, noisy) in enumerate(numbers)
     ]
 
