@@ -52,7 +52,17 @@ def count_macs_of(arch: Arch, example: Tensor) -> int:
     Raises:
         KdpError: unknown network, or arguments that it does not accept.
     """
-    return count_macs(build_on_meta(arch), example.to("meta"))
+    if arch.source is not None:  # the user's code, which may have changed
+        return count_macs(build_on_meta(arch), example.to("meta"))
+    key = (repr(arch), tuple(example.shape), example.dtype)
+    if key not in _counted:
+        _counted[key] = count_macs(build_on_meta(arch), example.to("meta"))
+    return _counted[key]
+
+
+# A search asks for the same widths again and again, and a forward pass on the meta device takes up
+# to a second, since its kernels are Python.
+_counted: dict[tuple[str, tuple[int, ...], torch.dtype], int] = {}
 
 
 def count_module_macs(model: nn.Module, example: Tensor) -> tuple[int, str]:
