@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 
 from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config
@@ -100,11 +102,18 @@ class KdpProcess:
     interface is the part of `subprocess.Popen` that tests use.
     """
 
-    def __init__(self, arguments: Sequence[str], cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path = ROOT,
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        """Start it; `before` is run in the process first and has to be picklable."""
         self.args = ["kdp", *arguments]
         self._folder = TemporaryDirectory()
         self._outputs = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
-        self._process = _FORKS.Process(target=_run_main, args=(self.args, self._outputs, cwd))
+        run = (self.args, self._outputs, cwd, before)
+        self._process = _FORKS.Process(target=_run_main, args=run)
         self._process.start()
 
     @property
@@ -150,26 +159,86 @@ _FORKS.set_forkserver_preload(
 )
 
 
-def _run_main(command: list[str], outputs: list[Path], cwd: Path) -> None:
+def _run_main(
+    command: list[str], outputs: list[Path], cwd: Path, before: Callable[[], object] | None
+) -> None:
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
     sys.argv = command
+    if before:
+        before()
     runpy.run_module("kdp", run_name="__main__", alter_sys=True)
 
 
-def run_kdp(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+class _ForkedModule:
+    """`subprocess.Popen` of `python -m MODULE`, as a fork of this process.
+
+    A new interpreter starts with default signal handlers and without an open Hydra application,
+    so the fork does too.
+    """
+
+    def __init__(self, args: list[str], **options: Any) -> None:
+        self.args = args
+        context = multiprocessing.get_context("fork")
+        self._process = context.Process(target=self._run, kwargs=options)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def _run(self, *, stdout: Any, stderr: Any, env: dict[str, str], **options: Any) -> None:
+        if options["start_new_session"]:
+            os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        GlobalHydra.instance().clear()
+        os.environ.update(env)
+        for number, file in enumerate((stdout, stderr), start=1):
+            os.dup2(file.fileno(), number)
+        sys.argv = [self.args[2], *self.args[3:]]
+        runpy.run_module(self.args[2], run_name="__main__", alter_sys=True)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+class _ForkingPopen(subprocess.Popen[Any]):
+    """`subprocess.Popen` that runs modules of kdp in forks, and other programs as ever."""
+
+    def __new__(cls, args: Any, *others: Any, **options: Any) -> Any:
+        if list(args[:2]) == [sys.executable, "-m"] and args[2].startswith("kdp"):
+            return _ForkedModule(args, **options)
+        return super().__new__(cls)
+
+
+def fork_modules() -> None:
+    """Let a process fork instead of starting new interpreters, which import everything again."""
+    vars(subprocess)["Popen"] = _ForkingPopen
+
+
+def run_kdp(
+    *arguments: str, cwd: Path = ROOT, before: Callable[[], object] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m kdp` to its end."""
-    return ended(KdpProcess(arguments, cwd))
+    return ended(KdpProcess(arguments, cwd, before))
 
 
-def start_kdp(*arguments: str) -> KdpProcess:
+def start_kdp(*arguments: str, before: Callable[[], object] | None = None) -> KdpProcess:
     """Start `python -m kdp`."""
-    return KdpProcess(arguments)
+    return KdpProcess(arguments, before=before)
 
 
 def spawn_kdp(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start `python -m kdp` in a new interpreter, for options such as an environment."""
+    """Start `python -m kdp` in a new interpreter, for what is decided at import."""
     command = [sys.executable, "-m", "kdp", *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options

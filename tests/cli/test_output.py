@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -17,9 +16,8 @@ from kdp import progress as module
 from kdp.cli import app, main
 from kdp.log import log, set_up_logging
 from kdp.progress import duration, progress, rate
-from tests.conftest import ROOT
+from tests.runs import run_kdp
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 CONFIG = """\
 seed: 1
 model: {name: catanet, args: {upscale: 2, dim: 8, tab_heads: 2, tab_neurons: 6, lrsa_heads: 2,
@@ -37,13 +35,12 @@ def _kdp(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """A training whose output goes into pipes."""
+    """A training whose output goes into files, where nothing is a terminal."""
     tmp_path = tmp_path_factory.mktemp("training")
     (tmp_path / "tiny.yml").write_text(CONFIG)
-    command = [sys.executable, "-m", "kdp", "train", "-c", "tiny.yml", "--device", "cpu"]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, env=ENVIRONMENT, cwd=tmp_path
-    )
+    done = run_kdp("train", "-c", "tiny.yml", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_a_run_begins_with_a_header(training: subprocess.CompletedProcess[str]) -> None:

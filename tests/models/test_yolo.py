@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
-import subprocess
-import sys
+import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ from kdp.stages.export.export import ExportRequest, export
 from kdp.stages.prune.budget import macs_by_width
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
+from kdp.stages.train import job as job_stage
 from kdp.stages.train import objective as distil
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
 from kdp.tasks.detection.metrics import Detections, average_precision
 from kdp.types import Arch
-from tests.conftest import ROOT
-from tests.runs import run_kdp, start_kdp, wait_until
+from tests.runs import ended, run_kdp, start_kdp, wait_until
 
 SIZE = 64
 ARCH = Arch("yolo11", {"scale": "n", "classes": list(CLASSES), "image_size": SIZE})
@@ -308,28 +309,34 @@ def elsewhere(folder: Path) -> dict[str, str]:
     return {"name": "whole", "dir": str(folder / "whole"), "runs": str(folder / "whole/runs")}
 
 
+def as_rank(rank: int, port: int, folder: Path) -> None:
+    """Make this process a rank of two, as torchrun does, and keep its weights after training."""
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank}
+    local = {"LOCAL_WORLD_SIZE": 2, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in {**world, **local}.items()})
+    fit = job_stage.fit
+
+    def watched(job: Any, resume: bool) -> Any:
+        result = fit(job, resume)
+        torch.save(job.model.state_dict(), folder / f"rank{rank}.pth")
+        return result
+
+    vars(job_stage)["fit"] = watched
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
 def test_two_processes_have_equal_weights(folder: Path) -> None:
-    path = config_file(folder, distill=ATTENTION)
-    script = folder / "ranks.py"
-    script.write_text(
-        "import os, sys, torch\n"
-        "import kdp.stages.train.train as stage\n"
-        "from kdp.cli import main\n"
-        "fit = stage.fit\n"
-        "def watched(job, resume):\n"
-        "    result = fit(job, resume)\n"
-        "    torch.save({k: v.detach().cpu() for k, v in job.model.state_dict().items()},\n"
-        f"               {str(folder)!r} + f'/rank{{os.environ[\"RANK\"]}}.pth')\n"
-        "    return result\n"
-        "stage.fit = watched\n"
-        f"sys.argv = ['kdp', 'train', '-c', {str(path)!r}]\n"
-        "main()\n"
-    )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launch, str(script)], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    path, port = config_file(folder, distill=ATTENTION), free_port()
+    command = ("train", "-c", str(path))
+    ranks = [start_kdp(*command, before=partial(as_rank, i, port, folder)) for i in (0, 1)]
+    for process in ranks:
+        done = ended(process)
+        assert done.returncode == 0, done.stderr
     one, other = (torch.load(folder / f"rank{i}.pth", weights_only=True) for i in (0, 1))
     learnt = [name for name in one if "running_" not in name and "num_batches" not in name]
     assert all(torch.equal(one[name], other[name]) for name in learnt)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.onnx_file import load_onnx
 from kdp.stages.export import export as stage
+from kdp.stages.export import onnx as onnx_stage
+from kdp.tasks.export_spec import ExportSpec
 from kdp.types import Arch
 from tests.conftest import TINY
 
@@ -46,6 +50,24 @@ def network(folder: Path, name: str, args: dict[str, Any]) -> Path:
     record = make_record("train", {})
     save(folder / f"{name}.pth", Artifact(model.state_dict(), Arch(name, args), record))
     return folder / f"{name}.pth"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Trace a network once for all precisions, which are conversions of that one graph."""
+    graphs: dict[bytes, Any] = {}
+    trace = onnx_stage.onnx_proto
+
+    def cached(model: nn.Module, example: Tensor, spec: ExportSpec) -> Any:
+        weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+        key = repr((example.shape, spec.dynamic_axes)).encode() + weights
+        if key not in graphs:
+            graphs[key] = trace(model, example, spec)
+        return copy.deepcopy(graphs[key])  # a conversion changes it
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_stage, "onnx_proto", cached)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from kdp.stages.experiments.list import list_experiments
 from kdp.stages.sweep import sweep as stage
 from kdp.stages.sweep.sweep import sweep
 from tests.models.test_face_mask import settings
-from tests.runs import complaints, run_kdp, start_kdp, wait_until
+from tests.runs import complaints, fork_modules, run_kdp, start_kdp, wait_until
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_grid_makes_an_experiment_of_every_point(file: Path, tmp_path: Path) -
     here = tmp_path / "here"
     here.mkdir()
     command = ("sweep", "--config", str(file), "seed=0,1", "model.args.channels=[4,6,8],[2,4,6]")
-    done = run_kdp(*command, cwd=here)
+    done = run_kdp(*command, cwd=here, before=fork_modules)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 4
     rows = list_experiments(tmp_path / "experiments").rows
@@ -47,7 +47,8 @@ def test_a_grid_makes_an_experiment_of_every_point(file: Path, tmp_path: Path) -
 
 
 def test_a_point_that_fails_does_not_stop_the_others(file: Path) -> None:
-    done = run_kdp("sweep", "-c", str(file), "train.steps=0,2", "output.name=mine")
+    command = ("sweep", "-c", str(file), "train.steps=0,2", "output.name=mine")
+    done = run_kdp(*command, before=fork_modules)
     assert done.returncode == 2
     assert complaints(done.stderr) == ["kdp: 1 of 2 points failed"]
     (failed,) = (line for line in done.stderr.splitlines() if "failed, " in line)
@@ -62,7 +63,8 @@ def test_points_run_side_by_side(file: Path) -> None:
 
 
 def test_ctrl_c_stops_every_point_after_a_checkpoint(file: Path, tmp_path: Path) -> None:
-    process = start_kdp("sweep", "-c", str(file), "train.steps=9000", "seed=0,1")
+    command = ("sweep", "-c", str(file), "train.steps=9000", "seed=0,1")
+    process = start_kdp(*command, before=fork_modules)
     checkpoint = tmp_path / "runs" / "tiny_0_train" / "checkpoint.pth"
     wait_until(checkpoint.exists, process)
     process.send_signal(signal.SIGINT)

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,7 @@ from tests.runs import (
     complaints,
     config,
     config_file,
-    ended,
     run_kdp,
-    spawn_kdp,
     start_kdp,
     wait_until,
 )
@@ -130,14 +129,9 @@ def test_a_full_disk_leaves_the_old_files_untouched(tmp_path: Path) -> None:
     kept = [*(tmp_path / "weights").glob("*.pth"), tmp_path / "runs/tiny_train/checkpoint.pth"]
     before = {path: path.read_bytes() for path in kept}
     limit = min(len(content) for content in before.values()) - 1000
-    process = spawn_kdp(
-        "train",
-        "-c",
-        str(config_file(tmp_path, distill=None)),
-        "--resume",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    done = ended(process)
+    command = ("train", "-c", str(config_file(tmp_path, distill=None)), "--resume")
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    done = run_kdp(*command, before=full)
     assert done.returncode == 2
     (line,) = complaints(done.stderr)
     assert re.search(r"cannot write .*: no space left; nothing was changed", line)
