@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -22,6 +24,7 @@ from kdp.pruning.knapsack import MacCounter, unit_costs
 from kdp.stages.prune.request import PruneRequest
 from kdp.tasks.base import PruningTask
 from kdp.training.shutdown import graceful_shutdown
+from kdp.types import Provenance, RunTime
 
 MEASUREMENT = 2
 """Version of what criteria measure; files of another version are measured again."""
@@ -95,9 +98,14 @@ class Measurements:
         measured = all(group.name in self.parts for group in groups)
         return measured and _size_key(input_size) in self.costs
 
-    def _save(self, groups: Sequence[Group]) -> None:
+    @cached_property
+    def _record(self) -> Provenance:
+        """Made once: it reads and hashes the teacher, which takes longer than many groups do."""
         config, parents = self.request.config, [self.request.teacher]
-        record = make_record("prune", config.plain(), parents, device=config.device)
+        return make_record("prune", config.plain(), parents, device=config.device)
+
+    def _save(self, groups: Sequence[Group]) -> None:
+        record = replace(self._record, time=RunTime(time.time(), None))
         extra = {
             "key": self.key,
             "parts": self.parts,
