@@ -111,7 +111,7 @@ def test_finetuning_computes_only_what_remains(
     config = settings(tmp_path, pruning_ratio=0.5)
     prune(config)
     widths: set[int] = set()
-    student = finetuning._student
+    student = finetuning._PrunedNetwork.student
 
     def watched(*arguments: Any) -> nn.Module:
         model = student(*arguments)
@@ -120,10 +120,10 @@ def test_finetuning_computes_only_what_remains(
         )
         return model
 
-    monkeypatch.setattr(finetuning, "_student", watched)
+    monkeypatch.setattr(finetuning._PrunedNetwork, "student", watched)
     fast = load(finetuning.finetune(config)["finetuned"]).params
     assert widths == {SMALL["channels"][-1] // 2}
-    monkeypatch.setattr(finetuning, "_student", lambda _, model, *__: model)
+    monkeypatch.setattr(finetuning._PrunedNetwork, "student", lambda self, config: self.model)
     slow = load(finetuning.finetune(config)["finetuned"]).params
     for name, tensor in slow.items():
         # Statistics of removed channels are never used. The normalisation after a convolution
