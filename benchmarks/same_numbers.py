@@ -108,9 +108,9 @@ def run_here(checkout: Path, names: Sequence[str]) -> bool:
     """Run chains in the current folder, one command at a time; True if all succeed."""
     processor = f"{platform.platform()}, {torch.backends.cpu.get_cpu_capability()}"
     Path("machine.txt").write_text(f"torch {torch.__version__}, {processor}\n")
-    found = find_spec("kdp")
-    if not found or not Path(found.origin or "").is_relative_to(checkout):
-        raise SystemExit(f"kdp is not imported from {checkout}: {found}")
+    spec = find_spec("kdp")
+    if not spec or not Path(spec.origin or "").is_relative_to(checkout):
+        raise SystemExit(f"kdp is not imported from {checkout}: {spec}")
     for library in LIBRARIES:
         import_module(library)
     newer = {old: new for old, new in RENAMED.items() if kdp([new, "--help"], Path("help.txt"))}
@@ -168,9 +168,9 @@ def compare(old: Path, new: Path, chains: Sequence[Chain]) -> bool:
         folders = [root / "results" / chain.name for root in (old, new)]
         names = [{path.relative_to(f) for path in f.rglob("*.pth")} for f in folders]
         for name in sorted(names[0]):
-            equal, found = compare_files(folders[0] / name, folders[1] / name)
+            equal, outcome = compare_files(folders[0] / name, folders[1] / name)
             differ, total = differ + (not equal), total + 1
-            print(f"{chain.name}/{name}: {found}")
+            print(f"{chain.name}/{name}: {outcome}")
         for name in sorted(names[1] - names[0]):
             print(f"{chain.name}/{name}: only in the new results")
     print(f"{differ} of {total} files differ" if differ else f"all {total} files are equal")
@@ -183,9 +183,9 @@ def compare_files(old: Path, new: Path) -> tuple[bool, str]:
         return False, "missing in the new results"
     before, after = (tensors(path) for path in (old, new))
     for name, tensor in before.items():
-        found = difference(tensor, after[name]) if name in after else "missing"
-        if found:
-            return False, f"{name}: {found}"
+        deviation = difference(tensor, after[name]) if name in after else "missing"
+        if deviation:
+            return False, f"{name}: {deviation}"
     extra = f" and {len(after) - len(before)} new ones" if len(after) > len(before) else ""
     return True, f"equal, {len(before)} tensors{extra}"
 

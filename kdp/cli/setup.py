@@ -70,12 +70,12 @@ def chains(text_format: TextFormatOption = "table") -> None:
 
     from kdp.stages.chains import list_chains
 
-    found = list_chains()
+    known_chains = list_chains()
     if text_format == "json":
-        typer.echo(json.dumps([chain.plain() for chain in found], indent=2))
+        typer.echo(json.dumps([chain.plain() for chain in known_chains], indent=2))
         return
-    for chain in found:
+    for chain in known_chains:
         state = "finished" if chain.finished else "not finished"
         typer.echo(f"{chain.output}  {chain.stage} {state}, {chain.time}  {chain.arguments}")
-    if not found:
+    if not known_chains:
         log.info("there are no chains in this folder; kdp train or kdp prune starts one")
