@@ -14,9 +14,14 @@ PYTHON ?= python3
 SHELL := /bin/bash
 
 # Both become arguments of a shell's commands; `kdp paths` checks the paths that it prints itself.
+# `value` does not expand them: $(shell ...) would run as soon as they are looked at.
 HASH := \#
-SPECIAL := $(foreach c,; & | < > ( ) { } [ ] * ? ! ~ ^ ` ' " \ % = $(HASH),$(findstring $c,$(CONFIG)$(DEVICE)))
-ifneq ($(words $(CONFIG) $(DEVICE))$(strip $(SPECIAL))$(findstring $$,$(CONFIG)$(DEVICE)),2)
+REFUSED := $(findstring $$,$(value CONFIG)$(value DEVICE))
+ifeq ($(REFUSED),)
+REFUSED := $(strip $(foreach c,; & | < > ( ) { } [ ] * ? ! ~ ^ ` ' " \ % = $(HASH),$(findstring $c,$(CONFIG)$(DEVICE))))
+REFUSED += $(findstring :,$(CONFIG)) $(filter-out 2,$(words $(CONFIG) $(DEVICE)))
+endif
+ifneq ($(strip $(REFUSED)),)
 $(error CONFIG and DEVICE may have no spaces and no characters that a shell interprets)
 endif
 
@@ -90,18 +95,20 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# TEACHER, MASKS, PRUNED, ... are read off the configuration; CONFIGS are the files it is composed of.
+# TEACHER, MASKS, PRUNED, ... are read off the configuration; CONFIGS are the files it is composed of,
+# FUTURE those of them that are dated in the future. Paths that did not change keep their time: Make
+# starts over whenever an included file is new, which would never end.
 ifneq ($(filter all train $(CHAIN),$(or $(MAKECMDGOALS),all)),)
 include $(PATHS)
 endif
 
-$(PATHS): $(CONFIGS) $(READY)
+$(PATHS): $(CONFIGS) $(FUTURE) $(READY)
 	@mkdir -p $(@D)
 	@$(KDP) paths --config $(CONFIG) > $@.new
-	@mv $@.new $@
+	@cmp --silent $@.new $@ && rm $@.new || mv $@.new $@
 
 # A composed file that is gone is no error: the paths are read anew.
-$(CONFIGS):
+$(CONFIGS) $(FUTURE):
 
 train: $(TRAINED)
 prune: $(MASKS)

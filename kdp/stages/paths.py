@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kdp.config import Config
-from kdp.errors import KdpError
+from kdp.errors import KdpError, join_names
+from kdp.log import log
 
 PLAIN = re.compile(r"(?!-)[\w./+,@-]+")
 """Paths that mean themselves in a Makefile and in a shell."""
@@ -114,6 +116,9 @@ def locked_paths(config: Config) -> list[Path]:
 def make_variables(config: Config, files: Sequence[Path] = ()) -> str:
     """The paths as assignments that a Makefile includes.
 
+    Make compares times, and a file that is dated in the future would be new at every look. Such a
+    file is listed apart, until its date has passed or somebody has touched it.
+
     Args:
         config: of the chain.
         files: that it was composed of.
@@ -122,11 +127,16 @@ def make_variables(config: Config, files: Sequence[Path] = ()) -> str:
         KdpError: a path has a character that Make or a shell would interpret.
     """
     chain = chain_paths(config)
+    future = [path for path in files if path.stat().st_mtime > time.time()]
+    if future:
+        names = join_names([str(path) for path in future])
+        log.warning(f"dated in the future, so make cannot see when they change: {names} (touch it)")
     sources = config.distill.teacher if config.distill else None
     teachers = sources.files if sources else [config.teacher] if config.teacher else []
     steps = [chain.trained] if config.dynamic else [chain.pruned, chain.finetuned]
     lists = {
-        "configs": list(files),
+        "configs": [path for path in files if path not in future],
+        "future": future,
         "teacher": teachers,
         "compared": [*teachers, *steps, chain.rebuilt],
         **{name: [path] for name, path in asdict(chain).items()},
@@ -136,6 +146,8 @@ def make_variables(config: Config, files: Sequence[Path] = ()) -> str:
             raise KdpError(
                 f"{str(path)!r} cannot be a target of make: use letters, digits and ./_+,@- only"
             )
+        if path.name == str(path) and not path.suffix:  # it could be a goal, such as `clean`
+            raise KdpError(f"{str(path)!r} cannot be a target of make: give it an ending")
     return "".join(f"{name.upper()} := {' '.join(map(str, v))}\n" for name, v in lists.items())
 
 

@@ -16,6 +16,7 @@ declare -A target=([train]=w/trained.pth [infer]=w/astronaut.png)
 target+=([prune]=w/masks.pth [finetune]=w/fine.pth [rebuild]=w/small.pth [compare]=w/t.md)
 if [ "$1" = paths ]; then
     echo "CONFIGS := $(find configs -name "${3##*/}") $(cat composed 2>/dev/null)"
+    echo "FUTURE := $(cat future 2>/dev/null)"
     echo "TEACHER := w/teacher.pth"
     echo "PRUNED := w/pruned.pth"
     echo "MASKS := w/masks.pth"
@@ -149,7 +150,35 @@ def test_a_configuration_is_found_by_its_name(project: Path) -> None:
     assert calls(project)[0] == "prune"
 
 
-@pytest.mark.parametrize("value", ["a;touch x", "a b.yml", "$$(touch x)", "`touch x`", "a#b", "'"])
+def test_a_configuration_of_the_future_is_no_endless_loop(project: Path) -> None:
+    shipped = project / "configs" / "base.yml"
+    shipped.touch()
+    os.utime(shipped, (4e9, 4e9))
+    (project / "future").write_text("configs/base.yml")
+    assert make(project).returncode == 0
+    assert calls(project) == ["prune", "finetune", "rebuild", "compare"]
+    assert "Nothing to be done" in make(project).stdout
+    (project / "future").unlink()
+    (project / "composed").write_text("configs/base.yml")
+    change(project, "base")
+    make(project)
+    assert calls(project)[0] == "prune"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a;touch x",
+        "a b.yml",
+        "$$(touch x)",
+        "$(shell touch x)",
+        "${shell touch x}",
+        "`touch x`",
+        "a\ntouch x",
+        "a#b",
+        "'",
+    ],
+)
 @pytest.mark.parametrize("name", ["CONFIG", "DEVICE"])
 def test_nothing_reaches_the_shell_unescaped(project: Path, name: str, value: str) -> None:
     done = make(project, "all", f"{name}={value}")
