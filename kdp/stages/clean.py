@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from kdp.artifacts import load
@@ -15,6 +17,19 @@ from kdp.stages.replacing import RUN_FILES, protection, tracked_by_git
 
 TABLES = ("compare.md", "compare.csv", "compare.json")
 ROUNDS = ("rounds.json", "table.json")
+_CONTENT = {
+    "curves.jsonl": b'"step": ',
+    "curves.csv": b"step",
+    "curves.png": b"Matplotlib",
+    "compare.md": b"|  | 1: ",
+    "compare.csv": b"measure,unit,",
+    "compare.json": b'"columns": ',
+    "rounds.json": b'"key": ',
+    "table.json": b'"round": ',
+}
+"""What the beginning of a log has where kdp wrote it: logs hold no record."""
+_BEGINNING = 4096
+"""Bytes of a log that are looked at."""
 
 
 def clean(config: Config) -> list[Path]:
@@ -47,23 +62,36 @@ def artifact_candidates(config: Config) -> Iterator[Path]:
     paths = chain_paths(config)
     yield from (paths.pruned, paths.masks, paths.scores, paths.finetuned)
     yield from (paths.trained, paths.last, paths.rebuilt)
-    yield from sorted(config.output.dir.glob(f"{config.output.name}_round[0-9]*_*.pth"))
+    yield from sorted(config.output.dir.glob(f"{_escaped(config)}_round[0-9]*_*.pth"))
 
 
 def log_candidates(config: Config) -> Iterator[Path]:
     """Where checkpoints, curves and tables of a configuration would be."""
     paths = chain_paths(config)
-    rounds = sorted(config.output.runs.glob(f"{config.output.name}_round[0-9]*_finetune_*"))
+    rounds = sorted(config.output.runs.glob(f"{_escaped(config)}_round[0-9]*_finetune_*"))
     for folder in (paths.training.parent, paths.checkpoint.parent, *rounds):
         yield from (folder / name for name in RUN_FILES)
     yield from (paths.table.with_name(name) for name in TABLES)
     yield from (run_folder(config, "rounds") / name for name in ROUNDS)
 
 
+def _escaped(config: Config) -> str:
+    return glob.escape(config.output.name)  # a name may have brackets and stars
+
+
 def _reason_to_keep(path: Path, config: Config, is_log: bool) -> str | None:
     if is_log and path.suffix != ".pth":
-        return None
+        return None if _is_log_of_kdp(path) else "kdp did not write it"
     return protection(path) or (None if is_log else _other_origin(path, config))
+
+
+def _is_log_of_kdp(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except OSError:
+        return False
+    return not beginning or _CONTENT[path.name] in beginning
 
 
 def _other_origin(path: Path, config: Config) -> str | None:
@@ -81,7 +109,7 @@ def _other_origin(path: Path, config: Config) -> str | None:
 def _delete(path: Path) -> None:
     try:
         path.unlink()
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
     except OSError as error:
         raise KdpError(f"cannot delete {path}: {error.strerror}") from error
+    with suppress(OSError):  # it holds more files, or is the current folder
+        path.parent.rmdir()

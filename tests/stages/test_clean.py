@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -31,10 +32,15 @@ def test_artifacts_checkpoints_and_logs_are_deleted(settings: Config, tmp_path: 
     paths = chain_paths(settings)
     files = [write(path, settings) for path in (paths.masks, paths.trained, paths.last)]
     save(paths.training, Artifact({}, extra={"training": {}}))
-    for path in (paths.training.with_name("curves.csv"), paths.table):
+    logs = {
+        paths.training.with_name("curves.csv"): "step,loss\n",
+        paths.training.with_name("curves.jsonl"): "",
+        paths.table: "|  | 1: tiny |\n",
+    }
+    for path, text in logs.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert len(clean(settings)) == len(files) + 3
+        path.write_text(text)
+    assert len(clean(settings)) == len(files) + 4
     assert not list(tmp_path.glob("weights/*"))
     assert not list(tmp_path.glob("runs/*"))
 
@@ -65,6 +71,25 @@ def test_what_git_tracks_and_what_kdp_did_not_write_stay(settings: Config, tmp_p
     assert paths.rebuilt.exists()
 
 
+@pytest.mark.parametrize("name", ["compare.md", "compare.csv", "compare.json"])
+def test_notes_under_the_name_of_a_table_stay(settings: Config, name: str) -> None:
+    notes = chain_paths(settings).table.with_name(name)
+    notes.parent.mkdir(parents=True)
+    notes.write_text("my measurements\n")
+    assert clean(settings) == []
+    assert notes.exists()
+
+
+@pytest.mark.parametrize("name", ["*", "[a-z]*", "tin?"])
+def test_a_name_is_no_pattern(settings: Config, tmp_path: Path, name: str) -> None:
+    curves = tmp_path / "runs" / "tiny_round1_finetune_fakd" / "curves.csv"
+    curves.parent.mkdir(parents=True)
+    curves.write_text("step,loss\n")
+    output = settings.output.model_copy(update={"name": name})
+    assert clean(settings.model_copy(update={"output": output})) == []
+    assert clean(settings) == [curves]
+
+
 def test_nothing_is_deleted_while_a_stage_is_running(settings: Config) -> None:
     path = write(chain_paths(settings).trained, settings)
     with file_lock(path), pytest.raises(KdpError, match="a stage is writing"):
@@ -72,8 +97,30 @@ def test_nothing_is_deleted_while_a_stage_is_running(settings: Config) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("folder", ["a b", "a;b", "$(touch x)", "a#b", "-a", "a=b"])
+FOLDERS = ["a b", "a;b", "$(touch x)", "$(shell touch x)", "a#b", "-a", "a=b", "a\nb"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_a_path_that_make_would_misread_is_refused(folder: str) -> None:
     settings = Config.model_validate({"output": {"name": "a", "dir": folder}})
     with pytest.raises(KdpError, match="cannot be a target of make"):
         make_variables(settings)
+
+
+@pytest.mark.parametrize("name", ["clean", ".PHONY", "setup"])
+def test_a_file_that_make_would_take_for_a_goal_is_refused(settings: Config, name: str) -> None:
+    with pytest.raises(KdpError, match="cannot be a target of make"):
+        make_variables(settings.model_copy(update={"teacher": Path(name)}))
+
+
+def test_files_of_the_future_are_listed_apart(
+    settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    now, future = Path("now.yml"), Path("future.yml")
+    for path in (now, future):
+        path.touch()
+    os.utime(future, (4e9, 4e9))
+    lines = make_variables(config(Path()), [now, future]).splitlines()
+    assert lines[:2] == ["CONFIGS := now.yml", "FUTURE := future.yml"]
+    assert "future.yml (touch it)" in messages[0]
