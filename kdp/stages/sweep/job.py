@@ -28,6 +28,8 @@ from kdp.serialize import json_line
 from kdp.stages.chains import NO_CHAINS
 from kdp.types import Arch
 
+LONGEST_SUFFIX = 60
+"""Characters of the values in the name of a point."""
 OWN = "kdp_sweep"
 """The key of kdp's settings in `sweep.yaml`, beside those of the grid."""
 OUTCOME, LOG, STOP = "outcome.json", "log.txt", "stop"
@@ -100,7 +102,10 @@ def _suffix(varied: Sequence[str], number: int) -> str:
     """The values as part of a file name, numbered where two points could get the same name."""
     values = [override.partition("=")[2] for override in varied]
     clean = [re.sub(r"[^\w.+-]|_", "-", value).strip("-") for value in values]
-    return "_".join(clean if clean == values and clean else [*clean, str(number)])
+    suffix = "_".join(clean)
+    if clean == values and 0 < len(suffix) <= LONGEST_SUFFIX:
+        return suffix
+    return "_".join([suffix[:LONGEST_SUFFIX], str(number)] if suffix else [str(number)])
 
 
 def _run(stages: Sequence[str], arguments: list[str], folder: Path) -> dict[str, Any]:
