@@ -1,6 +1,7 @@
 """Optional experiment trackers (TensorBoard, Weights & Biases), through accelerate.
 
-A tracker that is missing or fails costs one warning and is dropped; the training goes on.
+A tracker that is missing or fails costs one warning and is dropped; the training goes on. W&B logs
+offline unless WANDB_MODE=online.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from kdp.errors import first_line
 from kdp.log import log
 
 PROJECT = "kdp"
-_ADVICE = {"wandb": "; WANDB_MODE=offline logs to this machine only"}
+_OFFLINE = "offline"
+_ADVICE = {"wandb": f"; WANDB_MODE={_OFFLINE} logs to this machine only"}
 
 
 class Trackers:
@@ -64,7 +66,9 @@ def _tensorboard(folder: Path) -> TensorBoardTracker:
 
 
 def _wandb(folder: Path) -> WandBTracker:
-    return WandBTracker(PROJECT, dir=os.environ.get("WANDB_DIR", str(folder)))
+    # Without a mode wandb sends the run to its servers, or asks for a login; kdp works offline.
+    mode = os.environ.get("WANDB_MODE", _OFFLINE)
+    return WandBTracker(PROJECT, dir=os.environ.get("WANDB_DIR", str(folder)), mode=mode)
 
 
 _TRACKERS: dict[str, Callable[[Path], Any]] = {"tensorboard": _tensorboard, "wandb": _wandb}

@@ -31,10 +31,10 @@ class Run:
     def finish(self):
         note("finished")
 
-def init(project, dir):
+def init(project, dir, mode):
     if os.environ["LOGGED_IN"] == "no":
         raise RuntimeError("api_key not configured (no-tty).\\nA second line")
-    note(f"{project} {dir}")
+    note(f"{project} {dir} {mode}")
     return Run()
 
 config = SimpleNamespace(update=lambda values, allow_val_change: note(f"seed {values['seed']}"))
@@ -57,7 +57,9 @@ def train_with_wandb(folder: Path, logged_in: str) -> subprocess.CompletedProces
     (folder / "c.yml").write_text(yaml.safe_dump(plain))
     path = os.pathsep.join([str(folder / "site"), os.environ.get("PYTHONPATH", "")])
     own = {"PYTHONPATH": path, "LOGGED_IN": logged_in, "NOTES": str(folder / "notes")}
-    done = ended(spawn_kdp("train", "-c", str(folder / "c.yml"), env={**os.environ, **own}))
+    others = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+    changed = {**others, **own}
+    done = ended(spawn_kdp("train", "-c", str(folder / "c.yml"), env=changed))
     assert done.returncode == 0, done.stderr
     assert load(Path(done.stdout.split()[0])).params
     return done
@@ -67,7 +69,7 @@ def test_wandb_receives_settings_metrics_and_finish(tmp_path: Path) -> None:
     done = train_with_wandb(tmp_path, "yes")
     assert "tracked" not in done.stderr
     first, seed, *numbers, end = (tmp_path / "notes").read_text().splitlines()
-    assert first == f"kdp {tmp_path / 'runs' / 'tiny_train'}"
+    assert first == f"kdp {tmp_path / 'runs' / 'tiny_train'} offline"
     assert (seed, end) == ("seed 0", "finished")
     assert [line[0] for line in numbers] == ["1", "2", "2"]
     assert "toy/accuracy" in numbers[-1]
@@ -78,6 +80,20 @@ def test_training_continues_without_wandb_if_nobody_is_logged_in(tmp_path: Path)
     lines = [line for line in done.stderr.splitlines() if "wandb" in line]
     assert lines == [f"wandb tracking did not start: api_key not configured (no-tty){ADVICE}"]
     assert "A second line" not in done.stderr
+
+
+@pytest.mark.parametrize(("given", "mode"), [({}, "offline"), ({"WANDB_MODE": "online"}, "online")])
+def test_wandb_is_offline_unless_the_environment_asks_for_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], mode: str
+) -> None:
+    wandb = MagicMock(return_value=MagicMock())
+    monkeypatch.setattr(trackers, "WandBTracker", wandb)
+    monkeypatch.setattr(trackers, "get_available_trackers", lambda: ["wandb"])
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for key, value in given.items():
+        monkeypatch.setenv(key, value)
+    Trackers(["wandb"], tmp_path, {})
+    assert wandb.call_args.kwargs["mode"] == mode
 
 
 @pytest.mark.parametrize(("method", "failure"), [("log", "stopped"), ("finish", "did not finish")])
