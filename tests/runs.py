@@ -172,7 +172,7 @@ def _run_main(
 
 
 class _ForkedModule:
-    """`subprocess.Popen` of `python -m MODULE`, as a fork of this process.
+    """`subprocess.Popen` of `python -c CODE MODULE`, as a fork of this process.
 
     A new interpreter starts with default signal handlers and without an open Hydra application,
     so the fork does too.
@@ -195,8 +195,8 @@ class _ForkedModule:
         os.environ.update(env)
         for number, file in enumerate((stdout, stderr), start=1):
             os.dup2(file.fileno(), number)
-        sys.argv = [self.args[2], *self.args[3:]]
-        runpy.run_module(self.args[2], run_name="__main__", alter_sys=True)
+        sys.argv = self.args[2:]
+        exec(self.args[2])
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -215,7 +215,7 @@ class _ForkingPopen(subprocess.Popen[Any]):
     """`subprocess.Popen` that runs modules of kdp in forks, and other programs as ever."""
 
     def __new__(cls, args: Any, *others: Any, **options: Any) -> Any:
-        if list(args[:2]) == [sys.executable, "-m"] and args[2].startswith("kdp"):
+        if list(args[:2]) == [sys.executable, "-c"] and args[3].startswith("kdp"):
             return _ForkedModule(args, **options)
         return super().__new__(cls)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 from pydantic import ValidationError
 
 from kdp.config import Config
@@ -22,6 +26,7 @@ from kdp.errors import KdpError, first_line
 
 _GLOBAL = "# @package _global_"
 """Comment of an overlay whose keys start at the top level, not within its group."""
+_AS_TEXT = "write \\${ for plain text"
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -70,11 +75,23 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
     try:
         with initialize(version_base="1.3", config_path=None):
             composed = compose(config_name=registered.names[0], overrides=hydra_overrides)
-        return OmegaConf.to_container(composed, resolve=True)
+        return _resolved(path, composed)
     except (HydraException, OmegaConfBaseException) as error:
         given = getattr(error, "override", None)
         where = f" (in the override {given.removeprefix('++')!r})" if given else ""
         raise KdpError(f"{path}: {first_line(error)}{where}") from error
+
+
+def _resolved(path: Path, composed: DictConfig) -> Any:
+    """The values, with every reference `${...}` replaced by what it refers to."""
+    try:
+        return OmegaConf.to_container(composed, resolve=True)
+    except InterpolationResolutionError as error:
+        parent: Any = OmegaConf.to_container(error.parent_node) if error.parent_node else {}
+        text = parent[error.key] if isinstance(error.key, int) else parent.get(error.key, "${")
+        raise KdpError(
+            f"{path}: {error.full_key}: the reference in {text!r} cannot be resolved; {_AS_TEXT}"
+        ) from error
 
 
 def _register(path: Path, overrides: Sequence[str]) -> _Registered:
@@ -114,13 +131,53 @@ def _register_file(
     registered.names.append(name)
     within = (*including, path)
     defaults = [
-        _default(entry, path, group, registered, within) for entry in node.get("defaults") or []
+        _default(entry, path, group, registered, within) for entry in _defaults_list(path, node)
     ]
     if defaults:
         node["defaults"] = defaults
     package = "_global_" if _GLOBAL in path.read_text().splitlines()[:3] else None
     ConfigStore.instance().store(name=name, node=node, group=group or None, package=package)
     return name
+
+
+def _defaults_list(path: Path, node: DictConfig) -> list[Any]:
+    """The entries of a file's defaults list: names of files, and mappings of groups to names.
+
+    Raises:
+        KdpError: it is no list, or holds something else.
+    """
+    if "defaults" not in node:
+        return []
+    entries = OmegaConf.to_container(node)["defaults"]  # type: ignore[index, call-overload]
+    if not isinstance(entries, list):
+        raise KdpError(
+            f"{path}: defaults: it must be a list of configurations or GROUP: NAME, got {entries!r}"
+        )
+    for entry in entries:
+        if not _is_default(entry):
+            raise KdpError(
+                f"{path}: defaults: {entry!r} names no file; give the name of a configuration, "
+                "relative to this file or to configs/, or GROUP: NAME"
+            )
+    return entries
+
+
+def _is_default(entry: Any) -> bool:
+    """Whether an entry of a defaults list names a file, or for groups a file or None."""
+    if not isinstance(entry, dict):
+        return _names_file(entry)
+    return bool(entry) and all(
+        isinstance(group, str) and group.strip() and (name is None or _names_file(name))
+        for group, name in entry.items()
+    )
+
+
+def _names_file(value: Any) -> bool:
+    """Whether a value is text that can be looked up in the folders of configurations."""
+    if not isinstance(value, str) or "${" in value or value == "???" or not value.strip():
+        return False
+    path = PurePath(value)
+    return bool(path.name) and path.name != ".." and not path.is_absolute()
 
 
 def _default(
@@ -143,6 +200,10 @@ def _default(
 def _read(path: Path) -> DictConfig:
     try:
         node = OmegaConf.load(path)
+    except GrammarParseError as error:
+        raise KdpError(
+            f"{path}: {error.full_key}: {error.value!r} is no valid reference; {_AS_TEXT}"
+        ) from error
     except Exception as error:  # the YAML library has no common base for what it raises
         raise KdpError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, DictConfig):

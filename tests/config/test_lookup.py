@@ -165,3 +165,27 @@ def test_an_overlay_can_be_added_to_any_configuration() -> None:
     path = _write("run.yml", "output: {name: mine}\nmodel: {name: mask_classifier}\n")
     config = load_config(path, ["faces=real"])
     assert (config.output.name, list(config.evaluation)) == ("mine", ["val"])
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        *("", "5", "base", "{a: b}", "[5]", "['']", "[null]", "[[base]]", "[{}]", "[true]"),
+        *("[{faces: 5}]", "[{faces: [1]}]", "[{5: real}]", "[{'': real}]", "['???']", "[1.5]"),
+        *("[/etc/passwd]", "['.']", "['..']", "[/]", "[{faces: '${x}'}]"),
+    ],
+)
+def test_what_a_defaults_list_cannot_hold_is_one_line(entries: str) -> None:
+    path = _write("run.yml", f"defaults: {entries}\noutput: {{name: a}}\n")
+    with pytest.raises(KdpError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}: defaults: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["${unclosed", "${}", "${.}"])
+def test_a_reference_that_cannot_be_read_is_named(value: str) -> None:
+    path = _write("run.yml", f"output: {{name: '{value}'}}\n")
+    with pytest.raises(KdpError, match=r"output\.name: .* is no valid reference") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdp.config.compose import load_config
+from kdp.config.overrides import several_values
 from kdp.errors import KdpError
 
 
@@ -36,6 +37,13 @@ def run(tmp_path: Path) -> Path:
         "yes",
         "true",
         "2024",
+        " blanks ",
+        "${",
+        "${unclosed",
+        "a ${ b",
+        "${.}",
+        "foo(bar,baz)",
+        "a,b]",
     ],
 )
 def test_text_is_taken_as_it_was_typed(run: Path, value: str) -> None:
@@ -45,11 +53,45 @@ def test_text_is_taken_as_it_was_typed(run: Path, value: str) -> None:
     assert config.output.dir == Path(value)
 
 
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("a=1,2", ["1", "2"]),
+        ("a=range(1,4)", ["1", "2", "3"]),
+        ("a=[1,2],[3]", ["[1,2]", "[3]"]),
+        ("a=x[1.pth,y=2.pth", ["'x[1.pth'", "'y=2.pth'"]),
+        ("a=é,ü", ["'é'", "'ü'"]),
+        ("a=(é,ü)", ["'(é,ü)'"]),
+        ("a=é(1,2),3", ["'é(1,2)'", "3"]),
+        ("a=1", ["1"]),
+    ],
+)
+def test_commas_separate_the_values_of_a_grid(override: str, values: list[str]) -> None:
+    assert several_values(override) == values
+
+
 def test_numbers_lists_and_references_are_read(run: Path) -> None:
     overrides = ["train.steps=3", "train.lr=1e-3", "train.betas=[0.5,0.6]", "seed=${train.steps}"]
     config = load_config(run, overrides)
     assert config.train is not None
     assert (config.train.lr, config.train.betas, config.seed) == (1e-3, (0.5, 0.6), 3)
+
+
+@pytest.mark.parametrize(
+    "value", ["${nope}", "${oc.env:NOPE}", "${foo:bar}", "${experiments.notes}", "x${seed.y}"]
+)
+def test_a_reference_that_cannot_be_resolved_is_named(run: Path, value: str) -> None:
+    with pytest.raises(KdpError) as caught:
+        load_config(run, [f"experiments.notes={value}"])
+    expected = f"{run}: experiments.notes: the reference in {value!r} cannot be resolved"
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["ä", "[x]", "a.", "experiments.notes@x", "hydra/launcher"])
+def test_a_key_outside_of_the_grammar_is_named(run: Path, key: str) -> None:
+    with pytest.raises(KdpError, match="has a key that kdp cannot read"):
+        load_config(run, [f"{key}=1"])
 
 
 def test_null_takes_a_value_away(run: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from kdp.errors import KdpError
 from kdp.stages.experiments.list import list_experiments
 from kdp.stages.sweep import sweep as stage
+from kdp.stages.sweep.job import start
 from kdp.stages.sweep.sweep import sweep
 from tests.models.test_face_mask import settings
 from tests.runs import complaints, fork_modules, run_kdp, start_kdp, wait_until
@@ -32,16 +33,17 @@ def file(tmp_path: Path) -> Path:
 def test_a_grid_makes_an_experiment_of_every_point(file: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
-    command = ("sweep", "--config", str(file), "seed=0,1", "model.args.channels=[4,6,8],[2,4,6]")
-    done = run_kdp(*command, cwd=here, before=fork_modules)
+    # The first key has values of Hydra's grammar, those of the second are plain text.
+    grid = ("model.args.channels=[4,6,8],[2,4,6]", "experiments.notes=größe=2 [1,${x")
+    done = run_kdp("sweep", "--config", str(file), *grid, cwd=here, before=fork_modules)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("done") == 4
     rows = list_experiments(tmp_path / "experiments").rows
-    assert sorted((row["config"], row["params"]) for row in rows) == [
-        ("tiny_0_2-4-6_1", 392),
-        ("tiny_0_4-6-8_0", 828),
-        ("tiny_1_2-4-6_3", 392),
-        ("tiny_1_4-6-8_2", 828),
+    assert sorted((row["config"], row["params"], row["notes"]) for row in rows) == [
+        ("tiny_2-4-6_größe-2--1_2", 392, "größe=2 [1"),
+        ("tiny_2-4-6_x_3", 392, "${x"),
+        ("tiny_4-6-8_größe-2--1_0", 828, "größe=2 [1"),
+        ("tiny_4-6-8_x_1", 828, "${x"),
     ]
     assert not list(here.iterdir())
 
@@ -84,13 +86,29 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
         sweep(file, ["seed=0,1"], launcher="slurm")
 
 
+def test_points_import_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stray in ("torch.py", "runpy.py", "kdp.py", "hydra_plugins/stray.py"):
+        module = tmp_path / stray
+        module.parent.mkdir(exist_ok=True)
+        module.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "log").open("w") as log:
+        start("kdp.stages.sweep.job", ["--help"], log).wait()
+    assert "is powered by Hydra" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "imported").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"stages": ["trian"]}, "'trian'; did you mean 'train'?"),
         ({"jobs": 2}, "give --launcher joblib"),
         ({"overrides": ["sede=0", "seed=1,2"]}, "'sede'; did you mean 'seed'?"),
-        ({"overrides": ["seed=interval(0,1)"]}, "cannot be swept"),
+        ({"overrides": ["seed=interval(0,1)"]}, "cannot be swept: list its values"),
+        ({"overrides": ["seed=glob(*)"]}, "cannot be swept: list its values"),
+        ({"overrides": ["sede"]}, "not of the form KEY=VALUE"),
         ({"overrides": ["seed=0,1", "hydra.launcher.partition=gpu"]}, "2 points did not run"),
     ],
 )

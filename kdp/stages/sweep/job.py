@@ -7,6 +7,7 @@ for each, and because a point that dies then takes no other with it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -30,9 +31,14 @@ from kdp.types import Arch
 
 LONGEST_SUFFIX = 60
 """Characters of the values in the name of a point."""
-OWN = "kdp_sweep"
-"""The key of kdp's settings in `sweep.yaml`, beside those of the grid."""
+SETTINGS = "settings.json"
+"""What all points share. Not for Hydra: it would read `${` in a value as a reference."""
 OUTCOME, LOG, STOP = "outcome.json", "log.txt", "stop"
+_RUN_MODULE = (
+    "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+"""`python -m MODULE` without the current folder as the first place to import from."""
 POLL = 0.2
 """Seconds between two checks of a process."""
 
@@ -67,26 +73,38 @@ def is_hydra(override: str) -> bool:
     return override.lstrip("+").startswith(("hydra.", "hydra/"))
 
 
-def start(command: list[str], log: IO[str], output: IO[str] | None = None) -> subprocess.Popen[str]:
-    """Start a program without a keyboard; in a session of its own unless `output` is given."""
+def start(
+    module: str, arguments: Sequence[str], log: IO[str], output: IO[str] | None = None
+) -> subprocess.Popen[str]:
+    """Run a module as a program without a keyboard, and without modules of the current folder.
+
+    Args:
+        module: its name.
+        arguments: of the program.
+        log: receives what it prints on standard error, and on standard output without `output`.
+        output: receives standard output; without it the program gets a session of its own.
+    """
     return subprocess.Popen(
-        command,
+        [sys.executable, "-c", _RUN_MODULE, module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output or log,
         stderr=log,
         text=True,
-        env={**os.environ, NO_CHAINS: "1"},  # a later bare stage does not go on with a point
+        # A later stage without --config does not go on with a point. Launchers start further
+        # interpreters, which leave out the current folder by themselves from Python 3.11 on.
+        env={**os.environ, NO_CHAINS: "1", "PYTHONSAFEPATH": "1"},
         start_new_session=output is None,
     )
 
 
 @hydra.main(version_base="1.3", config_path=None)
-def _point(settings: DictConfig) -> None:
+def _point(_: DictConfig) -> None:
     """The Hydra job: run the stages and write their outcome."""
-    own: Any = OmegaConf.to_container(settings[OWN])
     job = HydraConfig.get()
     folder, number = Path(job.runtime.output_dir), int(job.job.num)
-    varied = [override.lstrip("+") for override in job.overrides.task]
+    own = json.loads((folder.parent / SETTINGS).read_text())
+    overrides: Any = OmegaConf.to_container(job.overrides.task)  # as it is, references too
+    varied = [override.lstrip("+") for override in overrides]
     varied = [override for override in varied if not is_hydra(override)]
     named = [f"output.name={own['name']}_{_suffix(varied, number)}"] if own["name"] else []
     arguments = ["--config", own["file"], *own["fixed"], *varied, *named]
@@ -115,7 +133,7 @@ def _run(stages: Sequence[str], arguments: list[str], folder: Path) -> dict[str,
             return {"status": "stopped"}
         output = folder / f"{stage}.txt"
         with (folder / LOG).open("a") as log, output.open("w") as paths:
-            process = start([sys.executable, "-m", "kdp", stage, *arguments], log, paths)
+            process = start("kdp", [stage, *arguments], log, paths)
             code = _wait(process, folder.parent / STOP)
         if code == 130 or (code and (folder.parent / STOP).exists()):
             return {"status": "stopped"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -27,10 +26,9 @@ def launch(folder: Path, arguments: list[str], total: int) -> list[SweepPoint]:
         KdpError: Hydra stopped before all points had run.
         Interrupted: on SIGINT or SIGTERM, after the running points have stopped.
     """
-    command = [sys.executable, "-m", "kdp.stages.sweep.job", "--multirun"]
-    command += [f"--config-path={folder}", "--config-name=sweep", *arguments]
+    options = ["--multirun", f"--config-path={folder}", "--config-name=sweep", *arguments]
     with (folder / LOG).open("w") as log_file, graceful_shutdown() as shutdown:
-        engine = start(command, log_file)
+        engine = start("kdp.stages.sweep.job", options, log_file)
         try:
             points: list[SweepPoint] = []
             while engine.poll() is None:

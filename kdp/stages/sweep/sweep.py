@@ -3,7 +3,8 @@
 `kdp.stages.sweep.launcher` starts `kdp.stages.sweep.job` as a program, a Hydra application: it
 expands the grid and hands the points to a launcher of Hydra's (one after another, joblib or SLURM).
 
-    runs/<name>_sweep/<time>/sweep.yaml         what is swept, for Hydra
+    runs/<name>_sweep/<time>/sweep.yaml         how points are launched, for Hydra
+                             settings.json      what every point runs
                              log.txt            output of Hydra
                              <number>/log.txt, outcome.json
 """
@@ -20,17 +21,17 @@ from shutil import which
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from rich.console import Console
 from rich.markup import escape
 
 from kdp.config import Config
 from kdp.config.compose import load_config
-from kdp.errors import KdpError, first_line, suggest
+from kdp.config.overrides import several_values, split_override
+from kdp.errors import KdpError, suggest
 from kdp.files import write_atomic
 from kdp.log import log
-from kdp.stages.sweep.job import OWN, SweepPoint, is_hydra
+from kdp.serialize import json_text
+from kdp.stages.sweep.job import SETTINGS, SweepPoint, is_hydra
 from kdp.stages.sweep.launcher import launch
 from kdp.stages.tables import plain_table
 
@@ -68,13 +69,14 @@ def sweep(
     base = load_config(file, [o for o in fixed if not is_hydra(o)])
     named = any(o.lstrip("+").startswith("output.name=") for o in overrides)
     folder = _folder(base)
-    own = {
+    settings = {
         "file": str(file),
         "stages": list(stages),
         "fixed": [o for o in fixed if not is_hydra(o)],
         "name": None if named else base.output.name,
     }
-    write_atomic(folder / "sweep.yaml", _application(folder, own, launcher, jobs).encode())
+    write_atomic(folder / SETTINGS, json_text(settings).encode())
+    write_atomic(folder / "sweep.yaml", _application(folder, launcher, jobs).encode())
     log.info(f"Running {total} points; logs are in {folder}")
     return launch(folder, [*(o for o in fixed if is_hydra(o)), *grid], total)
 
@@ -109,18 +111,15 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
     """Overrides with one value, overrides with several in Hydra's form, and how many points."""
     fixed, grid, counts = [], [], []
     for override in overrides:
-        try:
-            parsed = OverridesParser.create().parse_override(override)
-            if not parsed.is_sweep_override():
-                fixed.append(override)
-                continue
-            counts.append(sum(1 for _ in parsed.sweep_string_iterator()))
-        except (HydraException, AttributeError) as error:
-            raise KdpError(
-                f"the override {override!r} cannot be swept: {first_line(error)}"
-            ) from error
-        # The Hydra application has none of kdp's keys: `++` adds them, whatever they are.
-        grid.append(f"++{override.lstrip('+')}")
+        values, key = several_values(override), split_override(override)[0]
+        if override.startswith("~"):
+            fixed.append(override)
+        elif len(values) == 1 or is_hydra(override):
+            fixed.append(f"{override.partition(key)[0]}{key}={','.join(values)}")
+        else:
+            counts.append(len(values))
+            # The Hydra application has none of kdp's keys: `++` adds them, whatever they are.
+            grid.append(f"++{key}={','.join(values)}")
     return fixed, grid, math.prod(counts)
 
 
@@ -134,7 +133,7 @@ def _folder(config: Config) -> Path:
         raise KdpError(f"cannot write {parent}: {error.strerror}") from error
 
 
-def _application(folder: Path, own: dict[str, Any], launcher: str, jobs: int | None) -> str:
+def _application(folder: Path, launcher: str, jobs: int | None) -> str:
     """The configuration of the Hydra application."""
     groups = {"launcher": LAUNCHERS[launcher], "job_logging": "disabled"}
     groups["hydra_logging"] = "disabled"
@@ -145,5 +144,4 @@ def _application(folder: Path, own: dict[str, Any], launcher: str, jobs: int | N
     if jobs and launcher in _JOBS:
         settings["launcher"] = {_JOBS[launcher]: jobs}
     defaults = [{f"override hydra/{group}": name} for group, name in groups.items()]
-    content = {"defaults": [*defaults, "_self_"], "hydra": settings, OWN: own}
-    return yaml.safe_dump(content, sort_keys=False)
+    return yaml.safe_dump({"defaults": [*defaults, "_self_"], "hydra": settings}, sort_keys=False)
