@@ -7,6 +7,8 @@ from functools import cache
 
 from rich.console import Console
 
+from kdp.text import printable
+
 console = Console(stderr=True)
 """Shared by log lines and progress bars, so that a line never tears a bar."""
 
@@ -17,7 +19,8 @@ class _ConsoleHandler(logging.Handler):
     """Prints messages unwrapped and unstyled; rich's own handler breaks lines at 80 columns."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), highlight=False, soft_wrap=True, markup=False)
+        text = printable(self.format(record))
+        console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def set_up_logging(level: int = logging.INFO) -> None:

@@ -58,12 +58,12 @@ def progress(description: str, total: int, done: int = 0, lines: bool = True) ->
 @contextmanager
 def _bar(description: str, total: int, done: int) -> Iterator[Advance]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         RateColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=False) as bar:
         task = bar.add_task(description, total=total, completed=done, note="")

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kdp.text import csv_cell
+
 
 def json_text(content: Any) -> str:
     """Strict JSON, indented, for files: paths as text, numbers that are not finite as null."""
@@ -21,11 +23,10 @@ def json_line(content: Any) -> str:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """CSV with one header; None becomes an empty field."""
+    """CSV with one header; None becomes an empty field, and no text is a spreadsheet's formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([csv_cell(value) for value in row] for row in (header, *rows))
     return text.getvalue()
 
 

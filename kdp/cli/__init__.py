@@ -10,6 +10,7 @@ import typer
 from kdp.cli import compare, configs, experiments, prune, setup, train, use
 from kdp.cli.app import app
 from kdp.errors import Interrupted, KdpError
+from kdp.text import printable
 
 __all__ = ["app", "compare", "configs", "experiments", "main", "prune", "setup", "train", "use"]
 
@@ -40,7 +41,7 @@ def _exit(message: str, code: int, error: Exception) -> NoReturn:
     if "--debug" in sys.argv and not isinstance(error, Interrupted):
         raise error
     if message:
-        typer.echo(f"kdp: {' '.join(message.split())}", err=True)
+        typer.echo(f"kdp: {printable(' '.join(message.split()))}", err=True)
     raise SystemExit(code) from error
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import (
     Device,
     EvaluationConfig,
@@ -43,7 +44,7 @@ def inspect_weights(
 
     inspections = [inspect(path) for path in files]
     if text_format == "json":
-        typer.echo(to_json(inspections), nl=False)
+        echo(to_json(inspections), nl=False)
     else:
         show(inspections, layers)
     if output:
@@ -122,6 +123,6 @@ def _print_and_write(
     if printed == "table":
         tables.show(evaluation)
     else:
-        typer.echo(tables.WRITERS[printed](evaluation), nl=False)
+        echo(tables.WRITERS[printed](evaluation), nl=False)
     for path, kind in formats.items():
         write_atomic(path, tables.WRITERS[kind](evaluation).encode())

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import SetValues, TextFormatOption, merged
 from kdp.errors import KdpError
 
@@ -54,14 +55,14 @@ def configs(
         if name is not None:
             raise KdpError("kdp configs list takes no name; kdp configs show NAME shows one")
         listed = stage.list_configs()
-        typer.echo(stage.to_json(listed) if text_format == "json" else stage.to_text(listed))
+        echo(stage.to_json(listed) if text_format == "json" else stage.to_text(listed))
         return
     if name is None:
         raise KdpError(f"kdp configs {action} needs the name of a configuration (see kdp configs)")
     changes = merged(overrides, values)
     if action == "show":
-        typer.echo(stage.show_config(name, changes), nl=False)
+        echo(stage.show_config(name, changes), nl=False)
     elif changes:
         raise KdpError("kdp configs copy takes no KEY=VALUE; change the copy, or give it on use")
     else:
-        typer.echo(stage.copy_config(name, output, overwrite))
+        echo(stage.copy_config(name, output, overwrite))

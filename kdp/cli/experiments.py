@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import (
     ConfigFile,
     ExperimentsFolder,
@@ -52,7 +53,7 @@ def experiments(
     )
     text = json_text(asdict(shown))
     if text_format == "json":
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         stage.show(shown)
     if output:
@@ -82,7 +83,7 @@ def reproduce(
     done = run(experiment, folder, output, device)
     if done.different:
         raise KdpError(done.summary)
-    typer.echo(done.summary)
+    echo(done.summary)
 
 
 @command("sweep", "kdp sweep -c cp_mobile.yml train.lr=1e-3,1e-4 seed=0,1")

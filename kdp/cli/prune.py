@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import (
     ChainConfig,
     OutputFolder,
@@ -50,7 +51,7 @@ def prune(
     else:
         written = _at_once(chain, **options)
     for path in written:
-        typer.echo(path)
+        echo(path)
 
 
 def _at_once(chain: OpenedChain, **options: bool) -> tuple[Path, ...]:
@@ -89,7 +90,7 @@ def finetune(
     from kdp.stages.train.finetune import finetune as run
 
     for path in chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values():
-        typer.echo(path)
+        echo(path)
 
 
 @command("rebuild", "kdp rebuild", "kdp rebuild -c config_catanet.yml -o small.pth")
@@ -124,4 +125,4 @@ def rebuild(
     share = done.parameters / done.full_parameters
     log.info(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
     log.info(f"largest relative difference from the masked network: {done.difference:.1e}")
-    typer.echo(done.path)
+    echo(done.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import (
     ChainConfig,
     ConfigFile,
@@ -32,7 +33,7 @@ def validate(
 
     checks = list(run(chain.config))
     for check in checks:
-        typer.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.what}: {check.found}")
+        echo(f"{'ok  ' if check.passed else 'FAIL'} {check.what}: {check.found}")
     raise typer.Exit(0 if all(check.passed for check in checks) else 2)
 
 
@@ -44,7 +45,7 @@ def paths(config: ConfigFile, overrides: Overrides = None, values: SetValues = N
 
     changes = merged(overrides, values)
     chosen, files = load_config(config, changes), composed_files(config, changes)
-    typer.echo(make_variables(chosen, files), nl=False)
+    echo(make_variables(chosen, files), nl=False)
 
 
 @command("clean", "kdp clean -c config_catanet.yml")
@@ -57,7 +58,7 @@ def clean(config: ConfigFile, overrides: Overrides = None, values: SetValues = N
     from kdp.stages.clean import clean as run
 
     for path in run(load_config(config, merged(overrides, values))):
-        typer.echo(path)
+        echo(path)
 
 
 @command("chains", "kdp chains")
@@ -72,10 +73,10 @@ def chains(text_format: TextFormatOption = "table") -> None:
 
     known_chains = list_chains()
     if text_format == "json":
-        typer.echo(json.dumps([chain.plain() for chain in known_chains], indent=2))
+        echo(json.dumps([chain.plain() for chain in known_chains], indent=2))
         return
     for chain in known_chains:
         state = "finished" if chain.finished else "not finished"
-        typer.echo(f"{chain.output}  {chain.stage} {state}, {chain.time}  {chain.arguments}")
+        echo(f"{chain.output}  {chain.stage} {state}, {chain.time}  {chain.arguments}")
     if not known_chains:
         log.info("there are no chains in this folder; kdp train or kdp prune starts one")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import (
     ChainConfig,
     OutputFolder,
@@ -43,7 +44,7 @@ def train(
     from kdp.stages.train.train import train as run
 
     for path in chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values():
-        typer.echo(path)
+        echo(path)
 
 
 @command("cache-targets", "kdp cache-targets -c rep_mobile_kd.yml")
@@ -78,4 +79,4 @@ def cache_targets(
     done = chain.run(run, overwrite=overwrite)
     log.info(f"{done.samples} samples, {done.size / 1e6:.1f} MB")
     log.info(f"Trainings read them with distill.target_cache={done.folder}")
-    typer.echo(done.folder)
+    echo(done.folder)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import Device, NetworkFile, Overwrite, SetValues, merged
 from kdp.errors import KdpError
 from kdp.log import log
@@ -77,9 +78,9 @@ def infer(
     folder, video = (None, output) if is_video else (output, None)
     given = (folder, ensemble, camera, csi, whole, video, headless, overwrite)
     request = InferRequest(tuple(images or ()), *given)
-    done = run(file, request, settings(None, merged(None, values), device), typer.echo)
+    done = run(file, request, settings(None, merged(None, values), device), echo)
     for path in done.written:
-        typer.echo(path, err=headless)
+        echo(path, err=headless)
     if done.unreadable:
         raise KdpError("; ".join(done.unreadable))
 
@@ -126,4 +127,4 @@ def export(
     shape = "x".join(str(side) for side in done.input_shape)
     axes = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " only"
     log.info(f"input {shape}{axes}; largest relative difference from PyTorch {done.difference:.1e}")
-    typer.echo(done.path)
+    echo(done.path)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from kdp.text import printable
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _DIGITS = 3
@@ -60,18 +64,36 @@ def with_unit(value: float, unit: str = "") -> str:
     return f"{scale.text(value)} {scale.prefix}{unit}".rstrip()
 
 
+class PlainTable(Table):
+    """A table of text as it is: names of files and layers are neither markup nor escape sequences.
+
+    rich reads strings as markup, where a layer called `[/]` would be an error.
+    """
+
+    def add_column(self, header: Any = "", footer: Any = "", **options: Any) -> None:
+        """Add a column; see `rich.table.Table`."""
+        super().add_column(_plain(header), _plain(footer), **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row; see `rich.table.Table`."""
+        super().add_row(*map(_plain, cells), **options)
+
+
 def plain_table(title: str | None = None) -> Table:
     """An empty table in the looks that all tables of kdp share."""
-    return Table(
+    return PlainTable(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
-        title=title,
+        title=Text(printable(title), "bold") if title else None,
         title_justify="left",
-        title_style="bold",
     )
 
 
 def print_line(console: Console, text: str) -> None:
     """Print text as it is: unwrapped, so that paths can be copied, and without markup."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(printable(text), highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def _plain(cell: Any) -> Any:
+    return Text(printable(cell)) if isinstance(cell, str) else cell

@@ -14,6 +14,7 @@ from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app
 from kdp.errors import KdpError
 from kdp.models import build
+from kdp.text import printable
 from kdp.types import Arch
 from tests.conftest import TINY
 
@@ -120,3 +121,12 @@ def test_truncated_file_is_named(chain: dict[str, Path]) -> None:
     chain["pruned"].write_bytes(data[: len(data) // 2])
     with pytest.raises(KdpError, match=r"pruned\.pth is truncated"):
         inspect(chain["pruned"])
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "[/]", "[red]x", "\x9b31m"])
+def test_names_of_layers_are_text(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name.replace('/', '')}.pth"
+    torch.save({f"{name}.weight": torch.ones(2)}, path)
+    output = inspect(path)
+    assert "\x1b" not in output
+    assert printable(name) in output

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from kdp.serialize import csv_text, json_text
 from kdp.stages.compare.compare import Evaluation
 from kdp.stages.compare.rows import ComparisonRow, comparison_rows, notes
 from kdp.stages.tables import plain_table, print_line
+from kdp.text import markdown
 
 _LABEL, _CELL = 12, 17
 """Characters that a row's title and a value with its relation need; narrower cells would wrap."""
@@ -34,10 +34,12 @@ def show(comparison: Evaluation, console: Console | None = None) -> None:
 
 def to_markdown(comparison: Evaluation) -> str:
     """A table and a list of notes."""
-    lines = [["", *_headers(comparison)], ["---", *["---:"] * len(comparison.columns)]]
+    lines = [["", *_headers(comparison)]]
     lines += [[row.title, *_cells(row)] for row in comparison_rows(comparison)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return table + "\n" + "".join(f"- {note}\n" for note in notes(comparison))
+    head, *body = (f"| {' | '.join(map(markdown, line))} |\n" for line in lines)
+    rule = f"| --- |{' ---: |' * len(comparison.columns)}\n"
+    bullets = "".join(f"- {markdown(note)}\n" for note in notes(comparison))
+    return head + rule + "".join(body) + "\n" + bullets
 
 
 def to_csv(comparison: Evaluation) -> str:
@@ -83,11 +85,11 @@ def _table(comparison: Evaluation, shown: Sequence[int], no_wrap: bool) -> Table
     table.add_column("")
     headers = _headers(comparison)
     for number in shown:
-        header = escape(headers[number].replace("_", "\n"))
+        header = headers[number].replace("_", "\n")
         table.add_column(header, justify="right", no_wrap=no_wrap, overflow="fold")
     for row in comparison_rows(comparison):
         cells = _cells(row)
-        table.add_row(escape(row.title), *(cells[number] for number in shown))
+        table.add_row(row.title, *(cells[number] for number in shown))
     return table
 
 

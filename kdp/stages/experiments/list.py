@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from kdp.errors import KdpError, suggest
@@ -26,6 +25,7 @@ from kdp.stages.experiments.store import (
     result_row,
 )
 from kdp.stages.tables import plain_table, print_line, with_unit
+from kdp.text import from_csv_cell
 
 ResultRow = dict[str, Any]
 _NUMBERS = ("macro_avg_acc", "params", "MACs", "bytes", "pruning_step", "value")
@@ -150,7 +150,7 @@ def _show_difference(difference: ExperimentDifference, console: Console) -> None
         table.add_column("A", overflow="fold")
         table.add_column("B", overflow="fold")
         for key, pair in pairs.items():
-            table.add_row(escape(key), *(escape(_text(value)) for value in pair))
+            table.add_row(key, *map(_text, pair))
         console.print(table if pairs else f"{title}: the same")
 
 
@@ -160,7 +160,7 @@ def _deleted(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        names = [row.get("exp_id") for row in csv.DictReader(file)]
+        names = [from_csv_cell(row.get("exp_id") or "") for row in csv.DictReader(file)]
     return [f"{folder / name} is gone" for name in names if name and not (folder / name).is_dir()]
 
 
@@ -211,7 +211,7 @@ def _table(rows: Sequence[ResultRow]) -> Table:
         quality += f" {row['primary_metric']}" if names[1:] else ""
         step = "" if row["pruning_step"] is None else str(row["pruning_step"])
         costs = (f"{row['params']:,}", with_unit(row["MACs"]), with_unit(row["bytes"], "B"), step)
-        table.add_row(row["exp_id"], quality, *costs, escape(row["notes"]))
+        table.add_row(row["exp_id"], quality, *costs, row["notes"])
     return table
 
 

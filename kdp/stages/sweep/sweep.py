@@ -22,7 +22,6 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
 
 from kdp.config import Config
 from kdp.config.compose import load_config
@@ -87,8 +86,7 @@ def show(points: Sequence[SweepPoint], console: Console | None = None) -> None:
     for title in ("point", "status", "result"):
         table.add_column(title, overflow="fold")
     for point in points:
-        cells = (" ".join(point.overrides), point.status, point.result)
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(" ".join(point.overrides), point.status, point.result)
     (console or Console()).print(table)
 
 
