@@ -32,6 +32,7 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.taps import Taps
 from kdp.stages.train.objective import build_objective
+from kdp.stages.train.request import TrainingRequest
 from kdp.tasks import task_for
 
 CONFIG = Path("configs/train_student_distill.yml")
@@ -57,18 +58,20 @@ def step_of(name: str) -> Callable[[], None]:
     """A training step with the losses of this name."""
     config = configuration(LOSSES[name])
     assert config.model is not None
-    assert config.train is not None
+    request = TrainingRequest.from_config(config, "train")
+    batch_size = request.settings.batch_size
     torch.manual_seed(0)
     model = build(config.model.name, **config.model.args).train()
     task = task_for(config.model.arch, config)
-    learnt = build_objective(task, model, config, config.train.steps)
-    data = learnt.data(config.train.batch_size)
-    batch = default_collate([data[number] for number in range(config.train.batch_size)])
-    optimizer = torch.optim.Adam([*model.parameters(), *learnt.extra.parameters()])
+    objective = build_objective(task, model, request.distill, request.settings.steps)
+    data = objective.data(batch_size)
+    batch = default_collate([data[number] for number in range(batch_size)])
+    alignments = objective.extra_modules.parameters()
+    optimizer = torch.optim.Adam([*model.parameters(), *alignments])
 
     def step() -> None:
         optimizer.zero_grad()
-        learnt.objective(model, batch, 0)[0].backward()  # type: ignore[no-untyped-call]
+        objective.objective(model, batch, 0)[0].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

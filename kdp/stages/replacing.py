@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kdp.artifacts import load
-from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.shipped import shipped_weight
 from kdp.stages.settings import Settings, difference, training_settings
+from kdp.stages.train.request import TrainingRequest
 from kdp.training.checkpoint import Checkpoint, file_state
 from kdp.training.job import TrainingJob
 from kdp.training.processes import is_main_process
@@ -73,19 +73,15 @@ class TrainingTargets:
     """What a training is about to replace.
 
     Attributes:
-        config: the whole configuration.
-        section: `train` or `finetune`, which is the stage too.
+        request: of the stage.
         files: what it writes at its end; the first is compared with this run.
-        folder: of the run.
         parents: files it starts from; a run resumes only with the same ones.
         sources: those of them that the settings do not decide: the teachers, and for `train` the
             weights it starts from.
     """
 
-    config: Config
-    section: Literal["train", "finetune"]
+    request: TrainingRequest
     files: Sequence[Path]
-    folder: Path
     parents: Sequence[Path]
     sources: Sequence[Path]
 
@@ -93,8 +89,8 @@ class TrainingTargets:
     def checkpoint(self) -> Checkpoint:
         """Of this run, with the files as they are now."""
         return Checkpoint(
-            self.folder / "checkpoint.pth",
-            signature(self.config, self.section, self.parents),
+            self.request.folder / "checkpoint.pth",
+            _signature(self.request, self.parents),
             {str(path): file_state(path) for path in self.files},
         )
 
@@ -114,7 +110,7 @@ class TrainingTargets:
         if overwrite:
             return resume
         files = self.checkpoint.changed_targets(self.files) if resume else list(self.files)
-        check_targets([*files, *(self.folder / name for name in RUN_FILES)])
+        check_targets([*files, *(self.request.folder / name for name in RUN_FILES)])
         if self.files[0] in files:
             self.check_result(rerun)
         if not resume:
@@ -130,7 +126,7 @@ class TrainingTargets:
 
     @property
     def _steps(self) -> int:
-        return int(getattr(self.config, self.section).steps)
+        return self.request.settings.steps
 
     def check_result(self, rerun: bool) -> None:
         """Refuse to replace a result of other settings or of more steps."""
@@ -143,18 +139,19 @@ class TrainingTargets:
             raise KdpError(f"{path} would be replaced, and it {reason}: {ELSEWHERE}")
 
     def _other_stage(self, record: Provenance) -> str | None:
-        return None if record.stage == self.section else f"was written by kdp {record.stage}"
+        return None if record.stage == self.request.stage else f"was written by kdp {record.stage}"
 
     def _other_settings(self, record: Provenance) -> str | None:
-        before = training_settings(record.config, self.section)
-        now = training_settings(self.config.plain(), self.section)
+        stage = self.request.stage
+        before = training_settings(record.config, stage)
+        now = training_settings(self.request.config.plain(), stage)
         change = difference(_known(before, record), _known(now, record))
         if change:
             return f"was made with {change}"
         sources = [parent.sha256 for parent in record.parents]
         if sources[len(sources) - len(self.sources) :] != [sha256(p) for p in self.sources]:
             return "was made from other weights or teachers"
-        steps = (record.config.get(self.section) or {}).get("steps", 0)
+        steps = (record.config.get(stage) or {}).get("steps", 0)
         return f"took {steps} steps, this run {self._steps}" if steps > self._steps else None
 
     def _check_unfinished(self, rerun: bool) -> None:
@@ -166,12 +163,12 @@ class TrainingTargets:
             )
 
 
-def signature(config: Config, section: str, parents: Sequence[Path]) -> dict[str, Any]:
+def _signature(request: TrainingRequest, parents: Sequence[Path]) -> dict[str, Any]:
     """What a resumed run must share with the one it goes on with, files by their content.
 
     The number of steps may grow, and how often a run logs and validates may change.
     """
-    settings = training_settings(config.plain(), section)
+    settings = training_settings(request.config.plain(), request.stage)
     return {**settings, "parents": [sha256(path) for path in parents]}
 
 

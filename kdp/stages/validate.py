@@ -10,7 +10,7 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 
-from kdp.config import Config, TrainConfig
+from kdp.config import Config
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import check_writable, free_bytes
@@ -19,8 +19,8 @@ from kdp.models.loading import load_network
 from kdp.pruning.resource_limit import peak_memory
 from kdp.stages.prune.budget import macs_by_width
 from kdp.stages.train.dynamic import add_dynamic
-from kdp.stages.train.job import check_evaluation
 from kdp.stages.train.objective import build_objective
+from kdp.stages.train.request import DynamicRequest, Stage, TrainingRequest
 from kdp.stages.train.train import starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -63,10 +63,10 @@ def validate(config: Config) -> Iterator[Check]:
     chain = _is_chain(config)
     if chain:
         checks["prune"] = _prune
-    for stage in ("finetune",) if chain else ("train", "finetune"):
-        settings = getattr(config, stage)
-        if settings is not None:
-            checks[stage] = partial(_training, settings=settings)
+    stages: tuple[Stage, ...] = ("finetune",) if chain else ("train", "finetune")
+    for stage in stages:
+        if getattr(config, stage) is not None:
+            checks[stage] = partial(_training, stage=stage)
     if config.dynamic is not None:
         checks["dynamic"] = _dynamic
     for what, run in checks.items():
@@ -133,11 +133,11 @@ def _prune(state: _State) -> str:
     return f"{units} units; scoring them one by one takes about {minutes:.1f} min; {_memory()}"
 
 
-def _training(state: _State, settings: TrainConfig) -> str:
+def _training(state: _State, stage: Stage) -> str:
     """Time one forward and backward pass, teachers included, without the optimizer."""
-    check_evaluation(state.config)
-    device = pick_device(state.config.device)
-    objective = build_objective(state.task, state.model, state.config, settings.steps)
+    request = TrainingRequest.from_config(state.config, stage)
+    settings, device = request.settings, pick_device(request.device)
+    objective = build_objective(state.task, state.model, request.distill, settings.steps)
     objective.extra_modules.to(device)
     data = objective.data(settings.batch_size * settings.steps)
     samples = [data[i] for i in range(settings.batch_size)]
@@ -158,9 +158,10 @@ def _training(state: _State, settings: TrainConfig) -> str:
 
 def _dynamic(state: _State) -> str:
     """Add the gates, and make sure that the budget can be reached."""
-    dynamic = add_dynamic(state.config, state.task, state.model.cpu(), state.arch)
+    request = DynamicRequest.from_config(state.config)
+    dynamic = add_dynamic(request, state.task, state.model.cpu(), state.arch)
     units = sum(group.units for group in dynamic.pruner.groups)
-    return f"added gates to {units} units; target: {state.config.mac_constraint} of the MACs"
+    return f"added gates to {units} units; target: {request.mac_constraint} of the MACs"
 
 
 def _seconds(run: Callable[[], object]) -> float:

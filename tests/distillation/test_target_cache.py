@@ -17,7 +17,8 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.stages.train import cache_targets as stage
 from kdp.stages.train.cache_targets import cache_targets
-from kdp.stages.train.objective import build_objective, teacher_of
+from kdp.stages.train.objective import build_objective
+from kdp.stages.train.request import DistillRequest
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
 from kdp.types import Arch
@@ -40,14 +41,16 @@ def features_by_number(settings: Config, count: int) -> list[Tensor]:
     """The targets that the samples of a training carry."""
     task = task_for(Arch("catanet", NARROW), settings)
     torch.manual_seed(0)
-    data = build_objective(task, build("catanet", **NARROW), settings, 10).data(count)
+    request = DistillRequest.from_config(settings)
+    data = build_objective(task, build("catanet", **NARROW), request, 10).data(count)
     return [data[number]["teacher.0.mid_convs.1"] for number in range(count)]
 
 
 def test_cached_targets_give_the_same_student(tmp_path: Path) -> None:
     train(student_config(tmp_path, name="live"))
     reading = with_target_cache(tmp_path, name="reading")
-    assert cache_targets(reading).samples == SHORT["steps"] * SHORT["batch_size"]
+    targets = cache_targets(reading)
+    assert targets.samples == SHORT["steps"] * SHORT["batch_size"]
     train(reading)
     a, b = (load(tmp_path / f"w/{name}.pth").params for name in ("live", "reading"))
     assert equal_params(a, b)
@@ -102,7 +105,7 @@ def test_the_cache_of_a_longer_training_is_extended(
 def live_features(settings: Config, count: int) -> list[Tensor]:
     """What the teacher gives for each sample alone."""
     task = task_for(Arch("catanet", NARROW), settings)
-    network, _, _ = load_network(teacher_of(settings).paths[0])
+    network, _, _ = load_network(DistillRequest.from_config(settings).teacher.paths[0])
     source = TeacherEnsemble([network], ["mid_convs.1"], task.inputs)
     data = task.training_data(count)
     batches = ({k: v[None] for k, v in data[n].items()} for n in range(count))

@@ -49,6 +49,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train import job as job_stage
 from kdp.stages.train import objective as distil
 from kdp.stages.train.finetune import finetune
+from kdp.stages.train.request import DistillRequest
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
 from kdp.tasks.detection.metrics import Detections, average_precision
@@ -203,11 +204,12 @@ def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     losses = {"attention_transfer": {"weight": 1.0, "align": align}}
     settings = config(folder, distill={"losses": losses, "task_weight": 0})
     student, task = build("yolo11", **ARCH.args), task_for(ARCH, settings)
-    learnt = distil.build_objective(task, student, settings, 4)
+    request = DistillRequest.from_config(settings)
+    objective = distil.build_objective(task, student, request, 4)
     teacher = made[0].teachers[0].model
     before = {name: t.clone() for name, t in teacher.state_dict().items()}
-    batch = default_collate([learnt.data(2)[i] for i in range(2)])
-    loss, _ = learnt.objective(student.train(), batch, 0)
+    batch = default_collate([objective.data(2)[i] for i in range(2)])
+    loss, _ = objective.objective(student.train(), batch, 0)
     loss.backward()
     for tap in TAPS[:1] + TAPS[-1:]:
         gradients = [p.grad for p in student.get_submodule(tap).parameters() if p.grad is not None]
@@ -229,8 +231,9 @@ def test_the_rival_distils_as_ultralytics_does(folder: Path) -> None:
     rival = module.DistillationModel(*pair).train()
     settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS})
     arch = ARCH.with_args(scale="s")
-    learnt = distil.build_objective(task_for(arch, settings), student, settings, 4)
-    (_, own) = learnt.extra_modules
+    request = DistillRequest.from_config(settings)
+    objective = distil.build_objective(task_for(arch, settings), student, request, 4)
+    (_, own) = objective.extra_modules
     own.load_state_dict(
         {
             mine: tensor.squeeze(-1) if tensor.ndim == 4 else tensor
@@ -239,8 +242,8 @@ def test_the_rival_distils_as_ultralytics_does(folder: Path) -> None:
             )
         }
     )
-    batch = default_collate([learnt.data(2)[i] for i in range(2)])
-    _, parts = learnt.objective(student.train(), batch, 0)
+    batch = default_collate([objective.data(2)[i] for i in range(2)])
+    _, parts = objective.objective(student.train(), batch, 0)
     there = batch["boxes"][..., 0] >= 0
     rows = batch["boxes"][there]
     wanted = {"img": batch["image"], "cls": rows[:, :1], "bboxes": rows[:, 1:]}
@@ -338,8 +341,8 @@ def test_two_processes_have_equal_weights(folder: Path) -> None:
         done = ended(process)
         assert done.returncode == 0, done.stderr
     one, other = (torch.load(folder / f"rank{i}.pth", weights_only=True) for i in (0, 1))
-    learnt = [name for name in one if "running_" not in name and "num_batches" not in name]
-    assert all(torch.equal(one[name], other[name]) for name in learnt)
+    compared = [name for name in one if "running_" not in name and "num_batches" not in name]
+    assert all(torch.equal(one[name], other[name]) for name in compared)
 
 
 def test_masked_and_rebuilt_are_equal_and_the_widths_are_all_it_takes(folder: Path) -> None:
@@ -385,10 +388,11 @@ def test_operations_are_counted_without_building_the_network(folder: Path) -> No
 def test_scores_belong_to_taps_in_the_order_of_the_head(folder: Path) -> None:
     settings = config(folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS[::-1]})
     student = lively()
-    learnt = distil.build_objective(task_for(ARCH, settings), student, settings, 4)
-    batch = default_collate([learnt.data(2)[i] for i in range(2)])
+    request = DistillRequest.from_config(settings)
+    objective = distil.build_objective(task_for(ARCH, settings), student, request, 4)
+    batch = default_collate([objective.data(2)[i] for i in range(2)])
     with pytest.raises(KdpError, match="the largest map first"):
-        learnt.objective(student, batch, 0)
+        objective.objective(student, batch, 0)
 
 
 def boxes(*corners: tuple[float, ...], label: int = 0) -> Detections:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app
 from kdp.config import Config
+from kdp.config.measure import LimitsConfig
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
@@ -176,13 +177,12 @@ def test_two_teachers_teach_by_their_mean_logits(tmp_path: Path) -> None:
 
 
 def test_the_baseline_keeps_the_limits_and_one_channel_more_does_not(tmp_path: Path) -> None:
-    section = {"bytes": 128_000, "bits": 16, "macs": 29_500_000}
-    config = settings(tmp_path, limits=section)
-    task = task_of(config)
-    limits.check_limits(config, task, Arch("cp_mobile", {}))
+    allowed = LimitsConfig(bytes=128_000, bits=16, macs=29_500_000)
+    task = task_of(settings(tmp_path))
+    limits.check_limits(allowed, task, Arch("cp_mobile", {}))
     wide = Arch("cp_mobile", {"hidden": [66, 64, 64, 64, 120, 120]})
     with pytest.raises(KdpError, match=r"limits\.macs: cp_mobile takes 29,"):
-        limits.check_limits(config, task, wide)
+        limits.check_limits(allowed, task, wide)
 
 
 def test_a_network_over_a_limit_is_not_trained(tmp_path: Path) -> None:

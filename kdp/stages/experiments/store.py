@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -25,7 +26,7 @@ import yaml
 from torch import nn
 
 from kdp.artifacts import load
-from kdp.config import Config, ExperimentsConfig
+from kdp.config import Config
 from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.files import sha256, write_atomic
@@ -60,19 +61,44 @@ ExperimentInfo = dict[str, Any]
 """The content of `info.json`."""
 
 
+@dataclass(frozen=True)
+class ExperimentRequest:
+    """What recording a result needs of a configuration.
+
+    Attributes:
+        folder: of all experiments.
+        notes: text for the table.
+        name: of the outputs, which the experiment's name begins with.
+        config: the whole configuration in plain values.
+    """
+
+    folder: Path
+    notes: str
+    name: str
+    config: dict[str, Any]
+
+    @classmethod
+    def from_config(cls, config: Config) -> ExperimentRequest | None:
+        """The request of a configuration, None without the section `experiments`."""
+        section = config.experiments
+        if section is None:
+            return None
+        return cls(section.folder, section.notes, config.output.name, config.plain())
+
+
 def store_result(
-    config: Config,
+    request: ExperimentRequest,
     stage: str,
     path: Path,
     task: EvaluationTask,
     model: nn.Module,
     metrics: Mapping[str, Metrics],
     pruning_step: int | None = None,
-) -> Path | None:
-    """Record a result if the configuration has a section `experiments`.
+) -> Path:
+    """Record a result.
 
     Args:
-        config: the whole configuration.
+        request: where, and what the configuration says of it.
         stage: the subcommand.
         path: the artifact, as the stage wrote it.
         task: makes the predictions.
@@ -81,29 +107,27 @@ def store_result(
         pruning_step: the round of progressive pruning.
 
     Returns:
-        The folder of the experiment, None without the section. It gets its name once complete, so
-        that a killed run leaves no half experiment.
+        The folder of the experiment. It gets its name once complete, so that a killed run leaves no
+        half experiment.
 
     Raises:
         KdpError: something cannot be read or written.
     """
-    if config.experiments is None:
-        return None
     now = datetime.now(timezone.utc)
-    name = f"{config.output.name.replace('/', '-')}-{stage}-{now:%Y%m%d-%H%M%S}"
-    with _new_folder(config.experiments.folder, name) as (unfinished, final):
+    name = f"{request.name.replace('/', '-')}-{stage}-{now:%Y%m%d-%H%M%S}"
+    with _new_folder(request.folder, name) as (unfinished, final):
         # Read back from the copy: what is recorded is then true of the file in the folder.
         checkpoint = unfinished / CHECKPOINT
         write_atomic(checkpoint, path.read_bytes())
-        info = _provenance(checkpoint, config.experiments, now, pruning_step)
-        info = {"exp_id": final.name, "config": config.output.name, "stage": stage, **info}
+        info = _provenance(checkpoint, request.notes, now, pruning_step)
+        info = {"exp_id": final.name, "config": request.name, "stage": stage, **info}
         info |= {**_costs(checkpoint, task, model), **_quality(task, metrics), **_machine(model)}
-        resolved = yaml.safe_dump(config.plain(), sort_keys=False)
+        resolved = yaml.safe_dump(request.config, sort_keys=False)
         write_atomic(unfinished / CONFIG, resolved.encode())
         write_atomic(unfinished / PREDICTIONS, csv_of_mappings(task.predictions(model)).encode())
         write_atomic(unfinished / METRICS, json_text(dict(metrics)).encode())
         write_atomic(unfinished / INFO, json_text(info).encode())
-    _append(config.experiments.folder / RESULTS, result_row(info))
+    _append(request.folder / RESULTS, result_row(info))
     log.info(f"Experiment recorded in {final}")
     return final
 
@@ -150,7 +174,7 @@ def _make_folder(parent: Path, name: str) -> tuple[Path, Path]:
 
 
 def _provenance(
-    checkpoint: Path, section: ExperimentsConfig, now: datetime, pruning_step: int | None
+    checkpoint: Path, notes: str, now: datetime, pruning_step: int | None
 ) -> ExperimentInfo:
     record = load(checkpoint).record
     if record is None:
@@ -164,7 +188,7 @@ def _provenance(
         "git_commit": record.git_commit,
         "sha256": sha256(checkpoint),
         "pruning_step": pruning_step,
-        "notes": section.notes,
+        "notes": notes,
         "parents": parents,
     }
 

@@ -18,7 +18,7 @@ from kdp.stages.paths import chain_paths, do_nothing
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.prune.round import Round, RoundsRequest, Row, State, measure
 from kdp.stages.replacing import ELSEWHERE, TrainingTargets, check_targets
-from kdp.stages.train.objective import teacher_of
+from kdp.stages.train.request import TrainingRequest
 from kdp.training.checkpoint import file_state
 
 UNKNOWN = "unknown"
@@ -145,10 +145,9 @@ def _check_files(request: RoundsRequest, earlier: list[State], resume: bool, rer
 
 
 def _finetuning_targets(current: Round) -> TrainingTargets:
-    config, paths = current.config, current.paths
-    teachers = teacher_of(config).files if config.distill else []
-    folder = paths.checkpoint.parent
-    return TrainingTargets(config, "finetune", [paths.finetuned], folder, [], teachers)
+    request = TrainingRequest.from_config(current.config, "finetune")
+    teachers = request.distill.teacher.files if request.distill else []
+    return TrainingTargets(request, [current.paths.finetuned], [], teachers)
 
 
 def _check_unfinished(progress: Path, target: Path, earlier: list[State], rounds: int) -> None:

@@ -16,7 +16,7 @@ from kdp.log import log
 from kdp.measure.complexity import count_macs_of, parameter_bytes, parameters
 from kdp.models import fuse, fused_arch
 from kdp.models.loading import load_network
-from kdp.stages.experiments.store import store_result
+from kdp.stages.experiments.store import ExperimentRequest, store_result
 from kdp.stages.paths import ChainPaths, chain_paths
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
@@ -130,12 +130,14 @@ class Round:
 
     def keep_result(self, config: Config, metrics: Mapping[str, Metrics]) -> None:
         """Store the round's network as an experiment, if `config` keeps experiments."""
-        kept = self.config.model_copy(update={"experiments": config.experiments})
-        model, arch, _ = load_network(self.paths.rebuilt)
-        task = task_for(arch, kept)
-        store_result(
-            kept, "prune", self.paths.rebuilt, task, model, metrics, pruning_step=self.number
-        )
+        config = self.config.model_copy(update={"experiments": config.experiments})
+        request = ExperimentRequest.from_config(config)
+        if request is None:
+            return
+        path = self.paths.rebuilt
+        model, arch, _ = load_network(path)
+        task = task_for(arch, config)
+        store_result(request, "prune", path, task, model, metrics, pruning_step=self.number)
 
     def _row(self) -> Row:
         row = {

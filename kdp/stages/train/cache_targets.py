@@ -29,9 +29,10 @@ from kdp.log import log
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.progress import progress
-from kdp.stages.paths import chain_paths, do_nothing, targets_folder
+from kdp.stages.paths import do_nothing
 from kdp.stages.replacing import check_targets
-from kdp.stages.train.objective import DistillRequest, load_teachers, student_taps, target_key
+from kdp.stages.train.objective import load_teachers, student_taps, target_key
+from kdp.stages.train.request import CacheTargetsRequest
 from kdp.tasks import task_for
 from kdp.tasks.base import TrainingTask
 from kdp.training.shutdown import graceful_shutdown
@@ -68,13 +69,13 @@ def cache_targets(
         Interrupted: on SIGINT or SIGTERM; a second run continues.
     """
     started = time.time()
-    request = DistillRequest.from_config(config)
-    task, student = _task_and_student(config)
-    taps = student_taps(task, student, request.distill)
-    folder, key = targets_folder(config), target_key(task, request, taps)
-    samples, batch_size = _training_size(config)
-    source = load_teachers(task, request, list(taps.values()))
-    device = pick_device(config.device)
+    request = CacheTargetsRequest.from_config(config)
+    distill, folder, samples = request.distill, request.folder, request.samples
+    task, student = _task_and_student(request)
+    taps = student_taps(task, student, distill.distill)
+    key = target_key(task, distill, taps)
+    source = load_teachers(task, distill, list(taps.values()))
+    device = pick_device(request.device)
     data = task.training_data(samples)
 
     def targets(numbers: range) -> Targets:
@@ -88,8 +89,9 @@ def cache_targets(
         check_targets([*sorted(folder.glob("*.pth")), index_path(folder)], overwrite)
         on_ready()
         _drop_stale_index(folder, key)
-        _write_files(folder, key, samples, batch_size, targets)
-        record = make_record("teach", config.plain(), request.teacher.files, started=started)
+        _write_files(folder, key, samples, request.batch_size, targets)
+        teachers = distill.teacher.files
+        record = make_record("teach", config.plain(), teachers, started=started)
         write_index(folder, key, record, samples, size)
     return CachedTargets(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
 
@@ -124,21 +126,13 @@ def _drop_stale_index(folder: Path, key: dict[str, int]) -> None:
         index_path(folder).unlink()
 
 
-def _task_and_student(config: Config) -> tuple[TrainingTask, nn.Module]:
+def _task_and_student(request: CacheTargetsRequest) -> tuple[TrainingTask, nn.Module]:
     """The task, and the student that defines the taps: `model`, or the pruned network."""
-    if config.train is None or config.model is None:
-        student, arch, _ = load_network(chain_paths(config).pruned)
-        return task_for(arch, config), student
-    student = build(config.model.name, **config.model.args)
-    return task_for(config.model.arch, config), student
-
-
-def _training_size(config: Config) -> tuple[int, int]:
-    """Number of samples of the longer of `train` and `finetune`, and its batch size."""
-    sections = [section for section in (config.train, config.finetune) if section]
-    if not sections:
-        raise KdpError("kdp cache-targets needs the section `train` or `finetune`")
-    return max((section.steps * section.batch_size, section.batch_size) for section in sections)
+    if request.model is None:
+        student, arch, _ = load_network(request.pruned)
+        return task_for(arch, request.config), student
+    student = build(request.model.name, **request.model.args)
+    return task_for(request.model.arch, request.config), student
 
 
 def _samples_per_file(first: Targets, samples: int, folder: Path) -> int:

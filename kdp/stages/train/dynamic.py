@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact
-from kdp.config import Config, DynamicConfig
 from kdp.errors import KdpError
 from kdp.measure.complexity import COUNTER
 from kdp.models import build
@@ -19,6 +18,7 @@ from kdp.pruning.knapsack import Limits, MacCounter, unit_costs
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.stages.prune.budget import check_kinds, macs_by_width, misses_budget
 from kdp.stages.prune.score_cache import prunable
+from kdp.stages.train.request import DynamicRequest
 from kdp.tasks.base import PruningTask
 from kdp.training.job import Batch, Objective, Params, TrainingJob
 from kdp.types import Arch, Provenance
@@ -52,45 +52,29 @@ class DynamicTraining:
         return model.state_dict(), masks
 
 
-def add_dynamic(config: Config, task: PruningTask, model: nn.Module, arch: Arch) -> DynamicTraining:
+def add_dynamic(
+    request: DynamicRequest, task: PruningTask, model: nn.Module, arch: Arch
+) -> DynamicTraining:
     """Put gates on the student, in place, and set up the pruner.
 
     Raises:
-        KdpError: the budget is missing or cannot be reached, or the settings do not fit.
+        KdpError: the budget cannot be reached, or the settings do not fit the network.
     """
-    settings = dynamic_section(config)
-    assert config.mac_constraint is not None
     all_groups = task.groups(model)
-    check_kinds(all_groups, config.prune)
-    groups = prunable(config.prune, task, model)
+    check_kinds(all_groups, request.prune)
+    groups = prunable(request.prune, task, model)
     count_macs = macs_by_width(task, arch, all_groups)
     pruner = DynamicPruner(
-        settings,
+        request.settings,
         model,
         groups,
         add_gates(model, groups),
         unit_costs(groups, count_macs),
         count_macs,
-        config.mac_constraint,
-        Limits(config.prune.min_units, config.prune.round_to),
+        request.mac_constraint,
+        Limits(request.prune.min_units, request.prune.round_to),
     )
     return DynamicTraining(arch, all_groups, pruner, count_macs, task.input_size)
-
-
-def dynamic_section(config: Config) -> DynamicConfig:
-    """The section `dynamic`, checked against the other sections.
-
-    Raises:
-        KdpError: `mac_constraint` is missing, or the training ends before `end_step`.
-    """
-    if config.dynamic is None or config.train is None or config.mac_constraint is None:
-        raise KdpError("pruning while training needs `dynamic`, `train` and `mac_constraint`")
-    if config.dynamic.end_step > config.train.steps:
-        raise KdpError(
-            f"dynamic.end_step ({config.dynamic.end_step}) is after the last of the "
-            f"{config.train.steps} steps of train"
-        )
-    return config.dynamic
 
 
 def prune_while_training(job: TrainingJob, dynamic: DynamicTraining) -> None:
@@ -117,7 +101,7 @@ def _with_gates(objective: Objective, pruner: DynamicPruner) -> Objective:
     return call
 
 
-def check_budget(config: Config, dynamic: DynamicTraining, masks: Masks) -> None:
+def check_budget(dynamic: DynamicTraining, masks: Masks) -> None:
     """Check that the masks use the budget.
 
     Raises:
@@ -129,17 +113,15 @@ def check_budget(config: Config, dynamic: DynamicTraining, masks: Masks) -> None
     if misses_budget(macs, dense, pruner.mac_constraint, step):
         raise KdpError(
             f"training kept {macs / dense:.4f} of the MACs, which misses "
-            f"mac_constraint={config.mac_constraint} by more than one unit"
+            f"mac_constraint={pruner.mac_constraint} by more than one unit"
         )
 
 
-def masks_artifact(
-    dynamic: DynamicTraining, masks: Masks, config: Config, record: Provenance
-) -> Artifact:
+def masks_artifact(dynamic: DynamicTraining, masks: Masks, record: Provenance) -> Artifact:
     """The masks in the format of `kdp prune`."""
     macs, dense = _macs(dynamic, masks)
     budget = {
-        "mac_constraint": config.mac_constraint,
+        "mac_constraint": dynamic.pruner.mac_constraint,
         "macs": macs,
         "dense_macs": dense,
         "kept_units": kept_units(masks),

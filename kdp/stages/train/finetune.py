@@ -19,12 +19,12 @@ from kdp.pruning.groups import Group, Masks
 from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
 from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
-from kdp.stages.experiments.store import store_result
-from kdp.stages.paths import ChainPaths, chain_paths, check_made, do_nothing, loss_label
+from kdp.stages.paths import check_made, do_nothing
 from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
 from kdp.stages.replacing import TrainingTargets
-from kdp.stages.train.job import RunMode, make_job, run_job, stage_record
+from kdp.stages.train.job import RunMode, make_job, record_experiment, run_job, stage_record
 from kdp.stages.train.objective import build_objective
+from kdp.stages.train.request import DistillRequest, TrainingRequest
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.training.job import Params
@@ -57,28 +57,25 @@ def finetune(
             those of another network, removed units are not zero, a file may not be replaced, or
             whatever the loop raises.
     """
-    if config.finetune is None:
-        raise KdpError("kdp finetune needs the section `finetune`")
-    started, paths = time.time(), chain_paths(config)
-    pruned = _load_pruned(config, paths)
-    student = pruned.student(config)
-    torch.manual_seed(config.seed)
-    objective = build_objective(pruned.task, student, config, config.finetune.steps)
-    stage = f"finetune_{loss_label(config)}"
-    job = make_job(pruned.task, student, config, config.finetune, stage, objective)
+    started, request = time.time(), TrainingRequest.from_config(config, "finetune")
+    paths = request.paths
+    pruned = _load_pruned(request)
+    student = pruned.student(request.distill)
+    torch.manual_seed(request.seed)
+    objective = build_objective(pruned.task, student, request.distill, request.settings.steps)
+    job = make_job(request, pruned.task, student, objective)
     if student is pruned.model:
         job.after_step = lambda network, step: zero_removed(network, pruned.groups, pruned.masks)
     parents = [paths.pruned, paths.masks, *objective.parents]
-    targets = TrainingTargets(
-        config, "finetune", [paths.finetuned], job.folder, parents, objective.parents
-    )
+    targets = TrainingTargets(request, [paths.finetuned], parents, objective.parents)
     with main_process_lock(paths.finetuned):
         result = run_job(job, targets, pruned.task, RunMode(resume, overwrite, rerun, on_ready))
         if is_main_process():
             params = pruned.full_size(result.best, student)
-            record = stage_record("finetune", config, result, result.best_metrics, started, parents)
+            record = stage_record(request, result, result.best_metrics, started, parents)
             extra = {DIGEST: masks_digest(pruned.masks)}
-            _save(config, pruned.task, Artifact(params, pruned.arch, record, extra))
+            save(paths.finetuned, Artifact(params, pruned.arch, record, extra))
+            record_experiment(request, paths.finetuned, pruned.task, result)
     return {"finetuned": paths.finetuned}
 
 
@@ -92,13 +89,13 @@ class _PrunedNetwork:
     groups: list[Group]
     masks: Masks
 
-    def student(self, config: Config) -> nn.Module:
+    def student(self, distill: DistillRequest | None) -> nn.Module:
         """The network to train: without the removed units, which is faster and equivalent.
 
         Where features are compared that must have the teacher's widths it is the full network
         with zeros.
         """
-        if config.distill and compares_widths(config.distill):
+        if distill and compares_widths(distill.distill):
             return self.model
         return cut(self.model, self.arch, self.groups, self.masks)[0]
 
@@ -115,26 +112,18 @@ class _PrunedNetwork:
         return params
 
 
-def _load_pruned(config: Config, paths: ChainPaths) -> _PrunedNetwork:
+def _load_pruned(request: TrainingRequest) -> _PrunedNetwork:
     """The chain's pruned network, once it is known to belong to the masks and the configuration."""
+    paths = request.paths
     check_made(paths.pruned, "prune")
     check_made(paths.masks, "prune")
-    check_masks_fit(config, paths.masks)
+    check_masks_fit(request.config, paths.masks)
     model, arch, _ = load_network(paths.pruned)
-    task = task_for(arch, config)
+    task = task_for(arch, request.config)
     groups = task.groups(model)
     masks = load_masks(paths.masks, groups)
     check_removed(model, groups, masks, str(paths.pruned))
     return _PrunedNetwork(model, arch, task, groups, masks)
-
-
-def _save(config: Config, task: Task, artifact: Artifact) -> None:
-    """Write the result, and store it as an experiment from the file as others will read it."""
-    path, record = chain_paths(config).finetuned, artifact.record
-    save(path, artifact)
-    if record is not None:
-        network = load_network(path)[0].to(record.device)
-        store_result(config, "finetune", path, task, network, record.metrics)
 
 
 def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str) -> None:

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from kdp.artifacts import make_record
-from kdp.config import Config, ModelConfig, TrainConfig
-from kdp.errors import KdpError
+from kdp.config import ModelConfig
 from kdp.files import check_writable
+from kdp.models.loading import load_network
+from kdp.stages.experiments.store import store_result
 from kdp.stages.header import log_header
-from kdp.stages.paths import do_nothing, run_folder
+from kdp.stages.paths import do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.objective import TrainingObjective
+from kdp.stages.train.request import TrainingRequest
 from kdp.tasks.base import Task
 from kdp.training.job import TrainingJob, TrainingResult
 from kdp.training.loop import fit
@@ -23,30 +25,22 @@ from kdp.types import Provenance
 
 
 def make_job(
-    task: Task,
-    model: nn.Module,
-    config: Config,
-    settings: TrainConfig,
-    stage: str,
-    objective: TrainingObjective,
+    request: TrainingRequest, task: Task, model: nn.Module, objective: TrainingObjective
 ) -> TrainingJob:
     """The job of a stage that trains.
 
     Args:
+        request: of the stage.
         task: gives the data and the validation.
         model: the network to train.
-        config: the whole configuration.
-        settings: its section for this stage.
-        stage: names the folder of the run.
         objective: the loss, and the samples it is computed on.
 
     Raises:
-        KdpError: there is no evaluation set, or a set is missing.
+        KdpError: an evaluation set is missing, or experiments cannot be written.
     """
-    check_evaluation(config)
     _ = task.evaluation_sets  # reads them, so that a missing set is reported before the first step
-    if config.experiments:
-        check_writable(config.experiments.folder)
+    if request.experiment:
+        check_writable(request.experiment.folder)
     return TrainingJob(
         model=model,
         data=objective.data,
@@ -54,11 +48,11 @@ def make_job(
         validate=task.evaluate,
         primary_metric=task.primary_metric,
         headline_metrics=task.headline_metrics,
-        settings=settings,
-        folder=run_folder(config, stage),
-        seed=config.seed,
-        device=config.device,
-        workers=config.data.workers,
+        settings=request.settings,
+        folder=request.folder,
+        seed=request.seed,
+        device=request.device,
+        workers=request.workers,
         extra_modules=objective.extra_modules,
     )
 
@@ -90,19 +84,9 @@ def run_job(
     resume = targets.check(mode.resume, mode.overwrite, mode.rerun)
     targets.start(job, resume)
     mode.on_ready()
-    title = f"kdp {targets.section}: {targets.files[0].stem}, {job.settings.steps} steps"
+    title = f"kdp {targets.request.stage}: {targets.files[0].stem}, {job.settings.steps} steps"
     log_header(title, job.device, task.sample_counts, job.model, [*targets.files, job.folder])
     return fit(job, resume)
-
-
-def check_evaluation(config: Config) -> None:
-    """Make sure that there is a set to pick the best weights by.
-
-    Raises:
-        KdpError: there is none.
-    """
-    if not config.evaluation:
-        raise KdpError("training needs an `evaluation` set, to pick the best weights by")
 
 
 def weight_files(model: ModelConfig) -> list[Path]:
@@ -113,8 +97,7 @@ def weight_files(model: ModelConfig) -> list[Path]:
 
 
 def stage_record(
-    stage: str,
-    config: Config,
+    request: TrainingRequest,
     result: TrainingResult,
     metrics: Mapping[str, Any],
     started: float,
@@ -122,5 +105,19 @@ def stage_record(
 ) -> Provenance:
     """Provenance of a file that a training stage writes."""
     return make_record(
-        stage, config.plain(), parents, metrics=metrics, started=started, device=result.device
+        request.stage,
+        request.config.plain(),
+        parents,
+        metrics=metrics,
+        started=started,
+        device=result.device,
     )
+
+
+def record_experiment(
+    request: TrainingRequest, path: Path, task: Task, result: TrainingResult
+) -> None:
+    """Record the network of a file, as others will read it, if the configuration asks for it."""
+    if request.experiment is not None:
+        network = load_network(path)[0].to(result.device)
+        store_result(request.experiment, request.stage, path, task, network, result.best_metrics)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from kdp.config import Config, DistillConfig, ModelConfig, TeacherConfig
+from kdp.config import DistillConfig, ModelConfig
 from kdp.distillation.objective import Distiller, compares_features, compares_outputs
 from kdp.distillation.target_cache import CachedTargetDataset, first_target
 from kdp.distillation.teacher import CachedTeacher, TargetSource, TeacherEnsemble, normalized_shares
@@ -22,6 +22,7 @@ from kdp.files import sha256
 from kdp.log import log
 from kdp.models import PLANS, build
 from kdp.models.loading import load_network
+from kdp.stages.train.request import DistillRequest
 from kdp.tasks.base import TrainingTask
 from kdp.training.job import Batch, Objective
 
@@ -43,54 +44,22 @@ class TrainingObjective:
     parents: list[Path] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class DistillRequest:
-    """What distillation needs of a configuration, checked once.
-
-    Attributes:
-        distill: its section.
-        teacher: the teachers: the section's own, or the `teacher` of the whole configuration.
-        student: the section `model`, which completes a teacher given as a plan; or None.
-        data: the section `data` in plain values, without what changes the speed alone.
-        seed: of the alignments and the samples.
-    """
-
-    distill: DistillConfig
-    teacher: TeacherConfig
-    student: ModelConfig | None
-    data: dict[str, Any]
-    seed: int
-
-    @classmethod
-    def from_config(cls, config: Config) -> DistillRequest:
-        """The request of a configuration.
-
-        Raises:
-            KdpError: there is no section `distill`, or no teacher.
-        """
-        if config.distill is None:
-            raise KdpError("distillation needs the section `distill`")
-        data = {key: value for key, value in config.plain()["data"].items() if key != "workers"}
-        return cls(config.distill, teacher_of(config), config.model, data, config.seed)
-
-
 def build_objective(
-    task: TrainingTask, student: nn.Module, config: Config, steps: int
+    task: TrainingTask, student: nn.Module, request: DistillRequest | None, steps: int
 ) -> TrainingObjective:
     """The loss against the ground truth, or the distillation loss that includes it.
 
     Args:
         task: of the student.
         student: the network before any wrapper.
-        config: `distill`, `teacher`, `data` and `seed` are read.
+        request: the teachers and the losses; None for the ground truth alone.
         steps: of the whole run.
 
     Raises:
-        KdpError: there is no teacher to distil from, or a loss or tap is wrong.
+        KdpError: a teacher cannot be read or does not fit, or a loss or tap is wrong.
     """
-    if config.distill is None:
+    if request is None:
         return TrainingObjective(ground_truth(task), task.training_data)
-    request = DistillRequest.from_config(config)
     taps, data = student_taps(task, student, request.distill), task.training_data
     probe = _first_batch(task)
     source: TargetSource
@@ -191,19 +160,6 @@ def _untrained(plan: Path, student: ModelConfig | None) -> nn.Module:
     arch = PLANS[student.name](plan.name, student.args)
     log.info(f"{plan} is a plan without weights: this is a dry run, the student learns nothing")
     return build(arch.name, **arch.args)
-
-
-def teacher_of(config: Config) -> TeacherConfig:
-    """The teachers of a configuration.
-
-    Raises:
-        KdpError: it names none.
-    """
-    if config.distill and config.distill.teacher:
-        return config.distill.teacher
-    if config.teacher is None:
-        raise KdpError("the section `distill` needs `teacher`, the file to distil from")
-    return TeacherConfig(weights=config.teacher)
 
 
 def student_taps(task: TrainingTask, student: nn.Module, distill: DistillConfig) -> dict[str, str]:

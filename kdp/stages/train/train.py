@@ -14,8 +14,7 @@ from kdp.config import Config, ModelConfig
 from kdp.errors import KdpError
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import load_network
-from kdp.stages.experiments.store import store_result
-from kdp.stages.paths import chain_paths, do_nothing
+from kdp.stages.paths import do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
     DynamicTraining,
@@ -24,9 +23,17 @@ from kdp.stages.train.dynamic import (
     masks_artifact,
     prune_while_training,
 )
-from kdp.stages.train.job import RunMode, make_job, run_job, stage_record, weight_files
+from kdp.stages.train.job import (
+    RunMode,
+    make_job,
+    record_experiment,
+    run_job,
+    stage_record,
+    weight_files,
+)
 from kdp.stages.train.limits import check_limits
 from kdp.stages.train.objective import build_objective
+from kdp.stages.train.request import TrainRequest
 from kdp.tasks import task_for
 from kdp.training.job import TrainingResult
 from kdp.training.processes import is_main_process, main_process_lock
@@ -57,37 +64,27 @@ def train(
         KdpError: a section is missing, the network exceeds `limits`, a file may not be replaced,
             or whatever the loop raises.
     """
-    if config.model is None or config.train is None:
-        raise KdpError("kdp train needs the sections `model` and `train`")
-    started, paths = time.time(), chain_paths(config)
-    torch.manual_seed(config.seed)
-    model, arch = starting_point(config.model)
+    started, request = time.time(), TrainRequest.from_config(config)
+    training, files = request.training, request.files
+    torch.manual_seed(training.seed)
+    model, arch = starting_point(request.model)
     task = task_for(arch, config)
-    check_limits(config, task, arch)
-    objective = build_objective(task, model, config, config.train.steps)
-    dynamic = add_dynamic(config, task, model, arch) if config.dynamic else None
-    parents = [*weight_files(config.model), *objective.parents]
-    job = make_job(task, model, config, config.train, "train", objective)
+    if request.limits:
+        check_limits(request.limits, task, arch)
+    objective = build_objective(task, model, training.distill, training.settings.steps)
+    dynamic = add_dynamic(request.dynamic, task, model, arch) if request.dynamic else None
+    parents = [*weight_files(request.model), *objective.parents]
+    job = make_job(training, task, model, objective)
     if dynamic:
         prune_while_training(job, dynamic)
-    files = output_files(config)
-    targets = TrainingTargets(config, "train", list(files.values()), job.folder, parents, parents)
-    with main_process_lock(paths.trained):
+    targets = TrainingTargets(training, list(files.values()), parents, parents)
+    with main_process_lock(files["best"]):
         result = run_job(job, targets, task, RunMode(resume, overwrite, rerun, on_ready))
         if is_main_process():
-            _save(result, arch, dynamic, config, started, parents)
-            if config.experiments:
-                network = load_network(paths.trained)[0].to(result.device)
-                store_result(config, "train", paths.trained, task, network, result.best_metrics)
+            _save(request, result, arch, dynamic, started, parents)
+            record_experiment(training, files["best"], task, result)
             return files
     return {}
-
-
-def output_files(config: Config) -> dict[str, Path]:
-    """What `train` writes: the best and the last weights, and the masks if it prunes."""
-    paths = chain_paths(config)
-    files = {"best": paths.trained, "last": paths.last}
-    return {**files, "masks": paths.masks} if config.dynamic else files
 
 
 def starting_point(section: ModelConfig) -> tuple[nn.Module, Arch]:
@@ -112,10 +109,10 @@ def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
 
 
 def _save(
+    request: TrainRequest,
     result: TrainingResult,
     arch: Arch,
     dynamic: DynamicTraining | None,
-    config: Config,
     started: float,
     parents: Sequence[Path],
 ) -> None:
@@ -125,13 +122,12 @@ def _save(
         ("best", result.best, result.best_metrics),
         ("last", result.last, result.last_metrics),
     ):
-        record = stage_record("train", config, result, metrics, started, parents)
+        record = stage_record(request.training, result, metrics, started, parents)
         if dynamic:
             params, masks = dynamic.without_gates(params)
-            check_budget(config, dynamic, masks)
+            check_budget(dynamic, masks)
         artifacts[key] = Artifact(params, arch, record)
     if dynamic:
-        artifacts["masks"] = masks_artifact(dynamic, masks, config, record)
-    files = output_files(config)
+        artifacts["masks"] = masks_artifact(dynamic, masks, record)
     for key, artifact in artifacts.items():
-        save(files[key], artifact)
+        save(request.files[key], artifact)

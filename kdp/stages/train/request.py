@@ -1,0 +1,239 @@
+"""What `kdp train`, `kdp finetune` and `kdp cache-targets` need of a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdp.config import (
+    Config,
+    DistillConfig,
+    DynamicConfig,
+    ModelConfig,
+    PruneConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+from kdp.config.measure import LimitsConfig
+from kdp.errors import KdpError
+from kdp.stages.experiments.store import ExperimentRequest
+from kdp.stages.paths import ChainPaths, chain_paths, targets_folder
+
+Stage = Literal["train", "finetune"]
+
+
+@dataclass(frozen=True)
+class DistillRequest:
+    """What distillation needs of a configuration, checked once.
+
+    Attributes:
+        distill: its section.
+        teacher: the teachers: the section's own, or the `teacher` of the whole configuration.
+        student: the section `model`, which completes a teacher given as a plan; or None.
+        data: the section `data` in plain values, without what changes the speed alone.
+        seed: of the alignments and the samples.
+    """
+
+    distill: DistillConfig
+    teacher: TeacherConfig
+    student: ModelConfig | None
+    data: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def from_config(cls, config: Config) -> DistillRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: there is no section `distill`, or no teacher.
+        """
+        if config.distill is None:
+            raise KdpError("distillation needs the section `distill`")
+        teacher = config.distill.teacher
+        if teacher is None and config.teacher is None:
+            raise KdpError("the section `distill` needs `teacher`, the file to distil from")
+        data = {key: value for key, value in config.plain()["data"].items() if key != "workers"}
+        return cls(
+            distill=config.distill,
+            teacher=teacher or TeacherConfig(weights=config.teacher),
+            student=config.model,
+            data=data,
+            seed=config.seed,
+        )
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What `kdp train` and `kdp finetune` share: their part of a configuration, checked once.
+
+    Attributes:
+        config: the whole configuration, for the task and the record.
+        stage: the subcommand, which is the name of its section too.
+        settings: that section.
+        distill: the teachers and the losses; None to learn from the ground truth alone.
+        experiment: where the result is recorded; None to record nothing.
+        paths: the files of the chain.
+        folder: for the checkpoint and the curves.
+        seed: of everything random.
+        device: "auto", "cpu", "cuda", ...
+        workers: number of processes that load data.
+    """
+
+    config: Config
+    stage: Stage
+    settings: TrainConfig
+    distill: DistillRequest | None
+    experiment: ExperimentRequest | None
+    paths: ChainPaths
+    folder: Path
+    seed: int
+    device: str
+    workers: int
+
+    @classmethod
+    def from_config(cls, config: Config, stage: Stage) -> TrainingRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: the stage's section, an evaluation set or the teacher is missing.
+        """
+        settings = config.train if stage == "train" else config.finetune
+        if settings is None:
+            raise KdpError(f"kdp {stage} needs the section `{stage}`")
+        if not config.evaluation:
+            raise KdpError("training needs an `evaluation` set, to pick the best weights by")
+        paths = chain_paths(config)
+        checkpoint = paths.training if stage == "train" else paths.checkpoint
+        return cls(
+            config=config,
+            stage=stage,
+            settings=settings,
+            distill=DistillRequest.from_config(config) if config.distill else None,
+            experiment=ExperimentRequest.from_config(config),
+            paths=paths,
+            folder=checkpoint.parent,
+            seed=config.seed,
+            device=config.device,
+            workers=config.data.workers,
+        )
+
+
+@dataclass(frozen=True)
+class DynamicRequest:
+    """What pruning while training needs of a configuration, checked once.
+
+    Attributes:
+        settings: the section `dynamic`.
+        prune: the section `prune`: what may be removed.
+        mac_constraint: fraction of the MACs that stays.
+    """
+
+    settings: DynamicConfig
+    prune: PruneConfig
+    mac_constraint: float
+
+    @classmethod
+    def from_config(cls, config: Config) -> DynamicRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: a section or `mac_constraint` is missing, or the training ends before
+                `end_step`.
+        """
+        if config.dynamic is None or config.train is None or config.mac_constraint is None:
+            raise KdpError("pruning while training needs `dynamic`, `train` and `mac_constraint`")
+        if config.dynamic.end_step > config.train.steps:
+            raise KdpError(
+                f"dynamic.end_step ({config.dynamic.end_step}) is after the last of the "
+                f"{config.train.steps} steps of train"
+            )
+        return cls(config.dynamic, config.prune, config.mac_constraint)
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What `kdp train` needs of a configuration, checked once.
+
+    Attributes:
+        training: what it shares with `kdp finetune`.
+        model: the network, and the weights it starts from.
+        limits: what the deployed network may cost at most; None without limits.
+        dynamic: how it is pruned while it trains; None to keep all units.
+    """
+
+    training: TrainingRequest
+    model: ModelConfig
+    limits: LimitsConfig | None
+    dynamic: DynamicRequest | None
+
+    @classmethod
+    def from_config(cls, config: Config) -> TrainRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: a section is missing, or sections do not fit one another.
+        """
+        if config.model is None or config.train is None:
+            raise KdpError("kdp train needs the sections `model` and `train`")
+        return cls(
+            training=TrainingRequest.from_config(config, "train"),
+            model=config.model,
+            limits=config.limits,
+            dynamic=DynamicRequest.from_config(config) if config.dynamic else None,
+        )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What the stage writes: the best and the last weights, and the masks if it prunes."""
+        paths = self.training.paths
+        files = {"best": paths.trained, "last": paths.last}
+        return {**files, "masks": paths.masks} if self.dynamic else files
+
+
+@dataclass(frozen=True)
+class CacheTargetsRequest:
+    """What `kdp cache-targets` needs of a configuration, checked once.
+
+    Attributes:
+        config: the whole configuration, for the task and the record.
+        distill: the teachers, and the losses that compare features.
+        model: the student, which defines the taps; None for the pruned network.
+        pruned: the file of the pruned network.
+        folder: where to write.
+        samples: number of samples of the longer of `train` and `finetune`.
+        batch_size: of that section.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    config: Config
+    distill: DistillRequest
+    model: ModelConfig | None
+    pruned: Path
+    folder: Path
+    samples: int
+    batch_size: int
+    device: str
+
+    @classmethod
+    def from_config(cls, config: Config) -> CacheTargetsRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: a section or the teacher is missing.
+        """
+        distill = DistillRequest.from_config(config)
+        sections = [section for section in (config.train, config.finetune) if section]
+        if not sections:
+            raise KdpError("kdp cache-targets needs the section `train` or `finetune`")
+        samples, batch_size = max((s.steps * s.batch_size, s.batch_size) for s in sections)
+        return cls(
+            config=config,
+            distill=distill,
+            model=config.model if config.train else None,
+            pruned=chain_paths(config).pruned,
+            folder=targets_folder(config),
+            samples=samples,
+            batch_size=batch_size,
+            device=config.device,
+        )
