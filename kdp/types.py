@@ -128,6 +128,10 @@ class Parent:
         return {"path": self.path, "sha256": self.sha256, "record": record}
 
 
+RENAMED_STAGES = {"teach": "cache-targets"}
+"""Stages as the records of earlier versions name them -> their names today."""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """How a file was made: the record inside every artifact.
@@ -166,9 +170,9 @@ class Provenance:
         Raises:
             KeyError, TypeError, ValueError: it is not a record.
         """
-        time = plain.get("time")
+        time, stage = plain.get("time"), str(plain["stage"])
         return cls(
-            stage=str(plain["stage"]),
+            stage=RENAMED_STAGES.get(stage, stage),
             command=str(plain.get("command", "")),
             config=dict(plain.get("config", {})),
             seed=plain.get("seed"),

@@ -314,6 +314,13 @@ def test_a_file_of_another_program_may_have_led_here(tmp_path: Path) -> None:
     assert (parent.record, len(parent.sha256)) == (None, 64)
 
 
+def test_a_stage_of_an_earlier_version_has_its_name_of_today() -> None:
+    parent = {"path": "index.pth", "sha256": "0", "record": {"stage": "teach"}}
+    record = Provenance.from_plain({"stage": "teach", "parents": [parent]})
+    assert record.stage == "cache-targets"
+    assert record.parents[0].record == Provenance("cache-targets")
+
+
 def test_a_file_that_led_here_twice_is_recorded_once(tmp_path: Path) -> None:
     teacher, pruned, tuned = (tmp_path / f"{name}.pth" for name in ("teacher", "pruned", "tuned"))
     for path, parents in ((teacher, []), (pruned, [teacher]), (tuned, [pruned, teacher])):

@@ -51,6 +51,7 @@ def test_cached_targets_give_the_same_student(tmp_path: Path) -> None:
     reading = with_target_cache(tmp_path, name="reading")
     targets = cache_targets(reading)
     assert targets.samples == SHORT["steps"] * SHORT["batch_size"]
+    assert load(targets.folder / "index.pth").record.stage == "cache-targets"
     train(reading)
     a, b = (load(tmp_path / f"w/{name}.pth").params for name in ("live", "reading"))
     assert equal_params(a, b)

@@ -91,7 +91,7 @@ def cache_targets(
         _drop_stale_index(folder, key)
         _write_files(folder, key, samples, request.batch_size, targets)
         teachers = distill.teacher.files
-        record = make_record("teach", config.plain(), teachers, started=started)
+        record = make_record("cache-targets", config.plain(), teachers, started=started)
         write_index(folder, key, record, samples, size)
     return CachedTargets(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))
 
