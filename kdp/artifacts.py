@@ -24,6 +24,7 @@ from torch import Tensor
 from kdp import __version__
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256, write_atomic
+from kdp.sizes import check_archive, check_content
 from kdp.types import Arch, Parent, Provenance, RunTime
 
 FORMAT, VERSION = "kdp", 2
@@ -101,9 +102,12 @@ def _read(path: Path) -> dict[str, Any]:
         setting = f"; a setting is changed by --set {path}" if "=" in path.name else ""
         raise KdpError(f"{path} does not exist{setting}")
     try:
+        _check_archive(path, source)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about TorchScript, which is refused below
             content = torch.load(source, map_location="cpu", weights_only=True)
+    except KdpError:
+        raise
     except pickle.UnpicklingError as error:
         raise KdpError(f"{path} holds more than tensors (or is no checkpoint): refused") from error
     except PermissionError as error:
@@ -114,7 +118,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise KdpError(f"{path} is truncated or not a checkpoint") from error
     if not isinstance(content, dict):
         raise KdpError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    check_content(path, content, source.stat().st_size)
     return content
+
+
+def _check_archive(path: Path, source: Path) -> None:
+    try:
+        check_archive(path, source)
+    except KdpError as error:
+        if _is_torchscript(source):  # it holds compressed code
+            raise KdpError(f"{path} is TorchScript, which kdp writes but does not read") from error
+        raise
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -218,6 +218,8 @@ def load_without_code(path: Path) -> Any:
         raise KdpError(f"{path} does not exist")
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile("members overlap")
             (pickled,) = (n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"])
             folder = pickled.removesuffix("data.pkl")
             order = f"{folder}byteorder"

@@ -17,8 +17,11 @@ from kdp.files import write_atomic
 from kdp.models.safe_unpickle import OpaqueObject, load_without_code
 from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import BINS, SCALES, STRIDES
+from kdp.sizes import check_tensors, count_nodes
 from kdp.types import Arch
 
+MAX_MODULES = 10_000
+"""More than twice those of the largest network of Ultralytics."""
 IMAGE_SIZE = 640
 """Ultralytics' default training size."""
 _WIDER = ["Conv", "C3k2"]
@@ -48,7 +51,10 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], Arch]:
     content = load_without_code(path)
     try:
         model = _network(path, content)
-        params = dict(_tensors(model))
+        count_nodes(model, _children, MAX_MODULES)
+        stored = dict(_tensors(model))
+        check_tensors(path, stored.values(), path.stat().st_size)
+        params = {name: _as_float32(tensor) for name, tensor in stored.items()}
         args = {
             "scale": _scale(path, model.state),
             "classes": _classes(model.state["names"]),
@@ -94,12 +100,20 @@ def _tensors(module: OpaqueObject, prefix: str = "") -> Iterator[tuple[str, Tens
     transient = state.get("_non_persistent_buffers_set", ())
     for name, stored in [*state["_parameters"].items(), *state["_buffers"].items()]:
         if stored is not None and name not in transient:
-            tensor = stored.tensor()
-            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-            yield prefix + name, torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
+            yield prefix + name, stored.tensor()
     for name, child in state["_modules"].items():
         if child is not None:
             yield from _tensors(child, f"{prefix}{name}.")
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    """A contiguous copy; numbers that are not floating point keep their type."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
+
+
+def _children(module: OpaqueObject) -> list[OpaqueObject]:
+    return [child for child in module.state["_modules"].values() if child is not None]
 
 
 def _scale(path: Path, state: Mapping[str, Any]) -> str:
