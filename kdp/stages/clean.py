@@ -12,7 +12,7 @@ from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import is_locked
 from kdp.log import log
-from kdp.stages.paths import chain_paths, locked_paths, run_folder
+from kdp.stages.paths import chain_paths, locked_paths
 from kdp.stages.replacing import RUN_FILES, protection, tracked_by_git
 
 TABLES = ("compare.md", "compare.csv", "compare.json")
@@ -72,7 +72,7 @@ def log_candidates(config: Config) -> Iterator[Path]:
     for folder in (paths.training.parent, paths.checkpoint.parent, *rounds):
         yield from (folder / name for name in RUN_FILES)
     yield from (paths.table.with_name(name) for name in TABLES)
-    yield from (run_folder(config, "rounds") / name for name in ROUNDS)
+    yield from (paths.rounds.with_name(name) for name in ROUNDS)
 
 
 def _escaped(config: Config) -> str:

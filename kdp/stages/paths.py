@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kdp.config import Config
+from kdp.config import Config, DistillConfig
 from kdp.errors import KdpError, join_names
 from kdp.log import log
 
@@ -57,10 +57,13 @@ class ChainPaths:
 
 def chain_paths(config: Config) -> ChainPaths:
     """Where the stages of a configuration read and write."""
-    output, label = config.output, loss_label(config)
+    output, label = config.output, _loss_label(config.distill)
 
     def named(what: str) -> Path:
         return output.dir / f"{output.name}_{what}.pth"
+
+    def in_runs(stage: str, file: str) -> Path:
+        return output.runs / f"{output.name}_{stage}" / file
 
     trained, finetuned = output.dir / f"{output.name}.pth", named(f"finetuned_{label}")
     return ChainPaths(
@@ -68,20 +71,15 @@ def chain_paths(config: Config) -> ChainPaths:
         masks=named("pruning_masks"),
         scores=config.prune.scores or named(f"scores_{config.prune.criterion}"),
         finetuned=finetuned,
-        checkpoint=run_folder(config, f"finetune_{label}") / "checkpoint.pth",
+        checkpoint=in_runs(f"finetune_{label}", "checkpoint.pth"),
         trained=trained,
         last=named("last"),
-        training=run_folder(config, "train") / "checkpoint.pth",
+        training=in_runs("train", "checkpoint.pth"),
         source=finetuned if prunes(config) and not config.dynamic else trained,
         rebuilt=named("rebuilt"),
         table=output.runs / output.name / "compare.md",
-        rounds=run_folder(config, "rounds") / "rounds.json",
+        rounds=in_runs("rounds", "rounds.json"),
     )
-
-
-def run_folder(config: Config, stage: str) -> Path:
-    """Where a stage keeps its checkpoint and its curves."""
-    return config.output.runs / f"{config.output.name}_{stage}"
 
 
 def check_made(path: Path, stage: str) -> None:
@@ -151,9 +149,9 @@ def make_variables(config: Config, files: Sequence[Path] = ()) -> str:
     return "".join(f"{name.upper()} := {' '.join(map(str, v))}\n" for name, v in lists.items())
 
 
-def loss_label(config: Config) -> str:
+def _loss_label(distill: DistillConfig | None) -> str:
     """The name of a fine-tuning: of its last distillation loss, or `plain` without any."""
-    if config.distill is None:
+    if distill is None:
         return "plain"
-    last = list(config.distill.losses)[-1]
+    last = list(distill.losses)[-1]
     return LABELS.get(last, last)

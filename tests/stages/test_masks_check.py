@@ -18,6 +18,7 @@ from kdp.stages.paths import chain_paths
 from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
+from kdp.stages.prune.request import MasksRequest
 from tests import runs
 from tests.runs import config
 
@@ -48,7 +49,7 @@ def logged(
 
 
 def check(settings: Config) -> None:
-    check_masks_fit(settings, chain_paths(settings).masks)
+    check_masks_fit(MasksRequest.from_config(settings), chain_paths(settings).masks)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import hashlib
 from pathlib import Path
 
 from kdp.artifacts import Artifact, load
-from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256
 from kdp.pruning.groups import Masks
+from kdp.stages.prune.request import MasksRequest
 from kdp.stages.settings import Settings, difference, masks_settings
 from kdp.types import Provenance
 
@@ -17,7 +17,7 @@ DIGEST = "masks_digest"
 """Where a fine-tuned network's file keeps the identity of the masks it was trained with."""
 
 
-def check_masks_fit(config: Config, path: Path) -> None:
+def check_masks_fit(request: MasksRequest, path: Path) -> None:
     """Make sure that nothing that decided the masks has changed since.
 
     Only sections that the masks' record holds are compared, and `model` only where both name one.
@@ -29,17 +29,15 @@ def check_masks_fit(config: Config, path: Path) -> None:
     record = load(path).record
     if record is None:
         return
-    before, now = masks_settings(record.config), masks_settings(config.plain())
+    before = masks_settings(record.config)
     known = {key for key, value in record.config.items() if key != "model" or value}
-    if config.model is None:
+    if not request.has_model:
         known.discard("model")
-    change = difference(_sections(before, known), _sections(now, known))
+    change = difference(_sections(before, known), _sections(request.settings, known))
     if change:
-        stage = "train" if config.dynamic else "prune"
-        raise KdpError(
-            f"{path} was made with {change}: run `kdp {stage}` again, or restore the setting"
-        )
-    _check_teacher(config, path, record)
+        again = f"run `kdp {request.stage}` again"
+        raise KdpError(f"{path} was made with {change}: {again}, or restore the setting")
+    _check_teacher(request.teacher, path, record)
 
 
 def masks_digest(masks: Masks) -> str:
@@ -61,16 +59,13 @@ def _sections(settings: Settings, names: set[str]) -> Settings:
     return {key: value for key, value in settings.items() if key.partition(".")[0] in names}
 
 
-def _check_teacher(config: Config, path: Path, record: Provenance) -> None:
+def _check_teacher(current: Path | None, path: Path, record: Provenance) -> None:
     """Compare contents. A teacher that is no longer here has not changed either."""
-    if record.stage != "prune" or config.teacher is None or not record.parents:
+    if record.stage != "prune" or current is None or not record.parents:
         return
     teacher = record.parents[0]
-    if (
-        input_path(config.teacher).exists()
-        and (content := sha256(config.teacher)) != teacher.sha256
-    ):
+    if input_path(current).exists() and (content := sha256(current)) != teacher.sha256:
         raise KdpError(
             f"{path} was made with teacher={teacher.path} ({teacher.sha256[:12]}), now "
-            f"teacher={config.teacher} ({content[:12]}): run `kdp prune` again, or restore it"
+            f"teacher={current} ({content[:12]}): run `kdp prune` again, or restore it"
         )

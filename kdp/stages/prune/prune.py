@@ -83,8 +83,8 @@ def prune(
         scores_file = [] if measurements.cover(candidates, task.input_size) else [paths.scores]
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
         on_ready()
-        _log_header(request, config.device, model)
-        raw_scores = measurements.complete(_context(config, task, model, groups), candidates)
+        _log_header(request, model)
+        raw_scores = measurements.complete(_context(request, task, model, groups), candidates)
         scores = combine_scores(request.settings.criterion, raw_scores, request.settings.options)
         count = macs_by_width(task, arch, groups)
         costs = measurements.unit_costs(candidates, count, task.input_size)
@@ -102,19 +102,19 @@ def prune(
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
 
-def _log_header(request: PruneRequest, device: str, model: nn.Module) -> None:
+def _log_header(request: PruneRequest, model: nn.Module) -> None:
     paths, settings = request.paths, request.settings
     title = f"kdp prune: {paths.pruned.stem}, criterion {settings.criterion}"
     samples = {"calibration": settings.calibration.patches}
-    log_header(title, device, samples, model, [paths.pruned, paths.masks])
+    log_header(title, request.device, samples, model, [paths.pruned, paths.masks])
 
 
 def _context(
-    config: Config, task: PruningTask, model: nn.Module, groups: list[Group]
+    request: PruneRequest, task: PruningTask, model: nn.Module, groups: list[Group]
 ) -> ScoringContext:
-    device = pick_device(config.device)
+    device = pick_device(request.device)
     batch = {key: value.to(device) for key, value in task.calibration_data().items()}
-    return ScoringContext(model.to(device), groups, task, batch, config.seed)
+    return ScoringContext(model.to(device), groups, task, batch, request.seed)
 
 
 def _plan(

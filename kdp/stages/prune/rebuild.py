@@ -19,8 +19,9 @@ from kdp.pruning.groups import full_masks
 from kdp.pruning.masks import load_masks
 from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
-from kdp.stages.paths import ChainPaths, chain_paths, check_made, do_nothing, prunes
+from kdp.stages.paths import ChainPaths, check_made, do_nothing
 from kdp.stages.prune.masks_check import check_masks_fit, made_with_masks
+from kdp.stages.prune.request import RebuildRequest
 from kdp.stages.replacing import check_targets
 from kdp.tasks import task_for
 
@@ -60,9 +61,9 @@ def rebuild(
             the target may not be replaced, or the rebuilt network's output on a probe is not that
             of the masked one.
     """
-    started = time.time()
-    paths = chain_paths(config)
-    masks_path = masks_path or _default_masks(config, paths)
+    started, request = time.time(), RebuildRequest.from_config(config)
+    paths = request.paths
+    masks_path = masks_path or _default_masks(request)
     source, target = source or _default_source(paths), target or paths.rebuilt
     check_targets([target], overwrite)
     model, arch, artifact = load_network(source)
@@ -93,13 +94,14 @@ def _check_equal(difference: float) -> float:
     return difference
 
 
-def _default_masks(config: Config, paths: ChainPaths) -> Path | None:
+def _default_masks(request: RebuildRequest) -> Path | None:
     """The chain's masks, made under the same settings; None where the chain does not prune."""
-    if not prunes(config):
+    path = request.paths.masks
+    if request.masks is None:
         return None
-    check_made(paths.masks, "train" if config.dynamic else "prune")
-    check_masks_fit(config, paths.masks)
-    return paths.masks
+    check_made(path, request.masks.stage)
+    check_masks_fit(request.masks, path)
+    return path
 
 
 def _default_source(paths: ChainPaths) -> Path:

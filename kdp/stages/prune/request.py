@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdp.config import Config, PruneConfig
 from kdp.errors import KdpError
-from kdp.stages.paths import ChainPaths, chain_paths
+from kdp.stages.paths import ChainPaths, chain_paths, prunes
+from kdp.stages.settings import masks_settings
 from kdp.types import Arch
 
 
@@ -23,6 +25,8 @@ class PruneRequest:
         mac_constraint: fraction of the MACs that stays; None where the ratio decides.
         pruning_ratio: fraction of every group's units that is removed; None where MACs decide.
         paths: the files of the chain.
+        seed: of random importance.
+        device: "auto", "cpu", "cuda", ...
     """
 
     config: Config
@@ -32,6 +36,8 @@ class PruneRequest:
     mac_constraint: float | None
     pruning_ratio: float | None
     paths: ChainPaths
+    seed: int
+    device: str
 
     @classmethod
     def from_config(cls, config: Config) -> PruneRequest:
@@ -54,4 +60,54 @@ class PruneRequest:
             mac_constraint=config.mac_constraint,
             pruning_ratio=config.pruning_ratio,
             paths=chain_paths(config),
+            seed=config.seed,
+            device=config.device,
         )
+
+
+@dataclass(frozen=True)
+class MasksRequest:
+    """What a configuration says of masks that a stage reads.
+
+    Attributes:
+        settings: those that decide the masks, by dotted key.
+        has_model: whether the configuration names the network.
+        teacher: the file of the network that was pruned, if it is named.
+        stage: the subcommand that makes the masks.
+    """
+
+    settings: dict[str, Any]
+    has_model: bool
+    teacher: Path | None
+    stage: str
+
+    @classmethod
+    def from_config(cls, config: Config) -> MasksRequest:
+        """The request of a configuration."""
+        return cls(
+            settings=masks_settings(config.plain()),
+            has_model=config.model is not None,
+            teacher=config.teacher,
+            stage="train" if config.dynamic else "prune",
+        )
+
+
+@dataclass(frozen=True)
+class RebuildRequest:
+    """What `kdp rebuild` needs of a configuration.
+
+    Attributes:
+        config: the whole configuration, for the task and the record.
+        paths: the files of the chain.
+        masks: of the chain; None where it does not prune.
+    """
+
+    config: Config
+    paths: ChainPaths
+    masks: MasksRequest | None
+
+    @classmethod
+    def from_config(cls, config: Config) -> RebuildRequest:
+        """The request of a configuration."""
+        masks = MasksRequest.from_config(config) if prunes(config) else None
+        return cls(config, chain_paths(config), masks)

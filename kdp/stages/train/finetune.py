@@ -24,7 +24,7 @@ from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.job import RunMode, make_job, record_experiment, run_job, stage_record
 from kdp.stages.train.objective import build_objective
-from kdp.stages.train.request import DistillRequest, TrainingRequest
+from kdp.stages.train.request import DistillRequest, FinetuneRequest
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.training.job import Params
@@ -57,9 +57,9 @@ def finetune(
             those of another network, removed units are not zero, a file may not be replaced, or
             whatever the loop raises.
     """
-    started, request = time.time(), TrainingRequest.from_config(config, "finetune")
-    paths = request.paths
-    pruned = _load_pruned(request)
+    started, finetuning = time.time(), FinetuneRequest.from_config(config)
+    request, paths = finetuning.training, finetuning.training.paths
+    pruned = _load_pruned(finetuning)
     student = pruned.student(request.distill)
     torch.manual_seed(request.seed)
     objective = build_objective(pruned.task, student, request.distill, request.settings.steps)
@@ -112,14 +112,14 @@ class _PrunedNetwork:
         return params
 
 
-def _load_pruned(request: TrainingRequest) -> _PrunedNetwork:
+def _load_pruned(request: FinetuneRequest) -> _PrunedNetwork:
     """The chain's pruned network, once it is known to belong to the masks and the configuration."""
-    paths = request.paths
+    paths = request.training.paths
     check_made(paths.pruned, "prune")
     check_made(paths.masks, "prune")
-    check_masks_fit(request.config, paths.masks)
+    check_masks_fit(request.masks, paths.masks)
     model, arch, _ = load_network(paths.pruned)
-    task = task_for(arch, request.config)
+    task = task_for(arch, request.training.config)
     groups = task.groups(model)
     masks = load_masks(paths.masks, groups)
     check_removed(model, groups, masks, str(paths.pruned))

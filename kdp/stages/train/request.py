@@ -19,6 +19,7 @@ from kdp.config.measure import LimitsConfig
 from kdp.errors import KdpError
 from kdp.stages.experiments.store import ExperimentRequest
 from kdp.stages.paths import ChainPaths, chain_paths, targets_folder
+from kdp.stages.prune.request import MasksRequest
 
 Stage = Literal["train", "finetune"]
 
@@ -189,6 +190,29 @@ class TrainRequest:
         paths = self.training.paths
         files = {"best": paths.trained, "last": paths.last}
         return {**files, "masks": paths.masks} if self.dynamic else files
+
+
+@dataclass(frozen=True)
+class FinetuneRequest:
+    """What `kdp finetune` needs of a configuration, checked once.
+
+    Attributes:
+        training: what it shares with `kdp train`.
+        masks: what decides the masks that the pruned network must have.
+    """
+
+    training: TrainingRequest
+    masks: MasksRequest
+
+    @classmethod
+    def from_config(cls, config: Config) -> FinetuneRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: the section `finetune`, an evaluation set or the teacher is missing.
+        """
+        training = TrainingRequest.from_config(config, "finetune")
+        return cls(training, MasksRequest.from_config(config))
 
 
 @dataclass(frozen=True)
