@@ -22,6 +22,8 @@ from kdp.types import Provenance
 Sample = dict[str, Tensor]
 Key = dict[str, Any]
 """Everything that the targets depend on: teachers, taps, data, seed."""
+RENAMED_KEYS = {"pictures": "inputs"}
+"""Names in the keys of earlier versions -> their names today."""
 
 
 def target_path(folder: Path, number: int) -> Path:
@@ -53,7 +55,7 @@ def is_cached(path: Path, key: Key, count: int) -> bool:
     if not path.exists():
         return False
     extra = load(path).extra
-    return extra.get("key") == key and len(next(iter(extra["targets"].values()))) == count
+    return _key_of(extra) == key and len(next(iter(extra["targets"].values()))) == count
 
 
 def write_index(folder: Path, key: Key, record: Provenance, samples: int, size: int) -> None:
@@ -120,12 +122,18 @@ def read_index(folder: Path, key: Key) -> dict[str, Any]:
     if not index_path(folder).exists():
         raise KdpError(f"{folder} holds no complete set of targets; run `kdp cache-targets` first")
     extra = load(index_path(folder)).extra
-    changed = sorted(name for name, value in key.items() if extra["key"].get(name) != value)
+    stored = _key_of(extra)
+    changed = sorted(name for name, value in key.items() if stored.get(name) != value)
     if changed:
         raise KdpError(
             f"{folder} was computed for other {', '.join(changed)}; run `kdp cache-targets` again"
         )
     return extra
+
+
+def _key_of(extra: dict[str, Any]) -> Key:
+    """The key in a file, with today's names."""
+    return {RENAMED_KEYS.get(name, name): value for name, value in extra.get("key", {}).items()}
 
 
 def _read_targets(path: Path) -> Sample:

@@ -11,6 +11,13 @@ from torch import Tensor
 
 from kdp.artifacts import load
 from kdp.config import Config
+from kdp.distillation.target_cache import (
+    first_target,
+    is_cached,
+    target_path,
+    write_index,
+    write_targets,
+)
 from kdp.distillation.teacher import TeacherEnsemble
 from kdp.errors import KdpError
 from kdp.models import build
@@ -21,7 +28,7 @@ from kdp.stages.train.objective import build_objective
 from kdp.stages.train.request import DistillRequest
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
-from kdp.types import Arch
+from kdp.types import Arch, Provenance
 from tests.distillation.helpers import NARROW, equal_params, student_config, teacher_files
 from tests.runs import SHORT
 
@@ -138,7 +145,7 @@ def test_an_incomplete_cache_is_not_read(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ({}, "run `kdp cache-targets` first"),
         ({"taps": {"mid_convs.0": "mid_convs.0"}}, "other taps"),
-        ({"seed": 4}, "other pictures, seed"),
+        ({"seed": 4}, "other inputs, seed"),
     ],
 )
 def test_targets_of_other_settings_are_rejected(
@@ -150,6 +157,14 @@ def test_targets_of_other_settings_are_rejected(
     settings = with_target_cache(tmp_path, **changes).model_copy(update={"seed": seed})
     with pytest.raises(KdpError, match=message):
         train(settings)
+
+
+def test_a_cache_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    old, key = {"seed": 1, "pictures": "0a"}, {"seed": 1, "inputs": "0a"}
+    write_targets(target_path(tmp_path, 0), old, {"teacher.0": torch.ones(2, 3)})
+    write_index(tmp_path, old, Provenance("teach"), samples=2, size=2)
+    assert first_target(tmp_path, key)["teacher.0"].tolist() == [1, 1, 1]
+    assert is_cached(target_path(tmp_path, 0), key, 2)
 
 
 def test_missing_cache_files_and_teachers_are_rejected(tmp_path: Path) -> None:

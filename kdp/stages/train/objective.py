@@ -183,5 +183,5 @@ def target_key(task: TrainingTask, request: DistillRequest, taps: dict[str, str]
         "taps": sorted(set(taps.values())),
         "data": request.data,
         "seed": request.seed,
-        "pictures": hashlib.sha256(first.numpy().tobytes()).hexdigest(),
+        "inputs": hashlib.sha256(first.numpy().tobytes()).hexdigest(),
     }
