@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdp.data.boxes import AnnotatedImage, Boxes
+from kdp.data.boxes import AnnotatedImage, Boxes, Labels
 from kdp.data.images import ImageArray
 from kdp.data.mosaic import GREY, BoxedImage, flipped, mosaic, moved, recoloured
 from kdp.data.order import EpochOrder
@@ -69,7 +69,8 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
             )
         else:
             boxed = _letterboxed(self._boxed(index), self.size)
-        return {"image": to_tensor(boxed.image), "boxes": self._padded(boxed)}
+        boxes = padded_rows(boxed.boxes, boxed.labels, self.size, self.rows)
+        return {"image": to_tensor(boxed.image), "boxes": boxes}
 
     def _augmented(
         self, index: int, mosaic_probability: float, random: np.random.Generator
@@ -95,13 +96,27 @@ class BoxDataset(Dataset[dict[str, Tensor]]):
             self._cached_bytes += image.nbytes
         return boxed
 
-    def _padded(self, boxed: BoxedImage) -> Tensor:
-        rows = np.zeros((self.rows, 5), np.float32)
-        rows[:, 0] = -1
-        low, high = boxed.boxes[:, :2], boxed.boxes[:, 2:]
-        parts = ((low + high) / 2, high - low)
-        rows[: len(boxed.labels)] = np.column_stack([boxed.labels, *(p / self.size for p in parts)])
-        return torch.from_numpy(rows)
+
+def padded_rows(boxes: Boxes, labels: Labels, size: int, count: int) -> Tensor:
+    """Boxes as the loss reads them: rows of class, centre x, centre y, width, height.
+
+    Args:
+        boxes: (N, 4) corners in a square, in pixels.
+        labels: (N,) classes.
+        size: side of the square, to which the rows are relative.
+        count: of all rows; those after the boxes have the class -1.
+    """
+    rows = np.zeros((count, 5), np.float32)
+    rows[:, 0] = -1
+    low, high = boxes[:, :2], boxes[:, 2:]
+    parts = ((low + high) / 2, high - low)
+    rows[: len(labels)] = np.column_stack([labels, *(p / size for p in parts)])
+    return torch.from_numpy(rows)
+
+
+def letterboxed_boxes(boxes: Boxes, scale: float, offset: tuple[int, int]) -> Boxes:
+    """(N, 4) corners in an image -> corners in its square; the inverse of `unletterbox`."""
+    return boxes * np.float32(scale) + np.tile(np.array(offset, np.float32), 2)
 
 
 def letterbox(image: ImageArray, size: int) -> tuple[ImageArray, float, tuple[int, int]]:
@@ -140,4 +155,4 @@ def _fitted(image: ImageArray, size: int) -> tuple[ImageArray, float]:
 def _letterboxed(boxed: BoxedImage, size: int) -> BoxedImage:
     """A fitted image with its boxes, centred in the square."""
     square, _, offset = letterbox(boxed.image, size)
-    return BoxedImage(square, boxed.boxes + np.tile(np.array(offset, np.float32), 2), boxed.labels)
+    return BoxedImage(square, letterboxed_boxes(boxed.boxes, 1.0, offset), boxed.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 _Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 
@@ -22,6 +23,17 @@ def psnr(a: np.ndarray, b: np.ndarray, border: int = 0, y_channel: bool = True) 
     a, b = (_prepare(image, border, y_channel) for image in (a, b))
     error = float(np.mean((a - b) ** 2))
     return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def luma_psnr(a: Tensor, b: Tensor) -> Tensor:
+    """PSNR on Y in dB of each pair of images, (B,), from two (B, 3, H, W) RGB in 0..1.
+
+    What is outside 0..1 is clipped, nothing is rounded. Equal images have 100 dB.
+    """
+    channels = (a.float().clamp(0, 1) - b).unbind(1)
+    weighted = [c * float(weight) for c, weight in zip(channels, _Y_WEIGHTS, strict=True)]
+    error = (weighted[0] + weighted[1] + weighted[2]).square()
+    return -10 * error.mean((1, 2)).clamp_min(1e-10).log10()
 
 
 def ssim(a: np.ndarray, b: np.ndarray, border: int = 0, y_channel: bool = True) -> float:

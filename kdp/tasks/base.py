@@ -67,6 +67,12 @@ class TrainingTask(LossTask, ExampleTask, Protocol):
                 generator.
         """
 
+    def sample_metrics(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Metrics of each sample of a training batch, (B,) by name, for the curves.
+
+        Named as in `EvaluationTask.evaluate`, and cheap beside a step; {} where none is.
+        """
+
     def confidence_map(self, output: Tensor) -> Tensor:
         """Confidence of an output at each position of its maps: (B, positions).
 
@@ -116,6 +122,12 @@ class EvaluationTask(ExampleTask, Protocol):
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Metrics on every evaluation set; the model is left in eval mode."""
+
+    def validate(self, model: nn.Module) -> dict[str, Metrics]:
+        """`evaluate` during training, with `loss` on every set where the family computes it.
+
+        It is the loss against the ground truth, without distillation.
+        """
 
     def evaluate_all(
         self, models: Sequence[nn.Module], advance: Advance

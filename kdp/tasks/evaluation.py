@@ -42,3 +42,17 @@ def evaluate_sets(
         for result, metrics in zip(results, evaluate_set(models, samples, advance), strict=True):
             result[name] = metrics
     return results
+
+
+def validate_sets(
+    model: nn.Module, sets: Mapping[str, Any], validate_set: Callable[[nn.Module, Any], Metrics]
+) -> dict[str, Metrics]:
+    """Metrics and loss of one network by evaluation set; it is left in eval mode.
+
+    Args:
+        model: on its own device.
+        sets: samples by name.
+        validate_set: (network, samples of a set) -> metrics, `loss` among them.
+    """
+    model.eval()
+    return {name: validate_set(model, samples) for name, samples in sets.items()}

@@ -91,6 +91,10 @@ class FixedSizeTask(ABC):
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Metrics on every evaluation set; the model is left in eval mode."""
 
+    def validate(self, model: nn.Module) -> dict[str, Metrics]:
+        """No loss, unless a family overrides this."""
+        return self.evaluate(model)
+
     def evaluate_all(
         self, models: Sequence[nn.Module], advance: Advance
     ) -> list[dict[str, Metrics]]:
@@ -101,6 +105,10 @@ class FixedSizeTask(ABC):
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
+
+    def sample_metrics(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """None, unless a family overrides this."""
+        return {}
 
     def confidence_map(self, output: Tensor) -> Tensor:
         raise KdpError(f"{self.arch.name} has no confidence by position to weight a loss with")

@@ -54,15 +54,20 @@ def _panels(rows: Rows, headline_metrics: Sequence[str]) -> Panels:
     """Title and columns of every panel: losses first, then a panel for each metric of all sets."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     plain = [name for name in names if "/" not in name]
-    parts = [n for n in plain if n not in {"step", "seconds", "lr", "loss", *_RATIOS}]
-    panels: Panels = {"loss": [n for n in names if n == "loss" or n.endswith("/loss")]}
-    if len(parts) > 1:  # a single part is the loss itself
-        panels["parts of the loss"] = parts
     metrics = [name.rpartition("/")[2] for name in names if "/" in name]
     metrics = [metric for metric in metrics if metric != "loss"]
+    no_parts = {"step", "seconds", "lr", "loss", *_RATIOS, *metrics}
+    parts = [name for name in plain if name not in no_parts]
+    losses = [name for name in names if name.endswith("/loss")]
+    distils = len(parts) > 1  # a single part is the loss itself
+    # Validation losses are without distillation: the part that compares with them stands beside.
+    task = ["task"] if distils and losses else []
+    panels: Panels = {"loss": [name for name in ["loss", *task, *losses] if name in names]}
+    if distils:
+        panels["parts of the loss"] = parts
     shown = [metric for metric in headline_metrics if metric in metrics]
     for metric in shown or [metric for metric in metrics if " " not in metric]:
-        panels[metric] = [name for name in names if name.endswith(f"/{metric}")]
+        panels[metric] = [n for n in names if n == metric or n.endswith(f"/{metric}")]
     panels |= {ratio: [ratio] for ratio in _RATIOS if ratio in names}
     return {title: columns for title, columns in panels.items() if columns}
 
@@ -106,7 +111,9 @@ def _draw(axes: Axes, rows: Rows, columns: Sequence[str], title: str) -> None:
 
 
 def _label(column: str, columns: Sequence[str]) -> str:
-    """The set of a metric; the training loss beside validation losses is "training"."""
+    """The set of a metric; beside sets, what is measured on training batches is "training"."""
     if "/" in column:
         return column.rpartition("/")[0]
-    return "training" if any("/" in other for other in columns) else column.replace("_", " ")
+    if any("/" in other for other in columns):
+        return "training, ground truth alone" if column == "task" else "training"
+    return column.replace("_", " ")

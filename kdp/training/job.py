@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdp.config import TrainConfig
+from kdp.training.running import RunningMetrics
 
 Batch = dict[str, Tensor]
 Params = dict[str, Tensor]
@@ -27,7 +28,7 @@ class TrainingJob:
         data: number of samples -> the samples; sample n is at position n % batch_size of step
             n // batch_size (see `Task.training_data`).
         objective: (model, batch, step) -> the loss and its named parts.
-        validate: model -> quality by set and metric.
+        validate: model -> quality by set and metric; `loss` among the metrics is the loss on a set.
         primary_metric: the metric of the first set that picks the best; higher is better.
         headline_metrics: the metrics that a validation prints; the primary metric if empty.
         settings: optimizer, schedule, batch size, intervals.
@@ -35,6 +36,7 @@ class TrainingJob:
         seed: of everything random except the data.
         device: "auto", "cpu", "cuda", ...
         workers: number of processes that load data.
+        running_metrics: observes the batches of the objective; the curves show its means.
         extra_modules: modules that are trained along with the model but are not part of it.
         after_step: (model, finished steps); called after every update, before averaging.
         best_from_step: the first step whose validation may count as the best.
@@ -52,6 +54,7 @@ class TrainingJob:
     seed: int = 0
     device: str = "auto"
     workers: int = 0
+    running_metrics: RunningMetrics = field(default_factory=RunningMetrics)
     extra_modules: nn.Module = field(default_factory=nn.Module)
     after_step: Callable[[nn.Module, int], None] = lambda model, step: None
     best_from_step: int = 0

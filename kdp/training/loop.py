@@ -25,6 +25,7 @@ from kdp.training.curves import Curves
 from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult
 from kdp.training.optimizer import make_optimizer
 from kdp.training.report import StepReport, validation_line
+from kdp.training.running import means
 from kdp.training.schedule import learning_rate
 from kdp.training.seeding import seed_everything
 from kdp.training.shutdown import graceful_shutdown
@@ -192,12 +193,19 @@ class _TrainingRun:
         settings, last = self.settings, self.step == self.settings.steps
         if self.step % settings.log_every == 0 or last:
             numbers = {name: float(part.detach()) for name, part in parts.items()}
+            numbers |= means(self._running_sums())
+            self.job.running_metrics.reset()
             self._log({"loss": self.loss, **numbers, "seconds": seconds})
             self.step_report(self.step, self.loss, learning_rate(settings, self.step - 1))
         if self.step % settings.validate_every == 0 or last:
             self._validate()
         if self.step % settings.checkpoint_every == 0 and not last:
             self._save_checkpoint()
+
+    def _running_sums(self) -> dict[str, Tensor]:
+        """Sums of the metrics of training batches, over all processes."""
+        sums = self.job.running_metrics.sums()
+        return {name: self.accelerator.reduce(pair, "sum") for name, pair in sums.items()}
 
     def _log(self, numbers: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
@@ -233,10 +241,12 @@ class _TrainingRun:
         return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
     def _save_checkpoint(self) -> None:
+        running = self._running_sums()
         if not self.accelerator.is_main_process:
             return
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        self.checkpoint.write({**state, "step": self.step, "best": self.best})
+        state |= {"step": self.step, "best": self.best, "running_metrics": running}
+        self.checkpoint.write(state)
 
     def _restore(self) -> None:
         state = self.checkpoint.read()
@@ -248,6 +258,9 @@ class _TrainingRun:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.step, self.best = state["step"], state["best"]
+        if self.accelerator.is_main_process:  # the sums are those of all processes
+            # Checkpoints of earlier versions have none.
+            self.job.running_metrics.load(state.get("running_metrics", {}))
 
     def _parts(self) -> dict[str, Any]:
         """The objects whose state a checkpoint holds. The keys are part of its format."""

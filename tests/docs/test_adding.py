@@ -142,6 +142,7 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_an_added_family_is_trained_pruned_and_rebuilt(stripes: tuple[Path, str]) -> None:
     folder, _ = stripes
     assert load(folder / "weights/stripes.pth").record.metrics["toy"]["accuracy"] > 0.9
+    assert '"accuracy":' in (folder / "runs/stripes_train/curves.jsonl").read_text()
     rebuilt = load(folder / "weights/stripes_rebuilt.pth")
     assert rebuilt.arch == Arch("stripes", {"channels": [4, 4]})
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from kdp.config import TrainConfig
 from kdp.training.job import TrainingJob, TrainingResult
+from kdp.training.running import RunningMetrics
 from tests.runs import SHORT
 
 Hook = Callable[[int], None]
@@ -34,6 +35,10 @@ class Numbers(Dataset[dict[str, Tensor]]):
         return {"x": x, "y": x.sum(dim=0, keepdim=True)}
 
 
+def errors(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    return (output - batch["y"]).square().flatten()
+
+
 def settings(**changes: Any) -> TrainConfig:
     return TrainConfig.model_validate({**SHORT, "lr": 0.01, "steps": 8, **changes})
 
@@ -43,11 +48,14 @@ def toy_job(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> 
     torch.manual_seed(0)
     layers = (nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
 
+    running = RunningMetrics(lambda output, batch: {"score": -errors(output, batch)})
+    observed_loss = running.observe(lambda output, batch: errors(output, batch).mean())
+
     def objective(
         model: nn.Module, batch: dict[str, Tensor], step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         at_step(step)
-        loss = (model(batch["x"]) - batch["y"]).square().mean()
+        loss = observed_loss(model(batch["x"]), batch)
         return loss, {"task": loss}
 
     def validate(model: nn.Module) -> dict[str, dict[str, float]]:
@@ -63,6 +71,7 @@ def toy_job(folder: Path, at_step: Hook = lambda step: None, **changes: Any) -> 
         "objective": objective,
         "validate": validate,
         "primary_metric": "score",
+        "running_metrics": running,
         "settings": settings(),
         "folder": folder,
         "device": "cpu",

@@ -19,7 +19,7 @@ def run(steps: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         losses = {"loss": 1 / step, "task": 1 / step, "feature": 2 / step, "seconds": 0.1}
-        rows.append({"step": step, "lr": 1e-3, **losses})
+        rows.append({"step": step, "lr": 1e-3, "psnr": 29.0, **losses})
     quality = {"A/psnr": 30.0, "A/loss": 0.5, "A/class bus": 0.3, "B/psnr": None, "B/ssim": 0.9}
     return [*rows, {"step": steps, "lr": 1e-3, **quality}]
 
@@ -51,7 +51,22 @@ def test_without_headline_metrics_details_of_classes_are_still_left_out(monkeypa
 
 def test_training_and_validation_loss_share_a_panel(monkeypatch: Any) -> None:
     loss = panels(run(4), monkeypatch)[0]
+    labels = [line.get_label() for line in loss.lines]
+    assert labels == ["training", "training, ground truth alone", "A"]
+
+
+def test_without_distillation_the_training_loss_is_one_line(monkeypatch: Any) -> None:
+    rows = [{k: v for k, v in row.items() if k != "feature"} for row in run(4)]
+    loss = panels(rows, monkeypatch)[0]
     assert [line.get_label() for line in loss.lines] == ["training", "A"]
+
+
+def test_training_and_validation_of_a_metric_share_a_panel(monkeypatch: Any) -> None:
+    psnr = panels(run(4), monkeypatch)[2]
+    assert [(line.get_label(), line.get_ydata()[0]) for line in psnr.lines] == [
+        ("training", 29.0),
+        ("A", 30.0),
+    ]
 
 
 def test_a_run_with_few_points_has_markers(monkeypatch: Any) -> None:

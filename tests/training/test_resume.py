@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from kdp.artifacts import load, save
 from kdp.errors import Interrupted, KdpError
 from kdp.training.job import TrainingJob
 from kdp.training.loop import fit
@@ -45,6 +47,31 @@ def test_a_crashed_run_resumes_to_the_same_result(tmp_path: Path, crashed_at: in
     resumed = fit(toy_job(tmp_path / "parts"), resume=True)
     assert_equal_runs(whole, resumed)
     assert curve_rows(tmp_path / "parts") == curve_rows(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [press_ctrl_c, crash])
+def test_means_over_training_batches_survive_an_interruption(
+    tmp_path: Path, stop: Callable[[], None]
+) -> None:
+    rare = settings(log_every=5, checkpoint_every=2, validate_every=8)
+    fit(toy_job(tmp_path / "whole", settings=rare))
+    with pytest.raises((Interrupted, RuntimeError)):
+        fit(toy_job(tmp_path / "parts", stop_at(3, stop), settings=rare))
+    fit(toy_job(tmp_path / "parts", settings=rare), resume=True)
+    rows = curve_rows(tmp_path / "parts")
+    assert rows == curve_rows(tmp_path / "whole")
+    assert [row["step"] for row in rows if "score" in row] == [5, 8]
+
+
+def test_a_checkpoint_without_means_over_batches_is_resumed(tmp_path: Path) -> None:
+    whole = fit(toy_job(tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        fit(toy_job(tmp_path / "parts", stop_at(3, press_ctrl_c)))
+    path = tmp_path / "parts/checkpoint.pth"
+    checkpoint = load(path)
+    del checkpoint.extra["training"]["running_metrics"]
+    save(path, checkpoint)
+    assert_equal_runs(whole, fit(toy_job(tmp_path / "parts"), resume=True))
 
 
 def test_ctrl_c_in_the_last_step_finishes_the_run(tmp_path: Path) -> None:

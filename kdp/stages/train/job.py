@@ -45,7 +45,7 @@ def make_job(
         model=model,
         data=objective.data,
         objective=objective.objective,
-        validate=task.evaluate,
+        validate=task.validate,
         primary_metric=task.primary_metric,
         headline_metrics=task.headline_metrics,
         settings=request.settings,
@@ -53,6 +53,7 @@ def make_job(
         seed=request.seed,
         device=request.device,
         workers=request.workers,
+        running_metrics=objective.running_metrics,
         extra_modules=objective.extra_modules,
     )
 

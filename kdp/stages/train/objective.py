@@ -25,6 +25,7 @@ from kdp.models.loading import load_network
 from kdp.stages.train.request import DistillRequest
 from kdp.tasks.base import TrainingTask
 from kdp.training.job import Batch, Objective
+from kdp.training.running import Loss, RunningMetrics
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class TrainingObjective:
         objective: (model, batch, step) -> loss and its named parts.
         data: number of samples -> the samples.
         extra_modules: modules that are trained beside the student.
+        running_metrics: of the outputs that the loss is computed on.
         parents: the files of the teachers.
     """
 
     objective: Objective
     data: Callable[[int], Dataset[Batch]]
     extra_modules: nn.Module = field(default_factory=nn.Module)
+    running_metrics: RunningMetrics = field(default_factory=RunningMetrics)
     parents: list[Path] = field(default_factory=list)
 
 
@@ -58,8 +61,10 @@ def build_objective(
     Raises:
         KdpError: a teacher cannot be read or does not fit, or a loss or tap is wrong.
     """
+    running = RunningMetrics(task.sample_metrics)
     if request is None:
-        return TrainingObjective(ground_truth(task), task.training_data)
+        objective = ground_truth(task, running.observe(task.loss))
+        return TrainingObjective(objective, task.training_data, running_metrics=running)
     taps, data = student_taps(task, student, request.distill), task.training_data
     probe = _first_batch(task)
     source: TargetSource
@@ -80,17 +85,18 @@ def build_objective(
         source,
         taps=taps,
         inputs=task.inputs,
-        task_loss=task.loss,
+        task_loss=running.observe(task.loss),
         steps=steps,
         seed=request.seed,
         probe=probe,
         confidence_map=task.confidence_map,
     )
 
-    def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def distil(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return distiller(network, task.prepare(batch), step)
 
-    return TrainingObjective(objective, data, distiller.alignments, request.teacher.files)
+    parents = request.teacher.files
+    return TrainingObjective(distil, data, distiller.alignments, running, parents)
 
 
 def _first_batch(task: TrainingTask) -> Batch:
@@ -105,12 +111,12 @@ def _cached_samples(
     return CachedTargetDataset(task.training_data(count), folder, key)
 
 
-def ground_truth(task: TrainingTask) -> Objective:
+def ground_truth(task: TrainingTask, loss: Loss) -> Objective:
     """The task's loss alone."""
 
     def objective(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         batch = task.prepare(batch)
-        return task.loss(network(task.inputs(batch)), batch), {}
+        return loss(network(task.inputs(batch)), batch), {}
 
     return objective
 

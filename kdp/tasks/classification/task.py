@@ -25,7 +25,7 @@ from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.classification.captions import captioned
 from kdp.tasks.classification.section import FolderSamples
-from kdp.tasks.evaluation import evaluate_sets, no_progress
+from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.types import Arch
 
@@ -52,6 +52,9 @@ class Classification(FixedSizeTask):
         """Cross-entropy."""
         return F.cross_entropy(output, batch["label"])
 
+    def sample_metrics(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"accuracy": output.argmax(1) == batch["label"]}
+
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
         """KL(softmax(reference) || softmax(output)) of each image."""
         return divergence(output, reference)
@@ -74,10 +77,20 @@ class Classification(FixedSizeTask):
     def _evaluate(
         self, models: Sequence[nn.Module], images: Sequence[LabelledImage], advance: Advance
     ) -> list[Metrics]:
-        labels = torch.tensor([image.label for image in images])
         scores = self.predict_all(models, (image.read() for image in images), advance)
-        tables = (confusion(labels, own.argmax(1), len(self.classes)) for own in scores)
-        return [summary(table, self.classes) for table in tables]
+        return [self._metrics(own, _labels(images)) for own in scores]
+
+    def _metrics(self, scores: Tensor, labels: Tensor) -> Metrics:
+        return summary(confusion(labels, scores.argmax(1), len(self.classes)), self.classes)
+
+    def validate(self, model: nn.Module) -> dict[str, Metrics]:
+        return validate_sets(model, self.evaluation_sets, self._validate)
+
+    def _validate(self, model: nn.Module, images: Sequence[LabelledImage]) -> Metrics:
+        (logits,) = self._outputs([model], (image.read() for image in images))
+        labels = _labels(images)
+        loss = self.loss(logits, {"label": labels})
+        return {**self._metrics(logits.softmax(1), labels), "loss": float(loss)}
 
     def predictions(self, model: nn.Module) -> list[Prediction]:
         model.eval()
@@ -95,26 +108,35 @@ class Classification(FixedSizeTask):
         """Class probabilities of (H, W, 3) uint8 images of any size: (N, classes), on the CPU."""
         return self.predict_all([model], images)[0]
 
-    @torch.no_grad()
     def predict_all(
         self,
         models: Sequence[nn.Module],
         images: Iterable[ImageArray],
         advance: Advance = no_progress,
     ) -> list[Tensor]:
-        """`predict` of several networks.
+        """`predict` of several networks."""
+        return [logits.softmax(1) for logits in self._outputs(models, images, advance)]
+
+    @torch.no_grad()
+    def _outputs(
+        self,
+        models: Sequence[nn.Module],
+        images: Iterable[ImageArray],
+        advance: Advance = no_progress,
+    ) -> list[Tensor]:
+        """Logits of several networks: (N, classes) each, on the CPU.
 
         Images are resized one at a time, so that with a generator only one of full size is in
         memory.
         """
-        scores: list[list[Tensor]] = [[] for _ in models]
+        outputs: list[list[Tensor]] = [[] for _ in models]
         small = (to_tensor(resized(image, self.size)) for image in images)
         while batch := list(islice(small, BATCH)):
             x = torch.stack(batch)
-            for model, own in zip(models, scores, strict=True):
-                own.append(model(x.to(device_of(model))).softmax(1).cpu())
+            for model, own in zip(models, outputs, strict=True):
+                own.append(model(x.to(device_of(model))).cpu())
             advance(len(batch))
-        return [torch.cat(own) for own in scores]
+        return [torch.cat(own) for own in outputs]
 
     def comparison_images(
         self, models: Sequence[nn.Module], labels: Sequence[str]
@@ -156,6 +178,10 @@ class Classification(FixedSizeTask):
         """The output of each block."""
         blocks = model.get_submodule("blocks")
         return [f"blocks.{name}" for name, _ in blocks.named_children()]
+
+
+def _labels(images: Sequence[LabelledImage]) -> Tensor:
+    return torch.tensor([image.label for image in images])
 
 
 def load_labelled(

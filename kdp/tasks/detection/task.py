@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.boxes import AnnotatedImage
-from kdp.data.detection import BoxDataset, letterbox, unletterbox
+from kdp.data.detection import BoxDataset, letterbox, letterboxed_boxes, padded_rows, unletterbox
 from kdp.data.images import ImageArray
 from kdp.data.patches import to_tensor
 from kdp.data.toy_shapes import CLASSES, toy_shapes
@@ -30,11 +30,13 @@ from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.detection.metrics import Detections, average_precision, nms
 from kdp.tasks.detection.panels import side_by_side
 from kdp.tasks.detection.section import BoxSamples, DetectConfig, MosaicOptions
-from kdp.tasks.evaluation import evaluate_sets, no_progress
+from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.tasks.labelled_boxes import LabelledBox
 from kdp.types import Arch
 
+Letterbox = tuple[ImageArray, float, tuple[int, int]]
+"""What `letterbox` returns."""
 BATCH = 8
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 """Weights of the parts of the loss, as published for YOLO11."""
@@ -138,6 +140,40 @@ class Detection(FixedSizeTask):
         truth = [_truth(image) for image in images]
         return [average_precision(own, truth, self.classes) for own in detections]
 
+    def validate(self, model: nn.Module) -> dict[str, Metrics]:
+        return validate_sets(model, self.evaluation_sets, self._validate)
+
+    @torch.no_grad()
+    def _validate(self, model: nn.Module, images: Sequence[AnnotatedImage]) -> Metrics:
+        """The loss is the mean over batches, within which the objects are weighted."""
+        detections: list[Detections] = []
+        loss, device = 0.0, device_of(model)
+        for start in range(0, len(images), BATCH):
+            annotated = images[start : start + BATCH]
+            pixels = [image.read() for image in annotated]
+            squares = [letterbox(image, self.size) for image in pixels]
+            x = _stacked(squares).to(device)
+            output = model(x)
+            detections += self._boxes(output, pixels, squares, CONF_THRESHOLD, IOU_THRESHOLD)
+            batch = {"image": x, "boxes": self._targets(annotated, squares).to(device)}
+            loss += float(self.loss(output.float(), batch)) * len(annotated)
+        truth = [_truth(image) for image in images]
+        metrics = average_precision(detections, truth, self.classes)
+        return {**metrics, "loss": loss / len(images)}
+
+    def _targets(self, images: Sequence[AnnotatedImage], squares: Sequence[Letterbox]) -> Tensor:
+        """The true boxes as training samples hold them: (B, M, 5)."""
+        count = max(1, *(len(image.labels) for image in images))
+        boxes = [
+            letterboxed_boxes(image.boxes, scale, offset)
+            for image, (_, scale, offset) in zip(images, squares, strict=True)
+        ]
+        rows = [
+            padded_rows(own, image.labels, self.size, count)
+            for own, image in zip(boxes, images, strict=True)
+        ]
+        return torch.stack(rows)
+
     def _detect_all(
         self, model: nn.Module, images: Sequence[AnnotatedImage]
     ) -> Iterator[Detections]:
@@ -156,17 +192,25 @@ class Detection(FixedSizeTask):
         """The objects in (H, W, 3) uint8 images of any size, in their pixels, on the CPU."""
         device = device_of(model)
         while batch := list(islice(images, BATCH)):
-            letterboxes = [letterbox(image, self.size) for image in batch]
-            x = torch.stack([to_tensor(square) for square, *_ in letterboxes]).to(device)
-            detections = nms(
-                self.decoded(model(x), x.shape[-2:]).cpu(), conf_threshold, iou_threshold
-            )
-            for boxes, image, (_, scale, offset) in zip(
-                detections, batch, letterboxes, strict=True
-            ):
-                height, width = image.shape[:2]
-                corners = unletterbox(boxes.corners.numpy(), scale, offset, height, width)
-                yield Detections(torch.from_numpy(np.asarray(corners)), boxes.labels, boxes.scores)
+            squares = [letterbox(image, self.size) for image in batch]
+            output = model(_stacked(squares).to(device))
+            yield from self._boxes(output, batch, squares, conf_threshold, iou_threshold)
+
+    def _boxes(
+        self,
+        output: Tensor,
+        images: Sequence[ImageArray],
+        squares: Sequence[Letterbox],
+        conf_threshold: float,
+        iou_threshold: float,
+    ) -> Iterator[Detections]:
+        """The objects that the network's output on letterboxed images stands for."""
+        decoded = self.decoded(output, (self.size, self.size)).cpu()
+        detections = nms(decoded, conf_threshold, iou_threshold)
+        for boxes, image, (_, scale, offset) in zip(detections, images, squares, strict=True):
+            height, width = image.shape[:2]
+            corners = unletterbox(boxes.corners.numpy(), scale, offset, height, width)
+            yield Detections(torch.from_numpy(np.asarray(corners)), boxes.labels, boxes.scores)
 
     def confident(self, model: nn.Module, image: ImageArray) -> Detections:
         """The objects of an image that the section `detect` asks to show."""
@@ -235,6 +279,10 @@ class Detection(FixedSizeTask):
     def taps(self, model: nn.Module) -> list[str]:
         """The outputs of the stages of backbone and neck."""
         return list(TAPS)
+
+
+def _stacked(squares: Sequence[Letterbox]) -> Tensor:
+    return torch.stack([to_tensor(square) for square, *_ in squares])
 
 
 def _truth(image: AnnotatedImage) -> Detections:

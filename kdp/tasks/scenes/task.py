@@ -31,7 +31,7 @@ from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
-from kdp.tasks.evaluation import evaluate_sets, no_progress
+from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.tasks.scenes.section import AudioOptions, SceneSamples
 from kdp.types import Arch
@@ -74,6 +74,9 @@ class AcousticScenes(FixedSizeTask):
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy."""
         return F.cross_entropy(output, batch["label"])
+
+    def sample_metrics(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"accuracy": output.argmax(1) == batch["label"]}
 
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
         """KL(softmax(reference) || softmax(output)) of each segment."""
@@ -123,8 +126,16 @@ class AcousticScenes(FixedSizeTask):
         scores = self.predict_all(models, samples, advance)
         return [self._metrics(own, samples) for own in scores]
 
+    def validate(self, model: nn.Module) -> dict[str, Metrics]:
+        return validate_sets(model, self.evaluation_sets, self._validate)
+
+    def _validate(self, model: nn.Module, samples: Sequence[Segment]) -> Metrics:
+        (logits,) = self._outputs([model], samples)
+        loss = self.loss(logits, {"label": _labels(samples)})
+        return {**self._metrics(logits.softmax(1), samples), "loss": float(loss)}
+
     def _metrics(self, scores: Tensor, samples: Sequence[Segment]) -> Metrics:
-        labels = torch.tensor([segment.clip.label for segment in samples])
+        labels = _labels(samples)
         correct = scores.argmax(1) == labels
         clip_labels, clip_votes = votes(scores, samples)
         return {
@@ -152,7 +163,6 @@ class AcousticScenes(FixedSizeTask):
         """Class probabilities of segments: (N, classes), on the CPU."""
         return self.predict_all([model], samples)[0]
 
-    @torch.no_grad()
     def predict_all(
         self,
         models: Sequence[nn.Module],
@@ -160,15 +170,25 @@ class AcousticScenes(FixedSizeTask):
         advance: Advance = no_progress,
     ) -> list[Tensor]:
         """`predict` of several networks; each clip is decoded once."""
-        scores: list[list[Tensor]] = [[] for _ in models]
+        return [logits.softmax(1) for logits in self._outputs(models, samples, advance)]
+
+    @torch.no_grad()
+    def _outputs(
+        self,
+        models: Sequence[nn.Module],
+        samples: Sequence[Segment],
+        advance: Advance = no_progress,
+    ) -> list[Tensor]:
+        """Logits of several networks: (N, classes) each, on the CPU."""
+        outputs: list[list[Tensor]] = [[] for _ in models]
         remaining = waves(samples)
         while batch := list(islice(remaining, BATCH)):
             wave = torch.stack(batch)
-            for model, own in zip(models, scores, strict=True):
+            for model, own in zip(models, outputs, strict=True):
                 x = self._mel(wave.to(device_of(model)))
-                own.append(model(x).float().softmax(1).cpu())
+                own.append(model(x).float().cpu())
             advance(len(batch))
-        return [torch.cat(own) for own in scores]
+        return [torch.cat(own) for own in outputs]
 
     def example(self, size: Sequence[int]) -> Tensor:
         return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(0))
@@ -191,6 +211,10 @@ class AcousticScenes(FixedSizeTask):
         """The output of each block."""
         blocks = model.get_submodule("blocks")
         return [f"blocks.{name}" for name, _ in blocks.named_children()]
+
+
+def _labels(samples: Sequence[Segment]) -> Tensor:
+    return torch.tensor([segment.clip.label for segment in samples])
 
 
 def load_clips(section: SamplesConfig, classes: Sequence[str], validation: bool) -> list[Clip]:

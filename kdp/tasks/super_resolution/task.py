@@ -15,12 +15,12 @@ from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset, to_tensor
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.quality import psnr, ssim
+from kdp.measure.quality import luma_psnr, psnr, ssim
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import Advance
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
-from kdp.tasks.evaluation import evaluate_sets, no_progress
+from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
 from kdp.tasks.super_resolution.crops import comparison
 from kdp.tasks.super_resolution.ensemble import self_ensemble
 from kdp.tasks.super_resolution.groups import catanet_groups
@@ -30,7 +30,7 @@ from kdp.tasks.super_resolution.section import (
     PatchOptions,
     TileConfig,
 )
-from kdp.tasks.super_resolution.tiles import upscale_image
+from kdp.tasks.super_resolution.tiles import run_in_tiles, upscale_image
 from kdp.types import Arch
 
 
@@ -61,6 +61,10 @@ class SuperResolution:
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """Mean absolute error."""
         return F.l1_loss(output, batch["hr"])
+
+    def sample_metrics(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """PSNR on Y of each patch, without the rounding and cropping of `evaluate`."""
+        return {"psnr": luma_psnr(output, batch["hr"])}
 
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor:
         """Mean squared error of each image."""
@@ -126,10 +130,26 @@ class SuperResolution:
             lr, hr = pair.lr(), pair.hr()
             for model, own in zip(models, scores, strict=True):
                 output = self.upscale(model, lr)
-                own.append((psnr(output, hr, self.scale), ssim(output, hr, self.scale)))
+                own.append(self._quality(output, hr))
             advance(1)
-        means = [np.mean(own, axis=0) for own in scores]
-        return [{"psnr": float(mean[0]), "ssim": float(mean[1])} for mean in means]
+        return [_means(own, "psnr", "ssim") for own in scores]
+
+    def _quality(self, output: np.ndarray, hr: np.ndarray) -> tuple[float, float]:
+        return psnr(output, hr, self.scale), ssim(output, hr, self.scale)
+
+    def validate(self, model: nn.Module) -> dict[str, Metrics]:
+        return validate_sets(model, self.evaluation_sets, self._validate)
+
+    def _validate(self, model: nn.Module, pairs: Sequence[Pair]) -> Metrics:
+        """Means over the images, of the loss too."""
+        device, tiles = device_of(model), self.tiles_for(model)
+        scores = []
+        for pair in pairs:
+            hr = pair.hr()
+            output = run_in_tiles(model, to_tensor(pair.lr()).to(device), self.scale, tiles)
+            loss = self.loss(output, {"hr": to_tensor(hr).to(device)})
+            scores.append((*self._quality(_image(output.clamp(0, 1)), hr), float(loss)))
+        return _means(scores, "psnr", "ssim", "loss")
 
     def predictions(self, model: nn.Module) -> list[Prediction]:
         model.eval()
@@ -156,7 +176,7 @@ class SuperResolution:
         tiles = self.tiles_for(model)
         image = to_tensor(lr).to(device_of(model))
         output = self_ensemble(run, image) if ensemble else run(image)
-        return (output * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return _image(output)
 
     def tiles_for(self, model: nn.Module) -> TileConfig:
         """Tiles as configured, or of the one size that an exported network takes."""
@@ -197,6 +217,15 @@ class SuperResolution:
     def taps(self, model: nn.Module) -> list[str]:
         """The convolution that ends each block."""
         return [name for name, _ in model.named_modules() if name.startswith("mid_convs.")]
+
+
+def _image(output_CHW: Tensor) -> np.ndarray:
+    """(3, h, w) in 0..1 -> (h, w, 3) uint8."""
+    return (output_CHW * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def _means(scores: Sequence[Sequence[float]], *names: str) -> Metrics:
+    return {n: float(v) for n, v in zip(names, np.mean(scores, axis=0), strict=True)}
 
 
 def load_pairs(section: SamplesConfig, scale: int, validation: bool) -> list[Pair]:

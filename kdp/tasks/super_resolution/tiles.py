@@ -8,8 +8,13 @@ from torch import Tensor, nn
 from kdp.tasks.super_resolution.section import TileConfig
 
 
-@torch.no_grad()
 def upscale_image(model: nn.Module, lr_CHW: Tensor, scale: int, tiles: TileConfig) -> Tensor:
+    """`run_in_tiles`, clipped to 0..1."""
+    return run_in_tiles(model, lr_CHW, scale, tiles).clamp(0, 1)
+
+
+@torch.no_grad()
+def run_in_tiles(model: nn.Module, lr_CHW: Tensor, scale: int, tiles: TileConfig) -> Tensor:
     """Run the network on one image, in tiles where a side exceeds the tile size.
 
     Tiles overlap and fade into one another linearly, so that no seam stands out.
@@ -21,11 +26,11 @@ def upscale_image(model: nn.Module, lr_CHW: Tensor, scale: int, tiles: TileConfi
         tiles: size and overlap in input pixels.
 
     Returns:
-        (3, scale*h, scale*w), clipped to 0..1.
+        (3, scale*h, scale*w), as the network outputs it.
     """
     height, width = lr_CHW.shape[-2:]
     if max(height, width) <= tiles.size:
-        return model(lr_CHW[None])[0].clamp(0, 1)
+        return model(lr_CHW[None])[0]
     total = lr_CHW.new_zeros(lr_CHW.shape[0], height * scale, width * scale)
     weight = lr_CHW.new_zeros(height * scale, width * scale)
     for top, bottom in _spans(height, tiles):
@@ -39,7 +44,7 @@ def upscale_image(model: nn.Module, lr_CHW: Tensor, scale: int, tiles: TileConfi
             total[region] += tile * fade
             weight[region] += fade
     # Ramps of tiles that overlap more than asked do not add up to one.
-    return (total / weight).clamp(0, 1)
+    return total / weight
 
 
 def _spans(side: int, tiles: TileConfig) -> list[tuple[int, int]]:
