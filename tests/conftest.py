@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from kdp.log import log, log_once
 
@@ -35,7 +37,12 @@ TINY: dict[str, Any] = {
 """Arguments of a CATANet that is fast to run."""
 
 
-SLOW = ("test_yolo", "test_ultralytics_files", "tests/stages/", "tests/training/", "tests/docs/")
+def same_params(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two state dicts are bitwise equal, as those of two equal runs on one machine are."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+SLOW = ("test_yolo", "test_ultralytics", "tests/stages/", "tests/training/", "tests/docs/")
 """Parts of the names of test files that take most of the time."""
 
 

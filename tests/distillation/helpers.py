@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config
@@ -60,7 +59,3 @@ def tiny_ensemble(count: int, shares: list[float] | None = None) -> TeacherEnsem
     torch.manual_seed(1)
     models = [build("catanet", **TINY) for _ in range(count)]
     return TeacherEnsemble(models, ["mid_convs.1"], lambda batch: batch["lr"], shares)
-
-
-def equal_params(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

@@ -29,7 +29,8 @@ from kdp.stages.train.request import DistillRequest
 from kdp.stages.train.train import train
 from kdp.tasks import task_for
 from kdp.types import Arch, Provenance
-from tests.distillation.helpers import NARROW, equal_params, student_config, teacher_files
+from tests.conftest import same_params
+from tests.distillation.helpers import NARROW, student_config, teacher_files
 from tests.runs import SHORT
 
 
@@ -61,7 +62,7 @@ def test_cached_targets_give_the_same_student(tmp_path: Path) -> None:
     assert load(targets.folder / "index.pth").record.stage == "cache-targets"
     train(reading)
     a, b = (load(tmp_path / f"w/{name}.pth").params for name in ("live", "reading"))
-    assert equal_params(a, b)
+    assert same_params(a, b)
 
 
 def test_one_cache_serves_students_of_other_names_and_losses(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from kdp.stages.train.train import train
 from kdp.tasks import family_of
 from kdp.types import Arch, CodeSource
 from tests.conftest import ROOT
-from tests.models.test_face_mask import settings
+from tests.models.face_mask_helpers import settings
 
 DOC = (ROOT / "docs" / "file-formats.md").read_text()
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from kdp.artifacts import load
 from kdp.config import Config
@@ -22,6 +21,7 @@ from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train.train import train
 from kdp.tasks.super_resolution.groups import catanet_groups
+from tests.conftest import same_params
 from tests.runs import SHORT, complaints, config, config_file, run_kdp, start_kdp, wait_until
 
 
@@ -36,10 +36,6 @@ def run(folder: Path, **changes: Any) -> Config:
         dynamic={**settings, **changes.pop("dynamic", {})},
         **changes,
     )
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_training_prunes_to_the_budget_and_rebuilds(tmp_path: Path) -> None:
@@ -86,12 +82,12 @@ def test_a_resumed_run_prunes_the_same_units(tmp_path: Path, criterion: str) -> 
     done = run_kdp("train", "--config", str(file), "--resume")
     assert done.returncode == 0, done.stderr
     a, b = (load(tmp_path / n / "weights/tiny.pth").params for n in ("whole", "resumed"))
-    assert same(a, b)
+    assert same_params(a, b)
     a, b = (
         load(tmp_path / n / "weights/tiny_pruning_masks.pth").extra["masks"]
         for n in ("whole", "resumed")
     )
-    assert same(a, b)
+    assert same_params(a, b)
 
 
 @pytest.mark.parametrize(

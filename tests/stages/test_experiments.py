@@ -35,7 +35,7 @@ from kdp.stages.train.train import train
 from kdp.tasks import task_for
 from kdp.types import Arch
 from tests import runs as catanet
-from tests.models.test_face_mask import settings
+from tests.models.face_mask_helpers import settings
 from tests.runs import run_kdp
 
 

@@ -23,7 +23,7 @@ from kdp.stages.train.finetune import finetune
 from kdp.tasks.super_resolution.groups import catanet_groups
 from kdp.tasks.super_resolution.task import SuperResolution
 from kdp.types import Arch
-from tests.conftest import TINY
+from tests.conftest import TINY, same_params
 from tests.runs import (
     SHORT,
     complaints,
@@ -54,10 +54,6 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
 
     monkeypatch.setattr(CATANet, "forward", forward)
     return seen
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -114,7 +110,7 @@ def test_the_teacher_is_never_touched(tmp_path: Path, networks: list[nn.Module])
     finetune(config(tmp_path))
     (teacher,) = {net for net in networks if not any(p.requires_grad for p in net.parameters())}
     assert networks.count(teacher) == 7, "6 steps and a probe"
-    assert same(dict(teacher.state_dict()), load(tmp_path / "teacher.pth").params)
+    assert same_params(dict(teacher.state_dict()), load(tmp_path / "teacher.pth").params)
     assert not teacher.training
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert (tmp_path / "teacher.pth").read_bytes() == before
@@ -183,7 +179,7 @@ def test_a_stopped_run_resumes_to_the_same_file(
         finetune(config(parts))
     assert not chain_paths(config(parts)).finetuned.exists()
     resumed = load(finetune(config(parts), resume=True)["finetuned"])
-    assert same(resumed.params, expected.params)
+    assert same_params(resumed.params, expected.params)
     assert resumed.record.metrics == expected.record.metrics
     assert rows(parts) == rows(whole)
 
@@ -205,7 +201,7 @@ def test_a_killed_run_resumes_to_the_same_file(tmp_path: Path) -> None:
     expected = run_kdp("finetune", "-c", str(config_file(whole, finetune=steps)))
     assert expected.returncode == 0, expected.stderr
     a, b = (load(chain_paths(config(folder)).finetuned) for folder in (parts, whole))
-    assert same(a.params, b.params)
+    assert same_params(a.params, b.params)
     assert rows(parts) == rows(whole)
 
 

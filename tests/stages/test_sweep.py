@@ -15,7 +15,7 @@ from kdp.stages.experiments.list import list_experiments
 from kdp.stages.sweep import sweep as stage
 from kdp.stages.sweep.job import start
 from kdp.stages.sweep.sweep import sweep
-from tests.models.test_face_mask import settings
+from tests.models.face_mask_helpers import settings
 from tests.runs import complaints, fork_modules, run_kdp, start_kdp, wait_until
 
 

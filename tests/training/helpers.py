@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from kdp.config import TrainConfig
 from kdp.training.job import TrainingJob, TrainingResult
 from kdp.training.running import RunningMetrics
+from tests.conftest import same_params
 from tests.runs import SHORT
 
 Hook = Callable[[int], None]
@@ -101,11 +102,6 @@ def press_ctrl_c() -> None:
 
 def crash() -> None:
     raise RuntimeError("the power failed")
-
-
-# Bitwise: both runs do the same computations in the same order, on one machine.
-def same_params(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def curve_rows(folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from kdp.artifacts import load
 from kdp.errors import KdpError
 from kdp.training.loop import fit
-from tests.training.helpers import best_at_step_4, curve_rows, same_params, settings, toy_job
+from tests.conftest import same_params
+from tests.training.helpers import best_at_step_4, curve_rows, settings, toy_job
 
 
 def test_the_best_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kdp.artifacts import load, save
 from kdp.errors import Interrupted, KdpError
 from kdp.training.job import TrainingJob
 from kdp.training.loop import fit
+from tests.conftest import same_params
 from tests.training.helpers import (
     Hook,
     assert_equal_runs,
@@ -22,7 +23,6 @@ from tests.training.helpers import (
     crash,
     curve_rows,
     press_ctrl_c,
-    same_params,
     settings,
     stop_at,
     toy_job,

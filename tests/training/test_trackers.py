@@ -13,7 +13,7 @@ import yaml
 from kdp.artifacts import load
 from kdp.training import trackers
 from kdp.training.trackers import Trackers
-from tests.models.test_face_mask import settings
+from tests.models.face_mask_helpers import settings
 from tests.runs import ended, spawn_kdp
 
 FAKE = """

@@ -16,7 +16,7 @@ from torch import Tensor
 from kdp.artifacts import load
 from kdp.errors import Interrupted, KdpError
 from kdp.stages.train.train import train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, same_params
 from tests.runs import (
     SHORT,
     complaints,
@@ -26,7 +26,7 @@ from tests.runs import (
     start_kdp,
     wait_until,
 )
-from tests.training.helpers import curve_rows, press_ctrl_c, same_params
+from tests.training.helpers import curve_rows, press_ctrl_c
 
 
 def test_train_resumes_to_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,87 @@
+"""Decoding and resampling audio files."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from kdp.data import mel
+from kdp.data.audio import duration, read_mono, read_wave, resampled
+from kdp.data.scenes import scene_folder
+from kdp.data.segments import segments
+from kdp.errors import KdpError
+from kdp.models.mobile import SCENES
+from tests.conftest import ROOT
+from tests.data.audio_helpers import FILES, sine
+
+
+@pytest.mark.parametrize("content", [b"", b"no sound" * 99, b"RIFF\0\0"])
+def test_a_corrupt_file_is_named_when_it_is_read(tau: Path, content: bytes) -> None:
+    (tau / FILES[3]).write_bytes(content)
+    (clip,) = scene_folder(tau, "test.csv", SCENES)
+    with pytest.raises(KdpError, match=f"cannot read the sound .*{FILES[3]}: it is corrupt"):
+        clip.read()
+    with pytest.raises(KdpError, match=FILES[3]):
+        segments([clip])
+
+
+def test_an_empty_or_infinite_file_is_named(tmp_path: Path) -> None:
+    for name, samples, fault in (("a.wav", [], "empty"), ("b.wav", [0.0, np.inf], "corrupt")):
+        soundfile.write(tmp_path / name, np.array(samples), 8000, subtype="FLOAT")
+        with pytest.raises(KdpError, match=f"{name} is {fault}"):
+            read_mono(tmp_path / name)
+    with pytest.raises(KdpError, match=r"gone\.wav does not exist"):
+        read_mono(tmp_path / "gone.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_stereo_is_averaged_in_every_format(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"two.{suffix}"
+    soundfile.write(path, np.stack([sine(300), np.zeros(32000)], 1), 32000)
+    wave, rate = read_mono(path)
+    assert (wave.shape, wave.dtype, rate) == ((32000,), np.float32, 32000)
+    np.testing.assert_allclose(wave, sine(300) / 2, atol=0.02)
+    assert duration(path) == 1.0
+
+
+def test_resampling_keeps_the_pitch_and_drops_what_has_no_place() -> None:
+    low, high = (sine(hertz, rate=44100).astype(np.float32) for hertz in (1000, 18000))
+    assert resampled(low, 32000) is low
+    np.testing.assert_allclose(resampled(low, 44100)[500:-500], sine(1000)[500:-500], atol=1e-3)
+    assert abs(resampled(high, 44100)[500:-500]).max() < 1e-3
+
+
+@pytest.mark.parametrize("package", ["soundfile", "soxr", "transformers"])
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    tau: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    real = importlib.import_module
+
+    def without(name: str, *more: Any) -> Any:
+        if name.startswith(package):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(name, *more)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(KdpError, match=rf"pip install soundfile soxr.*{package}"):
+        mel.LogMel()(torch.from_numpy(read_wave(tau / FILES[0]))[None])
+
+
+def test_no_audio_package_is_imported_before_it_is_needed() -> None:
+    script = """
+import sys
+import kdp.data.mel, kdp.data.segments
+from kdp.data.toy_scenes import toy_scenes
+toy_scenes(False)[0].read()
+print({"soundfile", "soxr", "transformers"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()", done.stderr

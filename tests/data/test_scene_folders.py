@@ -1,0 +1,91 @@
+"""Folders of acoustic scenes in TAU's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdp.data.scenes import scene_folder, tau_folder
+from kdp.errors import KdpError
+from kdp.models.mobile import SCENES
+from tests.data.audio_helpers import FILES, HEADER, sine, table
+
+
+def test_tau_is_read_as_it_is_laid_out(tau: Path) -> None:
+    clips = scene_folder(tau_folder(None), "split5.csv", SCENES)
+    assert [clip.name for clip in clips] == [FILES[2], FILES[1], FILES[0]]
+    assert [clip.label for clip in clips] == [1, 0, 0]
+    assert [clip.device for clip in clips] == ["b", "s1", "a"]
+    assert [clip.place for clip in clips] == ["lyon-1000", "barcelona-0", "barcelona-0"]
+    (test,) = scene_folder(tau_folder(None), "test.csv", SCENES)
+    wave = test.read()
+    assert (wave.shape, wave.dtype) == ((32000,), np.float32)
+    np.testing.assert_allclose(wave[500:-500], sine(1760)[500:-500], atol=1e-3)
+
+
+def test_without_source_label_the_file_name_says_the_device(tau: Path) -> None:
+    rows = [(name, "bus", "lyon-1") for name in FILES]
+    table(tau / "meta.csv", HEADER[:3], rows)
+    clips = scene_folder(tau, "split5.csv", SCENES)
+    assert [clip.device for clip in clips] == ["b", "s1", "a"]
+
+
+def test_the_folder_in_the_configuration_comes_first(tau: Path) -> None:
+    assert tau_folder(None) == tau
+    assert tau_folder(Path("elsewhere")) == Path("elsewhere")
+
+
+def test_no_folder_says_both_ways_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAU24_PATH", raising=False)
+    with pytest.raises(KdpError, match=r"set `folder` in the configuration.*TAU24_PATH"):
+        tau_folder(None)
+
+
+def break_label(folder: Path) -> None:
+    table(folder / "meta.csv", HEADER, [(name, "buss", "lyon-1", "a") for name in FILES])
+
+
+def break_cell(folder: Path) -> None:
+    table(folder / "meta.csv", HEADER, [(FILES[0], "bus", "lyon-1", "a"), (FILES[1],)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "split", "line"),
+    [
+        (lambda f: None, "split7.csv", "has no split split7.csv; available: split5.csv, test.csv"),
+        (lambda f: (f / "meta.csv").unlink(), "test.csv", "has no meta.csv"),
+        (lambda f: f.rename(f.with_name("gone")), "test.csv", "tau does not exist"),
+        (break_label, "test.csv", r"meta.csv: audio/tram-.*'buss'.*did you mean 'bus'"),
+        (break_cell, "test.csv", r"meta.csv, line 3: scene_label is empty"),
+        (
+            lambda f: table(f / "meta.csv", HEADER[:2], []),
+            "test.csv",
+            "meta.csv has no column 'identifier'; it has: filename, scene_label",
+        ),
+        (
+            lambda f: table(f / "test.csv", ("filename",), [("audio/new.wav",)]),
+            "test.csv",
+            "test.csv has audio/new.wav, which .*meta.csv does not have",
+        ),
+        (lambda f: (f / FILES[3]).unlink(), "test.csv", r"no file of .*test.csv exists \(1 "),
+        (lambda f: (f / "meta.csv").write_bytes(b"\xff\xfe"), "test.csv", "cannot read .*meta.csv"),
+    ],
+)
+def test_a_bad_folder_is_one_line(
+    tau: Path, spoil: Callable[[Path], Any], split: str, line: str
+) -> None:
+    spoil(tau)
+    with pytest.raises(KdpError, match=line) as error:
+        scene_folder(tau, split, SCENES)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named_and_left_out(tau: Path, messages: list[str]) -> None:
+    (tau / FILES[0]).unlink()
+    clips = scene_folder(tau, "split5.csv", SCENES)
+    assert [clip.name for clip in clips] == [FILES[2], FILES[1]]
+    assert messages == [f"{tau / 'split5.csv'}: 1 missing recordings left out: {FILES[0]}"]

@@ -1,0 +1,87 @@
+"""A small YOLO11, its configuration, and images in VOC's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import yaml
+from torch import nn
+
+from kdp.config import Config
+from kdp.data.toy_shapes import CLASSES, toy_shapes
+from kdp.models import build
+from kdp.types import Arch
+
+SIZE = 64
+ARCH = Arch("yolo11", {"scale": "n", "classes": list(CLASSES), "image_size": SIZE})
+ATTENTION = {"losses": {"attention_transfer": {"weight": 0.75, "schedule": "piecewise"}}}
+HEAD_READS = ["layers.16", "layers.19", "layers.22"]
+STEPS = {
+    "steps": 4,
+    "batch_size": 2,
+    "lr": 1e-3,
+    "validate_every": 4,
+    "checkpoint_every": 1,
+    "log_every": 1,
+}
+
+
+def settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "device": "cpu",
+        "output": {"name": "tiny", "dir": str(folder), "runs": str(folder / "runs")},
+        "model": ARCH.plain(),
+        "teacher": str(folder / "teacher.pth"),
+        "data": {"kind": "voc", "folder": str(folder / "voc")},
+        "evaluation": {"toy": {"kind": "voc", "folder": str(folder / "voc"), "split": "train"}},
+        "train": STEPS,
+        "finetune": STEPS,
+        "prune": {"criterion": "magnitude", "calibration": {"patches": 2}},
+        "measure": {"latency_runs": 1, "warmup_runs": 0},
+        **changes,
+    }
+
+
+def config(folder: Path, **changes: Any) -> Config:
+    return Config.model_validate(settings(folder, **changes))
+
+
+def config_file(folder: Path, **changes: Any) -> Path:
+    path = folder / "config.yml"
+    path.write_text(yaml.safe_dump(settings(folder, **changes)))
+    return path
+
+
+def lively(scale: str = "n", **args: Any) -> nn.Module:
+    """A network whose normalisations are not those of a new one."""
+    torch.manual_seed(0)
+    model = build("yolo11", **{**ARCH.args, "scale": scale, **args})
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+    return model.eval()
+
+
+def write_voc(root: Path, count: int) -> None:
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / part).mkdir(parents=True)
+    images = toy_shapes(validation=False)[:count]
+    for number, one in enumerate(images):
+        image = one.read()
+        cv2.imwrite(str(root / f"JPEGImages/{number}.jpg"), image[:, :, ::-1])
+        height, width = image.shape[:2]
+        objects = "".join(
+            f"<object><name>{CLASSES[label]}</name><bndbox><xmin>{x0 + 1:.0f}</xmin>"
+            f"<ymin>{y0 + 1:.0f}</ymin><xmax>{x1:.0f}</xmax><ymax>{y1:.0f}</ymax></bndbox></object>"
+            for label, (x0, y0, x1, y1) in zip(one.labels, one.boxes, strict=True)
+        )
+        size = f"<size><width>{width}</width><height>{height}</height></size>"
+        text = f"<annotation><filename>{number}.jpg</filename>{size}{objects}</annotation>"
+        (root / f"Annotations/{number}.xml").write_text(text)
+    (root / "ImageSets/Main/train.txt").write_text("\n".join(map(str, range(count))))
