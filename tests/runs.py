@@ -42,15 +42,15 @@ SHORT: dict[str, Any] = {
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A configuration that trains and fine-tunes a tiny CATANet on three pictures, on a CPU."""
-    pictures = {"kind": "hr_only", "hr": str(_pictures(folder)), "cache": str(folder / "cache")}
+    """A configuration that trains and fine-tunes a tiny CATANet on three images, on a CPU."""
+    images = {"kind": "hr_only", "hr": str(_images(folder)), "cache": str(folder / "cache")}
     return {
         "device": "cpu",
         "output": {"name": "tiny", "dir": str(folder / "weights"), "runs": str(folder / "runs")},
         "model": {"name": "catanet", "args": TINY},
         "teacher": str(folder / "teacher.pth"),
-        "data": {**pictures, "patch_size": 12},
-        "evaluation": {"small": pictures},
+        "data": {**images, "patch_size": 12},
+        "evaluation": {"small": images},
         "train": SHORT,
         "finetune": SHORT,
         "distill": {
@@ -267,12 +267,12 @@ def complaints(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("kdp:")]
 
 
-def _pictures(folder: Path) -> Path:
-    pictures = folder / "pictures"
-    if not pictures.exists():
-        pictures.mkdir()
+def _images(folder: Path) -> Path:
+    images = folder / "images"
+    if not images.exists():
+        images.mkdir()
         for number in range(3):
             coarse = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-            picture = cv2.resize(coarse, (48, 48), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(pictures / f"{number}.png"), picture)
-    return pictures
+            image = cv2.resize(coarse, (48, 48), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(images / f"{number}.png"), image)
+    return images

@@ -162,8 +162,8 @@ def _parameters(command: Any) -> list[str]:
 def test_the_interface_is_frozen() -> None:
     group: Any = typer.main.get_command(app)
     commands = {"kdp": group, **group.commands}
-    found = {name: _parameters(command) for name, command in commands.items()}
-    assert found == {name: sorted(parameters) for name, parameters in INTERFACE.items()}
+    interface = {name: _parameters(command) for name, command in commands.items()}
+    assert interface == {name: sorted(parameters) for name, parameters in INTERFACE.items()}
 
 
 def test_every_command_and_parameter_has_a_sentence_and_every_command_an_example() -> None:
@@ -218,10 +218,10 @@ def test_debug_shows_the_traceback(config: Path) -> None:
 def test_the_shell_completes_commands_and_options() -> None:
     words = {"kdp tr": ("1", "train"), "kdp -q train --resu": ("3", "--resume")}
     for line, (position, expected) in words.items():
-        asked = {"_KDP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": position}
+        completion = {"_KDP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": position}
         command = [sys.executable, "-m", "kdp"]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=ENVIRONMENT | asked
+            command, capture_output=True, text=True, check=False, env=ENVIRONMENT | completion
         )
         assert done.stdout.split() == [expected]
 

@@ -209,23 +209,23 @@ def test_student_is_trained_rebuilt_and_compared(project: Path) -> None:
     assert calls(project) == []
 
 
-def test_face_goes_from_training_to_a_labelled_picture(project: Path) -> None:
+def test_face_runs_from_training_to_a_labelled_image(project: Path) -> None:
     configuration(project, "face_mask/face_mask", "face_mask/face_mask_kd_small", "face_mask_prune")
     (project / ".venv" / "bin" / "python").symlink_to("/bin/true")
     done = make(project, "face")
     assert done.returncode == 0, done.stderr
-    found = calls(project)
-    assert found[0] == "train"
-    assert found[-6:] == ["prune", "finetune", "rebuild", "compare", "compare", "infer"]
+    commands = calls(project)
+    assert commands[0] == "train"
+    assert commands[-6:] == ["prune", "finetune", "rebuild", "compare", "compare", "infer"]
 
 
-def test_scenes_goes_from_training_to_a_table(project: Path) -> None:
+def test_scenes_runs_from_training_to_a_table(project: Path) -> None:
     configuration(project, "scenes/cp_mobile", "scenes/rep_mobile", "scenes/rep_mobile_kd")
     done = make(project, "scenes")
     assert done.returncode == 0, done.stderr
-    said = (project / "calls").read_text().splitlines()
+    command_lines = (project / "calls").read_text().splitlines()
     assert calls(project)[-3:] == ["prune", "rebuild", "compare"]
-    compared = said[-1].split()[1:5]
+    compared = command_lines[-1].split()[1:5]
     assert [Path(file).stem.removeprefix("rep_mobile_") for file in compared] == [
         "cp_mobile",
         "kd",

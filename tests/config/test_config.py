@@ -135,16 +135,18 @@ def test_further_faults_are_counted(write: Writer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("mac_constraint: 0.5\npruning_ratio: 0.5\n", ".yml: give mac_constraint or pruning_ratio"),
         ("train: {steps: 3, schedule: multistep}\n", ".yml: train: the schedule multistep needs"),
     ],
 )
-def test_keys_that_do_not_go_together_are_one_sentence(write: Writer, text: str, said: str) -> None:
+def test_keys_that_do_not_go_together_are_one_sentence(
+    write: Writer, text: str, message: str
+) -> None:
     with pytest.raises(KdpError) as caught:
         load_config(write(f"output: {{name: a}}\n{text}"))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "{" not in str(caught.value)
 
 
@@ -229,7 +231,7 @@ def test_a_choice_can_be_overridden(write: Writer) -> None:
 
 def test_the_files_that_are_composed_are_known(write: Writer) -> None:
     path = _composed(write)
-    names = [found.relative_to(path.parent).as_posix() for found in composed_files(path)]
+    names = [file.relative_to(path.parent).as_posix() for file in composed_files(path)]
     assert names == ["run.yml", "base.yml", "data/small.yml"]
     assert path.parent / "data" / "large.yml" in composed_files(path, ["data=large"])
 

@@ -56,8 +56,8 @@ def test_then_the_folder_configs() -> None:
 
 
 def test_then_the_package() -> None:
-    found = find_config(Path("config_catanet.yml"))
-    assert found == shipped_configs() / "config_catanet.yml"
+    config = find_config(Path("config_catanet.yml"))
+    assert config == shipped_configs() / "config_catanet.yml"
 
 
 def test_a_sub_folder_may_be_left_out() -> None:
@@ -73,9 +73,9 @@ def test_the_ending_may_be_left_out() -> None:
 
 def test_an_old_place_is_found_and_the_new_one_named(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "kdp")
-    found = find_config(Path("configs/rep_mobile.yml"))
-    assert found == shipped_configs() / "scenes" / "rep_mobile.yml"
-    assert str(found) in caplog.text
+    config = find_config(Path("configs/rep_mobile.yml"))
+    assert config == shipped_configs() / "scenes" / "rep_mobile.yml"
+    assert str(config) in caplog.text
 
 
 def test_two_files_of_one_name_are_both_named() -> None:

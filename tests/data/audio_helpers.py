@@ -30,7 +30,7 @@ def sine(hertz: float, seconds: float = 1.0, rate: int = 32000) -> Any:
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
 
 
-def made(name: str, seconds: float = 1.0, label: int = 0) -> Clip:
+def ramp_clip(name: str, seconds: float = 1.0, label: int = 0) -> Clip:
     """A clip whose every segment is recognisable; its length is known by reading alone."""
     wave = np.linspace(0.1, 0.9, round(seconds * 32000), dtype=np.float32) + label
     return Clip(name, label, "a", "here", lambda: wave)

@@ -60,18 +60,18 @@ GOOD = annotation([("dog", (11, 6, 30, 25)), ("cat", (1, 1, WIDTH, HEIGHT))])
 
 
 def test_voc_coordinates_count_from_one_and_include_both_ends(tmp_path: Path) -> None:
-    (one,) = voc_folder(voc(tmp_path, {"a": GOOD}), "train", CLASSES)
-    assert one.name == "a"
-    assert one.boxes.tolist() == [[10, 5, 30, 25], [0, 0, WIDTH, HEIGHT]]
-    assert one.labels.tolist() == [1, 0]
-    assert (one.boxes.dtype, one.labels.dtype) == (np.float32, np.int64)
-    assert one.read().shape == (HEIGHT, WIDTH, 3)
+    (image,) = voc_folder(voc(tmp_path, {"a": GOOD}), "train", CLASSES)
+    assert image.name == "a"
+    assert image.boxes.tolist() == [[10, 5, 30, 25], [0, 0, WIDTH, HEIGHT]]
+    assert image.labels.tolist() == [1, 0]
+    assert (image.boxes.dtype, image.labels.dtype) == (np.float32, np.int64)
+    assert image.read().shape == (HEIGHT, WIDTH, 3)
 
 
 def test_voc_leaves_difficult_objects_out(tmp_path: Path, messages: list[str]) -> None:
     text = annotation([("dog", (1, 1, 9, 9), 1), ("cat", (1, 1, 9, 9), 0)])
-    (one,) = voc_folder(voc(tmp_path, {"a": text}), "train", CLASSES)
-    assert one.labels.tolist() == [0]
+    (image,) = voc_folder(voc(tmp_path, {"a": text}), "train", CLASSES)
+    assert image.labels.tolist() == [0]
     assert not messages
 
 
@@ -91,12 +91,12 @@ def test_voc_issues_are_counted_and_named_in_one_line(tmp_path: Path, messages: 
             "none": None,
         },
     )
-    found = {one.name: one for one in voc_folder(folder, "train", CLASSES)}
-    assert {name: len(one.labels) for name, one in found.items()} == {
+    images = {image.name: image for image in voc_folder(folder, "train", CLASSES)}
+    assert {name: len(image.labels) for name, image in images.items()} == {
         "good": 2, "flat": 1, "inverted": 0, "outside": 0,
         "cut": 1, "odd": 0, "twice": 1, "wordy": 0,
     }  # fmt: skip
-    assert found["cut"].boxes.tolist() == [[49, 29, WIDTH, HEIGHT]]
+    assert images["cut"].boxes.tolist() == [[49, 29, WIDTH, HEIGHT]]
     (line,) = messages
     assert line == (
         f"{folder}, train: boxes without area or inverted, left out: 2 (flat, inverted); "
@@ -122,8 +122,8 @@ def test_many_issues_are_a_few_names_and_a_count(messages: list[str]) -> None:
 def test_voc_without_a_size_looks_at_the_image(tmp_path: Path) -> None:
     things: list[Thing] = [("cat", (51, 31, WIDTH, HEIGHT))]
     folder = voc(tmp_path, {"a": annotation(things, None), "b": annotation(things, (0, 0))})
-    for one in voc_folder(folder, "train", CLASSES):
-        assert one.boxes.tolist() == [[50, 30, WIDTH, HEIGHT]]
+    for image in voc_folder(folder, "train", CLASSES):
+        assert image.boxes.tolist() == [[50, 30, WIDTH, HEIGHT]]
 
 
 def test_a_devkit_is_entered_where_it_has_one_data_set(tmp_path: Path) -> None:
@@ -185,9 +185,14 @@ def test_a_data_set_without_any_object_is_refused(tmp_path: Path) -> None:
 def test_a_corrupt_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     folder = voc(tmp_path, {"a": GOOD})
     (folder / "JPEGImages/a.jpg").write_bytes(b"no image")
-    (one,) = voc_folder(folder, "train", CLASSES)
+    (image,) = voc_folder(folder, "train", CLASSES)
     with pytest.raises(KdpError, match=r"cannot read the image .*a\.jpg"):
-        one.read()
+        image.read()
+
+
+def class_counts(images: Sequence[AnnotatedImage]) -> list[int]:
+    """Boxes of each class."""
+    return np.bincount(np.concatenate([image.labels for image in images])).tolist()
 
 
 def test_bccd_as_it_is(shared: Path, messages: list[str]) -> None:
@@ -197,8 +202,8 @@ def test_bccd_as_it_is(shared: Path, messages: list[str]) -> None:
     classes = ("RBC", "WBC", "Platelets")
     train, val = (voc_folder(folder, split, classes) for split in ("train", "val"))
     assert (len(train), len(val)) == (205, 87)
-    assert np.bincount(np.concatenate([one.labels for one in train])).tolist() == [2381, 214, 209]
-    assert np.bincount(np.concatenate([one.labels for one in val])).tolist() == [967, 87, 83]
+    assert class_counts(train) == [2381, 214, 209]
+    assert class_counts(val) == [967, 87, 83]
     assert train[0].read().shape == (480, 640, 3)
     assert messages == [
         f"{folder}, train: boxes without area or inverted, left out: 1 (BloodImage_00343)",
@@ -209,7 +214,7 @@ def test_bccd_as_it_is(shared: Path, messages: list[str]) -> None:
 # Ultralytics' data sets
 
 
-def yolo(root: Path, **told: Any) -> Path:
+def yolo(root: Path, **keys: Any) -> Path:
     """A data set of three images: two boxes, a polygon, background."""
     for name in ("a", "b", "c"):
         write_image(root / f"images/train/{name}.jpg")
@@ -218,14 +223,14 @@ def yolo(root: Path, **told: Any) -> Path:
     (labels / "a.txt").write_text("1 0.5 0.5 0.5 0.25\n\n0 0.25 0.5 0.5 1\n")
     (labels / "b.txt").write_text("0 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.6\n")
     file = root / "data.yaml"
-    file.write_text(yaml.safe_dump({"train": "images/train", "names": list(CLASSES), **told}))
+    file.write_text(yaml.safe_dump({"train": "images/train", "names": list(CLASSES), **keys}))
     return file
 
 
-def summary(found: Sequence[AnnotatedImage]) -> dict[str, list[list[float]]]:
+def summary(images: Sequence[AnnotatedImage]) -> dict[str, list[list[float]]]:
     return {
-        Path(one.name).stem: np.column_stack([one.labels, one.boxes]).round(3).tolist()
-        for one in found
+        Path(image.name).stem: np.column_stack([image.labels, image.boxes]).round(3).tolist()
+        for image in images
     }
 
 
@@ -237,7 +242,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(
-    "told",
+    "keys",
     [
         {},
         {"path": "."},
@@ -249,8 +254,8 @@ EXPECTED = {
         {"train": "list.txt"},
     ],
 )
-def test_a_yolo_data_set_in_its_variants(tmp_path: Path, told: dict[str, Any]) -> None:
-    file = yolo(tmp_path / "set", **told)
+def test_a_yolo_data_set_in_its_variants(tmp_path: Path, keys: dict[str, Any]) -> None:
+    file = yolo(tmp_path / "set", **keys)
     listed = ("./images/train/a.jpg", "images/train/b.jpg", tmp_path / "set/images/train/c.jpg")
     (tmp_path / "set/list.txt").write_text("\n".join(map(str, listed)))
     assert summary(yolo_yaml(file, "train", CLASSES)) == EXPECTED
@@ -259,10 +264,10 @@ def test_a_yolo_data_set_in_its_variants(tmp_path: Path, told: dict[str, Any]) -
 def test_a_path_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     yolo(tmp_path / "set")
     elsewhere = tmp_path / "other.yaml"
-    told = {"train": "images/train", "validation": "images/train", "names": list(CLASSES)}
-    elsewhere.write_text(yaml.safe_dump({**told, "path": str(tmp_path / "set")}))
+    keys = {"train": "images/train", "validation": "images/train", "names": list(CLASSES)}
+    elsewhere.write_text(yaml.safe_dump({**keys, "path": str(tmp_path / "set")}))
     assert summary(yolo_yaml(elsewhere, "val", CLASSES)) == EXPECTED
-    elsewhere.write_text(yaml.safe_dump({**told, "path": "set"}))
+    elsewhere.write_text(yaml.safe_dump({**keys, "path": "set"}))
     monkeypatch.chdir(tmp_path)
     assert summary(yolo_yaml(Path("other.yaml"), "train", CLASSES)) == EXPECTED
 
@@ -271,8 +276,8 @@ def test_labels_beside_images_that_are_not_under_images(tmp_path: Path) -> None:
     write_image(tmp_path / "train/x.png")
     (tmp_path / "train/x.txt").write_text("0 0.5 0.5 1 1")
     (tmp_path / "data.yaml").write_text("{train: train, names: [cat]}")
-    (one,) = yolo_yaml(tmp_path / "data.yaml", "train", ("cat",))
-    assert (one.name, one.boxes.tolist()) == ("train/x.png", [[0, 0, WIDTH, HEIGHT]])
+    (image,) = yolo_yaml(tmp_path / "data.yaml", "train", ("cat",))
+    assert (image.name, image.boxes.tolist()) == ("train/x.png", [[0, 0, WIDTH, HEIGHT]])
 
 
 def test_yolo_issues_are_told_in_one_line(tmp_path: Path, messages: list[str]) -> None:
@@ -281,8 +286,8 @@ def test_yolo_issues_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
     (tmp_path / "labels/train/c.txt").write_text("\n".join([*lines, "0.5 .5 .5 .1 .1"]))
     write_image(tmp_path / "images/train/d.jpg").write_bytes(b"no image")
     (tmp_path / "labels/train/d.txt").write_text("0 .5 .5 .1 .1")
-    found = yolo_yaml(file, "train", CLASSES)
-    assert summary(found) == {**EXPECTED, "c": [[0, 42, 18, 60, 22]]}
+    images = yolo_yaml(file, "train", CLASSES)
+    assert summary(images) == {**EXPECTED, "c": [[0, 42, 18, 60, 22]]}
     assert messages == [
         f"{file}, train: boxes of an unknown class, left out: 1 (images/train/c.jpg 7); "
         "malformed lines, left out: 3 (images/train/c.jpg); "
@@ -294,7 +299,7 @@ def test_yolo_issues_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
 
 
 @pytest.mark.parametrize(
-    ("told", "complaint"),
+    ("keys", "complaint"),
     [
         ({"names": ["dog", "cat"]}, "has the classes dog, cat, not cat, dog"),
         ({"names": None}, "names must be a list of classes"),
@@ -308,10 +313,10 @@ def test_yolo_issues_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
     ],
 )
 def test_what_a_yolo_data_set_lacks_is_said(
-    tmp_path: Path, told: dict[str, Any], complaint: str
+    tmp_path: Path, keys: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(KdpError, match=complaint):
-        yolo_yaml(yolo(tmp_path, **told), "train", CLASSES)
+        yolo_yaml(yolo(tmp_path, **keys), "train", CLASSES)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "", None])

@@ -275,9 +275,9 @@ def test_augmentation_shows_all_eight_sides(tmp_path: Path) -> None:
     image = _image(32, 32)
     _write(tmp_path / "a.png", image)
     data = PatchDataset(hr_only(tmp_path, 2, tmp_path / "c"), 2, 16, 0, augment=True, length=80)
-    seen = {data[i]["hr"].mul(255).byte().numpy().tobytes() for i in range(80)}
+    orientations = {data[i]["hr"].mul(255).byte().numpy().tobytes() for i in range(80)}
     turned = [np.rot90(side, k) for side in (image, image[:, ::-1]) for k in range(4)]
-    assert seen == {side.transpose(2, 0, 1).tobytes() for side in turned}
+    assert orientations == {side.transpose(2, 0, 1).tobytes() for side in turned}
 
 
 def test_an_image_smaller_than_the_patch_is_named(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ def test_a_letterbox_keeps_the_aspect_and_centres(
 ) -> None:
     square, scale, place = letterbox(np.full((*shape, 3), 200, np.uint8), 320)
     assert (square.shape, scale, place) == ((320, 320, 3), 320 / max(shape), offset)
-    seen = (square == 200).all(2)
-    assert (square[~seen] == 114).all()
-    assert abs(seen.sum() - (scale**2) * shape[0] * shape[1]) <= 320
+    is_image = (square == 200).all(2)
+    assert (square[~is_image] == 114).all()
+    assert abs(is_image.sum() - (scale**2) * shape[0] * shape[1]) <= 320
 
 
 def test_boxes_come_back_from_a_letterbox() -> None:
@@ -96,7 +96,7 @@ def squares(
             image[y0:y1, x0:x1] = RED
         return image
 
-    def one(number: int) -> AnnotatedImage:
+    def annotated(number: int) -> AnnotatedImage:
         there = objects if number < count - 1 else 0
         lefts = 10 + 50 * np.arange(there) + number
         boxes = np.array([[x, 12 * number, x + 30, 12 * number + 30] for x in lefts], np.float32)
@@ -104,7 +104,7 @@ def squares(
         labels = np.full(there, number % 3, np.int64)
         return AnnotatedImage(f"squares-{number}", lambda: drawn(boxes), boxes, labels)
 
-    return [one(number) for number in range(count)]
+    return [annotated(number) for number in range(count)]
 
 
 def corners(sample: dict[str, torch.Tensor]) -> np.ndarray:
@@ -139,11 +139,11 @@ def pixels(sample: dict[str, torch.Tensor]) -> np.ndarray:
 def test_a_plain_sample_is_the_letterboxed_image() -> None:
     images = squares()
     data = BoxDataset(images, 80, seed=1, augment=False, length=6)
-    seen = set()
+    indices = set()
     for number in range(6):
         sample = data[number]
         index = data._order(number)
-        seen.add(index)
+        indices.add(index)
         assert sample["image"].dtype == sample["boxes"].dtype == torch.float32
         square, scale, (left, top) = letterbox(images[index].read(), 80)
         assert (pixels(sample) == square).all()
@@ -152,7 +152,7 @@ def test_a_plain_sample_is_the_letterboxed_image() -> None:
         kept = sample["boxes"][:, 0] >= 0
         assert sample["boxes"][kept, 0].tolist() == images[index].labels.tolist()
         assert (sample["boxes"][~kept] == torch.tensor([-1.0, 0, 0, 0, 0])).all()
-    assert seen == set(range(6))
+    assert indices == set(range(6))
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -205,10 +205,11 @@ def test_every_square_that_is_seen_has_its_box() -> None:
 
 
 def test_a_flip_mirrors_boxes() -> None:
-    one = squares()[1]
-    scene = BoxedImage(one.read(), one.boxes, one.labels)
+    square = squares()[1]
+    scene = BoxedImage(square.read(), square.boxes, square.labels)
     flipped = mosaic.flipped(scene)
-    assert flipped.boxes.tolist() == [[160 - x1, y0, 160 - x0, y1] for x0, y0, x1, y1 in one.boxes]
+    expected = [[160 - x1, y0, 160 - x0, y1] for x0, y0, x1, y1 in square.boxes]
+    assert flipped.boxes.tolist() == expected
     assert_boxes_fit(flipped.image, flipped.boxes, slack=0)
     assert (mosaic.flipped(flipped).image == scene.image).all()
 
@@ -222,13 +223,13 @@ def test_a_mosaic_shows_four_images_around_its_middle() -> None:
         )
         for number in range(4)
     ]
-    made = mosaic.mosaic(tiles, 40, np.random.default_rng(0))
-    assert made.image.shape == (80, 80, 3)
-    assert made.labels.tolist() == [0, 1, 2, 3]
-    for number, box in enumerate(np.clip(made.boxes, 0, 80).astype(int)):
+    combined = mosaic.mosaic(tiles, 40, np.random.default_rng(0))
+    assert combined.image.shape == (80, 80, 3)
+    assert combined.labels.tolist() == [0, 1, 2, 3]
+    for number, box in enumerate(np.clip(combined.boxes, 0, 80).astype(int)):
         x0, y0, x1, y1 = box
-        assert (made.image[y0:y1, x0:x1] == 50 + number).all()
-        assert (made.image == 50 + number).sum() == 3 * (x1 - x0) * (y1 - y0)
+        assert (combined.image[y0:y1, x0:x1] == 50 + number).all()
+        assert (combined.image == 50 + number).sum() == 3 * (x1 - x0) * (y1 - y0)
 
 
 class Even:
@@ -239,8 +240,8 @@ class Even:
 
 
 def test_images_move_around_their_middle() -> None:
-    one = squares(shape=(160, 160))[1]
-    scene = BoxedImage(one.read(), one.boxes, one.labels)
+    square = squares(shape=(160, 160))[1]
+    scene = BoxedImage(square.read(), square.boxes, square.labels)
     still = mosaic.moved(scene, 160, Even())  # type: ignore[arg-type]
     assert (still.image == scene.image).all()
     assert still.boxes.tolist() == scene.boxes.tolist()
@@ -275,8 +276,8 @@ def test_boxes_of_which_little_is_left_are_dropped(before: Box, after: Box, kept
 
 
 def test_colours_change_and_boxes_stay() -> None:
-    one = squares()[0]
-    scene = BoxedImage(one.read(), one.boxes, one.labels)
+    square = squares()[0]
+    scene = BoxedImage(square.read(), square.boxes, square.labels)
     changed = mosaic.recoloured(scene, np.random.default_rng(0))
     assert changed.boxes is scene.boxes
     assert (changed.image != scene.image).any()
@@ -293,11 +294,11 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(augment: bool) -> Non
         return BoxDataset(squares(), 64, seed, augment, 20, mosaic=0.5)
 
     forwards, backwards = data(), data()
-    one = {number: forwards[number] for number in range(20)}
-    other = {number: backwards[number] for number in reversed(range(20))}
-    assert all(same(one[number], other[number]) for number in range(20))
-    assert same(data()[13], one[13])
-    assert not all(same(data(6)[number], one[number]) for number in range(20))
+    in_order = {number: forwards[number] for number in range(20)}
+    reverse_order = {number: backwards[number] for number in reversed(range(20))}
+    assert all(same(in_order[number], reverse_order[number]) for number in range(20))
+    assert same(data()[13], in_order[13])
+    assert not all(same(data(6)[number], in_order[number]) for number in range(20))
 
 
 def test_a_full_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,23 +317,23 @@ def test_a_full_cache_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_toy_shapes_are_as_described() -> None:
     train, val = toy_shapes.toy_shapes(False), toy_shapes.toy_shapes(True)
     assert (len(train), len(val)) == (240, 60)
-    assert len({one.name for one in (*train, *val)}) == 300
-    counts = np.array([len(one.labels) for one in train])
+    assert len({image.name for image in (*train, *val)}) == 300
+    counts = np.array([len(image.labels) for image in train])
     assert (counts.min(), counts.max()) == (1, 5)
-    boxes = np.concatenate([one.boxes for one in train])
+    boxes = np.concatenate([image.boxes for image in train])
     assert boxes.min() >= 0
     assert boxes.max() <= toy_shapes.SIDE
     longest = (boxes[:, 2:] - boxes[:, :2]).max(1)
     assert longest.min() >= 19
     assert longest.max() <= 91
-    assert np.bincount(np.concatenate([one.labels for one in val]), minlength=3).min() > 20
+    assert np.bincount(np.concatenate([image.labels for image in val]), minlength=3).min() > 20
 
 
 def test_toy_shapes_are_the_same_at_every_call() -> None:
-    for one, other in zip(toy_shapes.toy_shapes(True), toy_shapes.toy_shapes(True), strict=True):
-        assert (one.boxes == other.boxes).all()
-    assert (one.read() == other.read()).all()
-    assert one.read().shape == (160, 160, 3)
+    for first, second in zip(toy_shapes.toy_shapes(True), toy_shapes.toy_shapes(True), strict=True):
+        assert (first.boxes == second.boxes).all()
+    assert (first.read() == second.read()).all()
+    assert first.read().shape == (160, 160, 3)
 
 
 def test_boxes_of_toy_shapes_are_tight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,15 +341,15 @@ def test_boxes_of_toy_shapes_are_tight(monkeypatch: pytest.MonkeyPatch) -> None:
         return np.zeros((160, 160, 3), np.uint8)
 
     monkeypatch.setattr(toy_shapes, "_background", black)
-    alone = [one for one in toy_shapes.toy_shapes(False) if len(one.labels) == 1]
+    alone = [image for image in toy_shapes.toy_shapes(False) if len(image.labels) == 1]
     assert len(alone) > 20
-    for one in alone:
-        rows, columns = np.nonzero(one.read().any(2))
+    for image in alone:
+        rows, columns = np.nonzero(image.read().any(2))
         drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        assert one.boxes[0].tolist() == drawn
+        assert image.boxes[0].tolist() == drawn
 
 
 def test_toy_shapes_overlap_little() -> None:
-    for one in toy_shapes.toy_shapes(False):
-        for number, box in enumerate(one.boxes):
-            assert all(toy_shapes._overlap(box, other) <= 0.1 for other in one.boxes[:number])
+    for image in toy_shapes.toy_shapes(False):
+        for number, box in enumerate(image.boxes):
+            assert all(toy_shapes._overlap(box, other) <= 0.1 for other in image.boxes[:number])

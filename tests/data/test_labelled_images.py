@@ -30,8 +30,8 @@ def write_images(folder: Path) -> None:
 def test_a_folder_of_images_for_each_class(tmp_path: Path, messages: list[str]) -> None:
     write_images(tmp_path)
     (tmp_path / "without_mask" / "1.png").write_bytes(b"no image")
-    found = class_folders(tmp_path, ("with_mask", "without_mask"))
-    assert [one.label for one in found] == [0, 0, 0, 1, 1]
+    images = class_folders(tmp_path, ("with_mask", "without_mask"))
+    assert [image.label for image in images] == [0, 0, 0, 1, 1]
     assert len(class_folders(tmp_path, CLASSES)) == 5
     (message,) = messages  # logged once, however often the folder is read
     assert message.endswith("1 corrupt images left out: without_mask/1.png")
@@ -64,9 +64,9 @@ def test_a_sample_is_the_same_whoever_asks() -> None:
     def samples() -> LabelledDataset:
         return LabelledDataset(toy_faces(False), 16, seed=3, augment=True, length=400)
 
-    one, other = samples(), samples()
+    first, second = samples(), samples()
     for number in (5, 170, 6):
-        torch.testing.assert_close(one[number], other[number])
+        torch.testing.assert_close(first[number], second[number])
     epoch = [float(samples()[n]["image"].sum()) for n in range(4)]
     assert len(set(epoch)) == 4
 

@@ -22,12 +22,12 @@ def numpy_log_mel(wave: Any) -> Any:
     top = 2595 * np.log10(1 + 16000 / 700)
     edges = 700 * (10 ** (np.arange(258) * top / 257 / 2595) - 1)
     hertz = np.arange(2049) * 32000 / 4096
-    found = np.empty((256, 65))
+    mel_power = np.empty((256, 65))
     for i in range(256):
         low, middle, high = edges[i : i + 3]
         rising, falling = (hertz - low) / (middle - low), (high - hertz) / (high - middle)
-        found[i] = power @ np.clip(np.minimum(rising, falling), 0, None)
-    return np.log(found + 1e-5)
+        mel_power[i] = power @ np.clip(np.minimum(rising, falling), 0, None)
+    return np.log(mel_power + 1e-5)
 
 
 def assert_same_spectrum(log_mel: Any, expected: Any) -> None:
@@ -54,9 +54,9 @@ def test_log_mel_agrees_with_its_definition_in_float64() -> None:
 
 
 def test_a_tone_is_loudest_where_htk_puts_it() -> None:
-    found = log_mel()(torch.from_numpy(sine(1000).astype(np.float32))[None])
+    spectrogram = log_mel()(torch.from_numpy(sine(1000).astype(np.float32))[None])
     expected = np.log10(1 + 1000 / 700) / np.log10(1 + 16000 / 700) * 257 - 1
-    assert abs(int(found[0, 0, :, 32].argmax()) - expected) < 1
+    assert abs(int(spectrogram[0, 0, :, 32].argmax()) - expected) < 1
 
 
 def test_the_front_end_has_no_weights_and_does_not_depend_on_the_batch() -> None:
@@ -88,8 +88,10 @@ def test_freq_mix_style_mixes_the_statistics_of_two() -> None:
     assert not torch.allclose(means, before)
     assert (means >= before.min(0).values - 1e-4).all()
     assert (means <= before.max(0).values + 1e-4).all()
-    for one, other in zip(mixed, x, strict=True):
-        normed = [(y - y.mean(-1, keepdim=True)) / y.std(-1, keepdim=True) for y in (one, other)]
+    for output, original in zip(mixed, x, strict=True):
+        normed = [
+            (y - y.mean(-1, keepdim=True)) / y.std(-1, keepdim=True) for y in (output, original)
+        ]
         torch.testing.assert_close(*normed, atol=1e-3, rtol=1e-3)
 
 
@@ -109,11 +111,11 @@ def test_a_frequency_mask_is_one_band_at_the_mean() -> None:
     widths = changed.sum(1)
     assert widths.max() <= 48
     assert len(set(widths.tolist())) > 20
-    for one, before, band in zip(masked, x, changed, strict=True):
+    for output, before, band in zip(masked, x, changed, strict=True):
         where = band.nonzero().flatten()
         assert torch.equal(where, torch.arange(len(where)) + (where[0] if len(where) else 0))
         # The mean of one spectrogram and of one in a batch may be summed in another order.
-        torch.testing.assert_close(one[:, band], before.mean().expand_as(one[:, band]))
+        torch.testing.assert_close(output[:, band], before.mean().expand_as(output[:, band]))
 
 
 def test_augmentation_repeats_with_torchs_seed() -> None:

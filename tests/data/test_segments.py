@@ -18,7 +18,7 @@ from kdp.data.scenes import Clip, scene_folder
 from kdp.data.segments import SegmentDataset, check_disjoint, segments, votes, waves
 from kdp.errors import KdpError
 from kdp.models.mobile import SCENES
-from tests.data.audio_helpers import made
+from tests.data.audio_helpers import ramp_clip
 
 
 def test_real_sounds_of_five_seconds_are_five_segments(shared: Path) -> None:
@@ -35,14 +35,14 @@ def test_real_sounds_of_five_seconds_are_five_segments(shared: Path) -> None:
     assert len(five) > 70
     pieces = segments(five)
     assert [piece.start for piece in pieces] == [0, 32000, 64000, 96000, 128000] * len(five)
-    found = torch.stack(list(waves(pieces[:10])))
-    assert found.shape == (10, 32000)
+    batch = torch.stack(list(waves(pieces[:10])))
+    assert batch.shape == (10, 32000)
     # ESC-50 fills sounds shorter than five seconds with silence: not every segment has sound.
-    assert found[::5].abs().amax(1).min() > 0
+    assert batch[::5].abs().amax(1).min() > 0
 
 
 def test_clips_are_cut_without_the_rest_and_short_ones_are_padded() -> None:
-    clips = [made("long", 2.9), made("short", 0.25), made("one")]
+    clips = [ramp_clip("long", 2.9), ramp_clip("short", 0.25), ramp_clip("one")]
     pieces = segments(clips)
     assert [(p.clip.name, p.start) for p in pieces] == [
         ("long", 0),
@@ -51,14 +51,14 @@ def test_clips_are_cut_without_the_rest_and_short_ones_are_padded() -> None:
         ("one", 0),
     ]
     first, second, short, _ = waves(pieces)
-    check_near(torch.cat([first, second]), clips[0].read()[:64000])
-    check_near(short[:8000], clips[1].read())
+    assert_equal_in_16_bits(torch.cat([first, second]), clips[0].read()[:64000])
+    assert_equal_in_16_bits(short[:8000], clips[1].read())
     assert not short[8000:].any()
 
 
-def check_near(found: Tensor, wave: Any) -> None:
+def assert_equal_in_16_bits(segment: Tensor, wave: Any) -> None:
     """Equal but for rounding to 16 bits."""
-    torch.testing.assert_close(found, torch.from_numpy(wave), atol=2e-5, rtol=0)
+    torch.testing.assert_close(segment, torch.from_numpy(wave), atol=2e-5, rtol=0)
 
 
 def test_lengths_come_from_headers_alone(tau: Path) -> None:
@@ -70,19 +70,19 @@ def test_lengths_come_from_headers_alone(tau: Path) -> None:
 
 
 def test_silence_stays_silent() -> None:
-    silent = replace(made("silent"), read=lambda: np.zeros(32000, np.float32))
+    silent = replace(ramp_clip("silent"), read=lambda: np.zeros(32000, np.float32))
     (wave,) = waves(segments([silent]))
     assert torch.equal(wave, torch.zeros(32000))
 
 
 def test_a_clip_shorter_than_its_header_says_is_named() -> None:
-    clip = replace(made("cut off", 1.5), seconds=lambda: 3.0)
+    clip = replace(ramp_clip("cut off", 1.5), seconds=lambda: 3.0)
     with pytest.raises(KdpError, match="cut off is shorter than its header says"):
         list(waves(segments([clip])))
 
 
 def test_every_epoch_has_every_segment_in_another_order() -> None:
-    data = SegmentDataset([made("a", 3, 0), made("b", 4, 1)], seed=0, length=21)
+    data = SegmentDataset([ramp_clip("a", 3, 0), ramp_clip("b", 4, 1)], seed=0, length=21)
     numbers = [int(data[i]["segment"]) for i in range(21)]
     epochs = [numbers[first : first + 7] for first in (0, 7, 14)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
@@ -95,19 +95,19 @@ def test_every_epoch_has_every_segment_in_another_order() -> None:
 
 
 def test_a_sample_depends_on_nothing_but_the_seed_and_its_number() -> None:
-    clips = [made("a", 3), made("b", 4, 1)]
-    one, other = (SegmentDataset(clips, seed=5, length=30) for _ in range(2))
-    expected = [one[i] for i in range(30)]
+    clips = [ramp_clip("a", 3), ramp_clip("b", 4, 1)]
+    first, second = (SegmentDataset(clips, seed=5, length=30) for _ in range(2))
+    expected = [first[i] for i in range(30)]
     for i in (29, 0, 13, 13, 28):
-        assert all(torch.equal(value, other[i][key]) for key, value in expected[i].items())
+        assert all(torch.equal(value, second[i][key]) for key, value in expected[i].items())
     changed = SegmentDataset(clips, seed=6, length=30)
     assert any(not torch.equal(changed[i]["wave"], expected[i]["wave"]) for i in range(30))
 
 
 def test_a_roll_is_a_circle_of_at_most_a_tenth_of_a_second() -> None:
-    data = SegmentDataset([made("a")], seed=0, length=200)
-    plain = SegmentDataset([made("a")], seed=0, length=1, roll=0)[0]["wave"]
-    check_near(plain, made("a").read())
+    data = SegmentDataset([ramp_clip("a")], seed=0, length=200)
+    plain = SegmentDataset([ramp_clip("a")], seed=0, length=1, roll=0)[0]["wave"]
+    assert_equal_in_16_bits(plain, ramp_clip("a").read())
     shifts = []
     for i in range(200):
         wave = data[i]["wave"]
@@ -120,27 +120,27 @@ def test_a_roll_is_a_circle_of_at_most_a_tenth_of_a_second() -> None:
 
 
 def test_a_full_cache_decodes_again_and_changes_nothing() -> None:
-    reads: Counter[str] = Counter()
+    decodings: Counter[str] = Counter()
 
     def counted(clip: Clip) -> Clip:
         def read() -> Any:
-            reads[clip.name] += 1
+            decodings[clip.name] += 1
             return clip.read()
 
         return replace(clip, read=read, seconds=lambda: 1.0)
 
-    clips = [counted(made(str(i), label=i)) for i in range(4)]
+    clips = [counted(ramp_clip(str(i), label=i)) for i in range(4)]
     room = SegmentDataset(clips, seed=0, length=40)
     all_cached = [room[i]["wave"] for i in range(40)]
-    assert set(reads.values()) == {1}
-    reads.clear()
+    assert set(decodings.values()) == {1}
+    decodings.clear()
     tight = SegmentDataset(clips, seed=0, length=40, cache_bytes=2 * 64000)
     assert all(torch.equal(tight[i]["wave"], all_cached[i]) for i in range(40))
-    assert sorted(reads.values()) == [1, 1, 10, 10]
+    assert sorted(decodings.values()) == [1, 1, 10, 10]
 
 
 def test_a_clip_is_what_the_mean_over_its_segments_says() -> None:
-    pieces = segments([made("x", 3, 0), made("y", 1, 1), made("z", 2, 2)])
+    pieces = segments([ramp_clip("x", 3, 0), ramp_clip("y", 1, 1), ramp_clip("z", 2, 2)])
     probabilities = torch.tensor(
         [
             [0.9, 0.1, 0.0],
@@ -153,12 +153,12 @@ def test_a_clip_is_what_the_mean_over_its_segments_says() -> None:
     )
     order = torch.tensor([0, 3, 1, 4, 2, 5])
     for numbers in (torch.arange(6), order):
-        labels, found = votes(probabilities[numbers], [pieces[i] for i in numbers])
+        labels, predictions = votes(probabilities[numbers], [pieces[i] for i in numbers])
         assert labels.tolist() == [0, 1, 2]
-        assert found.tolist() == [0, 1, 1]
+        assert predictions.tolist() == [0, 1, 1]
 
 
 def test_a_clip_in_both_splits_is_named() -> None:
-    check_disjoint([made("a"), made("b")], [made("c")])
+    check_disjoint([ramp_clip("a"), ramp_clip("b")], [ramp_clip("c")])
     with pytest.raises(KdpError, match=r"1 clips are in both .* such as b"):
-        check_disjoint([made("a"), made("b")], [made("b")])
+        check_disjoint([ramp_clip("a"), ramp_clip("b")], [ramp_clip("b")])

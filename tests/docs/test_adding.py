@@ -61,9 +61,9 @@ def test_an_added_loss_is_trained_with_and_logged(tmp_path: Path) -> None:
 def test_an_added_criterion_prunes(tmp_path: Path) -> None:
     write_teacher(tmp_path)
     section = {"criterion": "largest", "calibration": {"patches": 2, "patch_size": 12}}
-    found = prune(config(tmp_path, mac_constraint=0.8, prune=section))
-    assert load(found.masks).record.config["prune"]["criterion"] == "largest"
-    assert found.plan.macs < found.plan.dense_macs
+    result = prune(config(tmp_path, mac_constraint=0.8, prune=section))
+    assert load(result.masks).record.config["prune"]["criterion"] == "largest"
+    assert result.plan.macs < result.plan.dense_macs
 
 
 def test_an_added_criterion_prunes_while_training(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from kdp.measure.classes import confusion, summary
 
 
 def test_confusion_accuracy_and_f1() -> None:
-    labels, found = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 1, 0])
-    counts = confusion(labels, found, 2)
+    labels, predictions = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 1, 0])
+    counts = confusion(labels, predictions, 2)
     assert counts.tolist() == [[2, 1], [1, 1]]
     values = summary(counts, ["a", "b"])
     assert values["accuracy"] == pytest.approx(0.6)

@@ -99,12 +99,12 @@ def test_zeros_are_found_singly_and_by_rows_and_columns() -> None:
     weight[1] = 0
     weight[:, 2] = 0
     weight[0, 0, 0, 0] = 0
-    found = sparsity_of({"conv.weight": weight, "conv.bias": torch.zeros(4)})
-    assert [(p.layer, p.zeros, p.zero_rows, p.zero_columns) for p in found] == [
+    sparsities = sparsity_of({"conv.weight": weight, "conv.bias": torch.zeros(4)})
+    assert [(p.layer, p.zeros, p.zero_rows, p.zero_columns) for p in sparsities] == [
         ("conv", 12 + 12 + 1, 1, 1),
         ("conv", 4, 0, 0),
     ]
-    assert total(found) == (52, 29)
+    assert total(sparsities) == (52, 29)
 
 
 class Recorder(nn.Module):

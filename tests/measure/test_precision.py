@@ -24,10 +24,10 @@ def test_parameters_are_rounded_wherever_it_computes(kind: type[nn.Linear], comp
     model, x = kind(16, 4), torch.randn(8, 16)
     before, expected = model.weight.clone(), model(x)
     half = HalfPrecision(model, x)
-    found = half(x)
+    output = half(x)
     assert half.about == f"parameters rounded to fp16, computed in {computed}"
-    assert found.dtype == torch.float32
-    assert not torch.equal(found, expected)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-2)
+    assert output.dtype == torch.float32
+    assert not torch.equal(output, expected)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-2)
     assert torch.equal(model.weight, before)
     assert weight_bytes(half) == weight_bytes(model) / 2 == 2 * (16 * 4 + 4)

@@ -24,7 +24,7 @@ def test_the_networks_have_exactly_these_parameters(channels: tuple[int, ...], c
     assert parameters(build("mask_classifier", channels=channels)) == count
 
 
-def test_the_toy_can_be_learnt(tmp_path: Path) -> None:
+def test_the_toy_data_can_be_learned(tmp_path: Path) -> None:
     longer = {**SHORT, "batch_size": 16, "steps": 60, "lr": 0.01, "validate_every": 60}
     train(settings(tmp_path, distill=None, train=longer))
     metrics = load(tmp_path / "w/tiny.pth").record.metrics["toy"]

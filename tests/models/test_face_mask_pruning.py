@@ -37,8 +37,8 @@ def test_pruning_leaves_exactly_these_parameters(tmp_path: Path, ratio: float) -
     save(tmp_path / "base.pth", Artifact(lively().state_dict(), arch, record))
     where = [f"output.dir={tmp_path}", f"teacher={tmp_path}/base.pth", f"pruning_ratio={ratio}"]
     config = load_config(ROOT / "configs" / "face_mask_prune.yml", [*where, "device=cpu"])
-    found = prune(config)
-    done = rebuild(config, source=found.pruned)
+    result = prune(config)
+    done = rebuild(config, source=result.pruned)
     channels, count = PRUNED[ratio]
     small, arch, _ = load_network(done.path)
     assert arch.args["channels"] == channels
@@ -101,9 +101,9 @@ def test_optin_looks_at_every_feature_that_a_channel_changes() -> None:
         dense = replay.dense.features
         # A tolerance, not equality: both come from runs of their own.
         changed = {n: f for n, f in features.items() if not torch.allclose(f, dense[n], atol=1e-5)}
-        found = replay.without(group, [1]).features
-        assert changed.keys() == found.keys()
-        assert all(torch.allclose(found[n], f, atol=1e-5) for n, f in changed.items())
+        replayed = replay.without(group, [1]).features
+        assert changed.keys() == replayed.keys()
+        assert all(torch.allclose(replayed[n], f, atol=1e-5) for n, f in changed.items())
 
 
 def test_finding_groups_leaves_the_network_as_it_was() -> None:
@@ -143,8 +143,8 @@ def test_the_chain_works_with_a_budget_and_any_criterion(tmp_path: Path, criteri
     section = {"criterion": criterion, "calibration": {"patches": 8}}
     config = settings(tmp_path, mac_constraint=0.6, prune=section)
     train(config.model_copy(update={"distill": None}))
-    found = prune(config)
-    assert 0.4 < found.plan.macs / found.plan.dense_macs <= 0.6
+    result = prune(config)
+    assert 0.4 < result.plan.macs / result.plan.dense_macs <= 0.6
     finetune(config)
     done = rebuild(config)
     assert done.difference < 1e-6

@@ -37,8 +37,8 @@ def lively(name: str, **args: Any) -> nn.Module:
 
 def counted(model: nn.Module) -> tuple[int, int]:
     """Parameters, and multiply-accumulates for a second of sound as torchinfo counts them."""
-    found = torchinfo.summary(model, SECOND, verbose=0)
-    return int(found.total_params), int(found.total_mult_adds)
+    totals = torchinfo.summary(model, SECOND, verbose=0)
+    return int(totals.total_params), int(totals.total_mult_adds)
 
 
 def test_cp_mobile_is_exactly_the_baseline() -> None:
@@ -63,8 +63,8 @@ def test_branches_become_one_convolution(groups: int, stride: tuple[int, int]) -
     kernel, bias = rep.eval().fuse()
     assert (rep.identity is not None) == (stride == (1, 1))
     x = torch.randn(2, 6, 9, 7, dtype=torch.float64)
-    one = torch.nn.functional.conv2d(x, kernel, bias, stride, 1, 1, groups)
-    torch.testing.assert_close(one, rep(x))
+    fused = torch.nn.functional.conv2d(x, kernel, bias, stride, 1, 1, groups)
+    torch.testing.assert_close(fused, rep(x))
 
 
 @pytest.mark.parametrize("name", ["cp_mobile", "rep_mobile"])

@@ -181,8 +181,8 @@ def test_opcodes_that_no_pickler_writes(data: bytes, tmp_path: Path) -> None:
 
 def test_names_of_modules_are_not_looked_up(tmp_path: Path) -> None:
     data = b"(cbuiltins\neval\ncno_such_module\nf\nccollections\nOrderedDict\ncos\npath.join\nt."
-    found = load_without_code(opcodes(tmp_path / "a.pt", data))
-    assert [getattr(kind, "origin", None) for kind in found] == [
+    kinds = load_without_code(opcodes(tmp_path / "a.pt", data))
+    assert [getattr(kind, "origin", None) for kind in kinds] == [
         "builtins.eval",
         "no_such_module.f",
         None,
@@ -215,9 +215,9 @@ def test_tensors_of_all_kinds_and_views(tmp_path: Path) -> None:
         **{str(dtype): torch.ones(3, dtype=dtype) for dtype in (torch.int8, torch.float64)},
     }
     torch.save(tensors, tmp_path / "a.pt")
-    found = load_without_code(tmp_path / "a.pt")
+    loaded = load_without_code(tmp_path / "a.pt")
     for name, tensor in tensors.items():
-        read = found[name].tensor()
+        read = loaded[name].tensor()
         assert read.dtype == tensor.dtype
         assert torch.equal(read, tensor), name
 

@@ -170,7 +170,7 @@ def test_plain_ultralytics_runs_it_without_kdp(ultralytics_data: Path, tmp_path:
     options = {"imgsz": 64, "device": "cpu", "verbose": False, "conf": 1e-6, "max_det": 20}
     again = import_ultralytics().YOLO("yolo11n.yaml")
     again.model = network()
-    (found,) = again.predict(str(tmp_path / "data/images/0.png"), **options)
+    (detections,) = again.predict(str(tmp_path / "data/images/0.png"), **options)
     torch.set_num_threads(threads)
     assert len(there["boxes"]) > 5
-    assert torch.allclose(torch.tensor(there["boxes"]), found.boxes.data, atol=1e-3)
+    assert torch.allclose(torch.tensor(there["boxes"]), detections.boxes.data, atol=1e-3)

@@ -68,14 +68,14 @@ def test_a_folder_of_the_user_is_kept(tmp_path: Path) -> None:
 def test_missing_or_of_another_version(
     version: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(name: str) -> str:
+    def installed_version(name: str) -> str:
         if version is None:
             raise importlib.metadata.PackageNotFoundError(name)
         return version
 
     for name in [name for name in sys.modules if name.split(".")[0] == "ultralytics"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(importlib.metadata, "version", told)
+    monkeypatch.setattr(importlib.metadata, "version", installed_version)
     with pytest.raises(KdpError, match=r"pip install 'ultralytics>=") as caught:
         import_ultralytics("nn.tasks")
     assert str(caught.value) == NEEDED

@@ -83,16 +83,17 @@ def test_a_plan_of_another_network_is_refused() -> None:
 def test_infer_draws_the_boxes_it_is_sure_of_and_prints_them(yolo_folder: Path) -> None:
     image, teacher = yolo_folder / "voc/JPEGImages/0.jpg", yolo_folder / "teacher.pth"
     task, network = task_for(ARCH, config(yolo_folder)), load_network(teacher)[0]
-    (all_of_them,) = task.detect(network, iter([read_rgb(image)]), 0.001, 0.45)
-    least = float(all_of_them.scores.median())
-    asked = ["--headless", "--to", str(yolo_folder / "out"), "--set", f"detect.confidence={least}"]
-    done = run_kdp("infer", str(teacher), str(image), *asked)
+    (all_detections,) = task.detect(network, iter([read_rgb(image)]), 0.001, 0.45)
+    least = float(all_detections.scores.median())
+    folder, confidence = str(yolo_folder / "out"), f"detect.confidence={least}"
+    options = ["--headless", "--to", folder, "--set", confidence]
+    done = run_kdp("infer", str(teacher), str(image), *options)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[0])
-    assert set(found) == {"file", "written", "ms", "objects"}
-    assert Path(found["written"]).exists()
-    assert 0 < len(found["objects"]) < len(all_of_them.scores)
-    assert all(one["probability"] >= round(least, 4) for one in found["objects"])
+    printed = json.loads(done.stdout.splitlines()[0])
+    assert set(printed) == {"file", "written", "ms", "objects"}
+    assert Path(printed["written"]).exists()
+    assert 0 < len(printed["objects"]) < len(all_detections.scores)
+    assert all(detected["probability"] >= round(least, 4) for detected in printed["objects"])
 
 
 def test_compare_names_the_protocol_and_the_precision_of_each_class(yolo_folder: Path) -> None:

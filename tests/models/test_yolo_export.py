@@ -32,8 +32,8 @@ def test_exports_find_what_the_network_finds(yolo_folder: Path) -> None:
     with torch.no_grad():
         expected = decode(model(x), (SIZE, SIZE))
         for network in (load_runnable(onnx)[0], load_runnable(plain)[0], script):
-            found = task.decoded(network(x), (SIZE, SIZE))
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+            decoded = task.decoded(network(x), (SIZE, SIZE))
+            torch.testing.assert_close(decoded, expected, rtol=1e-4, atol=1e-3)
     for network in (load_runnable(onnx)[0], load_runnable(plain)[0]):
         # Rounding may exchange two detections of nearly the same probability.
         assert task.evaluate(network)["toy"] == pytest.approx(task.evaluate(model)["toy"], abs=1e-3)

@@ -82,8 +82,8 @@ def test_a_third_of_the_channels_is_half_of_the_parameters_and_stays_away(
         finetune={**STEPS, "steps": 2, "validate_every": 2},
         distill=ATTENTION,
     )
-    found = prune(settings)
-    before = rebuild(settings, source=found.pruned, target=yolo_folder / "before.pth")
+    result = prune(settings)
+    before = rebuild(settings, source=result.pruned, target=yolo_folder / "before.pth")
     finetune(settings)
     after = rebuild(settings)
     assert after.full_parameters == 2_590_409
@@ -107,10 +107,10 @@ def test_replay_masks_channels_that_are_read_in_several_places(
     model, task = lively(), task_for(ARCH, config(yolo_folder))
     groups, x = task.groups(model), torch.rand(2, 3, SIZE, SIZE)
     name = f"layers.{part}.conv"
-    (group,) = (one for one in groups if one.name == name)
+    (group,) = (group for group in groups if group.name == name)
     assert len(group.mask_points) > 1
-    found = Replay(model, groups, list(TAPS), x).without(group, [0, 5]).output.chunk(2)
-    for unit, output in zip((0, 5), found, strict=True):
+    outputs = Replay(model, groups, list(TAPS), x).without(group, [0, 5]).output.chunk(2)
+    for unit, output in zip((0, 5), outputs, strict=True):
         masks = full_masks(groups)
         masks[name][unit] = False
         with masks_applied(model, groups, masks), torch.no_grad():

@@ -49,11 +49,11 @@ from tests.runs import ended, start_kdp, wait_until
 def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     yolo_folder: Path, align: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[TeacherEnsemble] = []
+    ensembles: list[TeacherEnsemble] = []
 
     def ensemble(*arguments: Any) -> TeacherEnsemble:
-        made.append(TeacherEnsemble(*arguments))
-        return made[0]
+        ensembles.append(TeacherEnsemble(*arguments))
+        return ensembles[0]
 
     monkeypatch.setattr(distil, "TeacherEnsemble", ensemble)
     losses = {"attention_transfer": {"weight": 1.0, "align": align}}
@@ -61,7 +61,7 @@ def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     student, task = build("yolo11", **ARCH.args), task_for(ARCH, settings)
     request = DistillRequest.from_config(settings)
     objective = distil.build_objective(task, student, request, 4)
-    teacher = made[0].teachers[0].model
+    teacher = ensembles[0].teachers[0].model
     before = {name: t.clone() for name, t in teacher.state_dict().items()}
     batch = default_collate([objective.data(2)[i] for i in range(2)])
     loss, _ = objective.objective(student.train(), batch, 0)
@@ -182,9 +182,9 @@ def test_two_processes_have_equal_weights(yolo_folder: Path) -> None:
     for process in ranks:
         done = ended(process)
         assert done.returncode == 0, done.stderr
-    one, other = (torch.load(yolo_folder / f"rank{i}.pth", weights_only=True) for i in (0, 1))
-    compared = [name for name in one if "running_" not in name and "num_batches" not in name]
-    assert all(torch.equal(one[name], other[name]) for name in compared)
+    first, second = (torch.load(yolo_folder / f"rank{i}.pth", weights_only=True) for i in (0, 1))
+    trained = [name for name in first if "running_" not in name and "num_batches" not in name]
+    assert all(torch.equal(first[name], second[name]) for name in trained)
 
 
 def test_scores_belong_to_taps_in_the_order_of_the_head(yolo_folder: Path) -> None:

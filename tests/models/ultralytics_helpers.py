@@ -50,8 +50,8 @@ def broken_torchvision() -> bool:
 def validate(model: Any, data: Path, project: Path) -> list[float]:
     """Every metric of plain Ultralytics."""
     options = {"imgsz": 64, "batch": 2, "workers": 0, "plots": False, "verbose": False}
-    found = model.val(data=str(data), project=str(project), device="cpu", **options)
-    return [found.box.map, found.box.map50, *found.box.maps]
+    metrics = model.val(data=str(data), project=str(project), device="cpu", **options)
+    return [metrics.box.map, metrics.box.map50, *metrics.box.maps]
 
 
 # Files of Ultralytics
@@ -67,9 +67,9 @@ def network(name: str = "yolo11n.yaml", seed: int = 0, kind: str = "DetectionMod
     return model.half().float()
 
 
-def equal(found: dict[str, Tensor], model: Any) -> bool:
+def equal(params: dict[str, Tensor], model: Any) -> bool:
     wanted = model.float().state_dict()
-    assert list(found) == list(wanted)
-    floats = (t for t in found.values() if t.is_floating_point())
+    assert list(params) == list(wanted)
+    floats = (t for t in params.values() if t.is_floating_point())
     assert all(t.dtype == torch.float32 for t in floats)
-    return all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    return all(torch.equal(params[name], tensor) for name, tensor in wanted.items())

@@ -72,14 +72,14 @@ def write_voc(root: Path, count: int) -> None:
     for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / part).mkdir(parents=True)
     images = toy_shapes(validation=False)[:count]
-    for number, one in enumerate(images):
-        image = one.read()
+    for number, shapes in enumerate(images):
+        image = shapes.read()
         cv2.imwrite(str(root / f"JPEGImages/{number}.jpg"), image[:, :, ::-1])
         height, width = image.shape[:2]
         objects = "".join(
             f"<object><name>{CLASSES[label]}</name><bndbox><xmin>{x0 + 1:.0f}</xmin>"
             f"<ymin>{y0 + 1:.0f}</ymin><xmax>{x1:.0f}</xmax><ymax>{y1:.0f}</ymax></bndbox></object>"
-            for label, (x0, y0, x1, y1) in zip(one.labels, one.boxes, strict=True)
+            for label, (x0, y0, x1, y1) in zip(shapes.labels, shapes.boxes, strict=True)
         )
         size = f"<size><width>{width}</width><height>{height}</height></size>"
         text = f"<annotation><filename>{number}.jpg</filename>{size}{objects}</annotation>"

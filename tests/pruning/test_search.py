@@ -35,8 +35,8 @@ def test_search_is_optimal_but_for_one_unit() -> None:
                 numbers = {"a": a, "b": b, "c": c}
                 if count(numbers) <= budget:
                     totals.append(sum(tops[n][k - 1] for n, k in numbers.items() if k))
-    found = sum(float(scores[name][mask].sum()) for name, mask in plan.masks.items())
-    assert max(totals) - max(float(s.max()) for s in scores.values()) < found <= max(totals)
+    score = sum(float(scores[name][mask].sum()) for name, mask in plan.masks.items())
+    assert max(totals) - max(float(s.max()) for s in scores.values()) < score <= max(totals)
 
 
 def test_search_removes_the_least_important_units() -> None:

@@ -47,8 +47,8 @@ def test_artifacts_checkpoints_and_logs_are_deleted(settings: Config, tmp_path: 
 
 def test_rounds_are_deleted(settings: Config, tmp_path: Path) -> None:
     output = settings.output.model_copy(update={"name": "tiny_round1"})
-    one = settings.model_copy(update={"output": output})
-    path = write(tmp_path / "weights" / "tiny_round1_rebuilt.pth", one)
+    round_config = settings.model_copy(update={"output": output})
+    path = write(tmp_path / "weights" / "tiny_round1_rebuilt.pth", round_config)
     assert clean(settings) == [path]
 
 

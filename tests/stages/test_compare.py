@@ -33,7 +33,7 @@ SMALLER = {**TINY, "tab_heads": [1, 2], "lrsa_neurons": [6, 0]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three networks of x2, one of x4, and two pairs of pictures."""
+    """Three networks of x2, one of x4, and two pairs of images."""
     root = tmp_path_factory.mktemp("compare")
     for name, args in (("teacher", TINY), ("rebuilt", SMALLER), ("x4", {**TINY, "upscale": 4})):
         torch.manual_seed(0)
@@ -50,8 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
-    pictures = f"{{kind:paired,hr:{folder}/hr,lr:{folder}/lr}}"
-    sets = (f"evaluation={{Tiny:{pictures}}}", "measure.latency_size=[16,16]")
+    images = f"{{kind:paired,hr:{folder}/hr,lr:{folder}/lr}}"
+    sets = (f"evaluation={{Tiny:{images}}}", "measure.latency_size=[16,16]")
     sizes = ("measure.input_size=[16,18]", "measure.latency_runs=3", "measure.warmup_runs=1")
     return [*(part for pair in (*sets, *sizes) for part in ("--set", pair)), *more]
 
@@ -188,7 +188,7 @@ def test_columns_that_do_not_fit_stand_below_beside_the_first(folder: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("names", "more", "said"),
+    ("names", "more", "message"),
     [
         (("teacher", "x4"), (), "they solve different tasks"),
         (("teacher", "gone"), (), "net_gone.pth does not exist"),
@@ -198,11 +198,11 @@ def test_columns_that_do_not_fit_stand_below_beside_the_first(folder: Path) -> N
     ],
 )
 def test_bad_input_is_named(
-    folder: Path, names: tuple[str, ...], more: tuple[str, ...], said: str
+    folder: Path, names: tuple[str, ...], more: tuple[str, ...], message: str
 ) -> None:
     result = kdp(folder, "compare", *more, names=names)
     assert isinstance(result.exception, KdpError)
-    assert said in str(result.exception)
+    assert message in str(result.exception)
 
 
 def test_networks_of_other_classes_are_not_judged_by_the_first_one_s(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from tests.runs import run_kdp
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _no_pictures() -> Iterator[None]:
+def _no_plots() -> Iterator[None]:
     """Drawing curves takes longer than these trainings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
@@ -83,7 +83,7 @@ def fault(result: Result) -> str:
 
 
 def keep_again(folder: Path) -> Path:
-    """Record what was trained once more, with one evaluation set of three pictures."""
+    """Record what was trained once more, with one evaluation set of three images."""
     config, path = face(folder), folder / "w" / "tiny.pth"
     model, arch, _ = load_network(path)
     request = ExperimentRequest.from_config(config)
@@ -224,12 +224,12 @@ def test_the_difference_of_two_runs(kept: Path, tmp_path: Path) -> None:
     shown = kdp("experiments", "--folder", kept, "--diff", *ids(kept), "--output", file).output
     assert "seed" in shown
     assert "toy.accuracy" in shown
-    found = json.loads(file.read_text())
-    assert found["config"] == {"seed": [1, 2]}
-    assert found["metrics"]["params"] == [828, 828]
-    one = ids(kept)[0]
-    wrong = fault(kdp("experiments", "--folder", kept, "--diff", one, f"{one}0"))
-    assert f"did you mean '{one}'?" in wrong
+    difference = json.loads(file.read_text())
+    assert difference["config"] == {"seed": [1, 2]}
+    assert difference["metrics"]["params"] == [828, 828]
+    first = ids(kept)[0]
+    wrong = fault(kdp("experiments", "--folder", kept, "--diff", first, f"{first}0"))
+    assert f"did you mean '{first}'?" in wrong
 
 
 def test_experiments_of_the_old_format_are_read(kept: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_changed_checkpoint_is_refused(kept: Path) -> None:
     assert "was changed" in fault(kdp("reproduce", path))
 
 
-def test_predictions_of_pictures(tmp_path: Path) -> None:
+def test_predictions_of_images(tmp_path: Path) -> None:
     config = catanet.config(tmp_path)
     assert config.model is not None
     model = build("catanet", **config.model.args)
@@ -289,7 +289,7 @@ def test_predictions_of_pictures(tmp_path: Path) -> None:
     assert [len(str(rows[0][key]).partition(".")[2]) for key in ("psnr", "ssim")] == [4, 6]
 
 
-def test_predictions_of_sounds(tmp_path: Path) -> None:
+def test_predictions_of_audio(tmp_path: Path) -> None:
     config = face(tmp_path, evaluation={"toy": {}})
     task: Any = task_for(Arch("cp_mobile", {}), config)
     task.evaluation_sets = {"toy": task.evaluation_sets["toy"][:3]}

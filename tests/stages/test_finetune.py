@@ -37,7 +37,7 @@ from tests.runs import (
 
 
 @pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing curves takes longer than these trainings."""
     monkeypatch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
 
@@ -45,15 +45,15 @@ def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """Every network that runs, at every time it does."""
-    seen: list[nn.Module] = []
+    networks_run: list[nn.Module] = []
     plain = CATANet.forward
 
     def forward(self: CATANet, x: Tensor) -> Tensor:
-        seen.append(self)
+        networks_run.append(self)
         return plain(self, x)
 
     monkeypatch.setattr(CATANet, "forward", forward)
-    return seen
+    return networks_run
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def test_removed_units_are_zero_in_every_forward(
     monkeypatch.setattr(torch.optim.Adam, "step", drifting_step)
     monkeypatch.setattr(CATANet, "forward", checked)
     path = finetune(config(tmp_path))["finetuned"]
-    assert checks == {True: 6, False: 10}, "6 steps; a probe; 3 validations of 3 pictures"
+    assert checks == {True: 6, False: 10}, "6 steps; a probe; 3 validations of 3 images"
     model = build("catanet", **TINY)
     model.load_state_dict(load(path).params)
     assert removed_are_zero(model, catanet_groups(model), masks)

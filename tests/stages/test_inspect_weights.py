@@ -49,13 +49,13 @@ def inspect(*arguments: object) -> Any:
 
 def test_zeros_and_shapes_of_each_layer(chain: dict[str, Path], tmp_path: Path) -> None:
     inspect(chain["pruned"], "--output", tmp_path / "found.json")
-    (found,) = json.loads((tmp_path / "found.json").read_text())
-    parts = {part["name"]: part for part in found["parameters"]}
+    (summary,) = json.loads((tmp_path / "found.json").read_text())
+    parts = {part["name"]: part for part in summary["parameters"]}
     network = build("catanet", **TINY)
     assert list(parts) == [name for name, _ in network.named_parameters()]
     fc1 = parts["blocks.0.0.mlp.fn.fc1.weight"]
     assert (fc1["shape"], fc1["zeros"], fc1["zero_rows"]) == ([6, 8], 16, 2)
-    assert found["buffer_elements"] == sum(buffer.numel() for buffer in network.buffers())
+    assert summary["buffer_elements"] == sum(buffer.numel() for buffer in network.buffers())
 
 
 def test_origin_goes_back_to_the_teacher(chain: dict[str, Path]) -> None:
@@ -102,8 +102,8 @@ def test_foreign_checkpoints_can_be_read(tmp_path: Path) -> None:
 def test_unknown_networks_can_be_read(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.eye(3), "steps": torch.tensor(5)}, tmp_path / "other.pth")
     inspect(tmp_path / "other.pth", "--output", tmp_path / "found.json")
-    (found,) = json.loads((tmp_path / "found.json").read_text())
-    assert (found["arch"], found["parameters"][0]["zeros"], found["buffer_elements"]) == (
+    (summary,) = json.loads((tmp_path / "found.json").read_text())
+    assert (summary["arch"], summary["parameters"][0]["zeros"], summary["buffer_elements"]) == (
         None,
         6,
         1,

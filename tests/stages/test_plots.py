@@ -1,4 +1,4 @@
-"""`kdp compare --plot`: what the picture of a comparison shows."""
+"""`kdp compare --plot`: what the plot of a comparison shows."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def test_compare_writes_it(tmp_path: Path) -> None:
     more = [part for pair in chosen for part in ("--set", pair)]
     done = run_kdp("compare", str(network), "--device", "cpu", "--plot", str(target), *more)
     assert done.returncode == 0, complaints(done.stderr)
-    picture = read_rgb(target)
-    assert min(picture.shape[:2]) > 500
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+    image = read_rgb(target)
+    assert min(image.shape[:2]) > 500
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10

@@ -55,11 +55,11 @@ def test_prune_meets_its_budget_and_says_what_it_kept(folder: Path) -> None:
 
 
 def test_the_pruned_network_is_the_teacher_without_what_goes(folder: Path) -> None:
-    found = prune(config(folder, **PRUNE))
+    result = prune(config(folder, **PRUNE))
     teacher, _, _ = load_network(folder / "teacher.pth")
-    pruned, _, artifact = load_network(found.pruned)
+    pruned, _, artifact = load_network(result.pruned)
     x = torch.rand(1, 3, 12, 12)
-    with masks_applied(teacher, catanet_groups(teacher), found.plan.masks), torch.no_grad():
+    with masks_applied(teacher, catanet_groups(teacher), result.plan.masks), torch.no_grad():
         torch.testing.assert_close(pruned(x), teacher(x))
     assert artifact.record.parents[0].path == str(folder / "teacher.pth")
 
@@ -78,9 +78,9 @@ def test_what_was_measured_is_not_measured_again(
         raise AssertionError("importance was measured again")
 
     monkeypatch.setattr(scores_module, "make_scorer", refuse)
-    asked = config(folder, **{**PRUNE, **change})
-    found = prune(asked)
-    assert found.plan.macs <= (asked.mac_constraint or 0) * found.plan.dense_macs
+    changed = config(folder, **{**PRUNE, **change})
+    result = prune(changed)
+    assert result.plan.macs <= (changed.mac_constraint or 0) * result.plan.dense_macs
 
 
 @pytest.mark.parametrize(
@@ -204,15 +204,15 @@ def test_a_second_search_of_the_same_file_is_refused(folder: Path) -> None:
 
 def test_rebuild_writes_a_smaller_equal_network(folder: Path) -> None:
     settings = config(folder, **PRUNE)
-    found = prune(settings)
-    done = rebuild(settings, source=found.pruned)
-    pruned, _, _ = load_network(found.pruned)
+    result = prune(settings)
+    done = rebuild(settings, source=result.pruned)
+    pruned, _, _ = load_network(result.pruned)
     small, arch, artifact = load_network(done.path)
     x = torch.rand(2, 3, 14, 11)
     with torch.no_grad():
         torch.testing.assert_close(small(x), pruned(x), rtol=1e-4, atol=1e-5)
     assert done.parameters < done.full_parameters
-    kept = {name: int(mask.sum()) for name, mask in found.plan.masks.items()}
+    kept = {name: int(mask.sum()) for name, mask in result.plan.masks.items()}
     for kind in ("tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons"):
         assert arch.args[kind] == [kept[f"blocks.{i}.{kind}"] for i in range(2)]
     origin = artifact.record.parents[0].record.parents[0].path
@@ -222,7 +222,7 @@ def test_rebuild_writes_a_smaller_equal_network(folder: Path) -> None:
 def test_rebuild_refuses_what_it_cannot_prove(folder: Path) -> None:
     """The teacher with the masks of its pruning is rebuilt; but not if the cut is wrong."""
     settings = config(folder, **PRUNE)
-    found = prune(settings)
+    result = prune(settings)
     rebuild(settings, source=folder / "teacher.pth")
     with pytest.MonkeyPatch.context() as patch:
         from kdp.pruning import rebuild as module
@@ -239,14 +239,14 @@ def test_rebuild_refuses_what_it_cannot_prove(folder: Path) -> None:
         with pytest.raises(KdpError, match="differs from the masked one"):
             rebuild(settings, source=folder / "teacher.pth", target=target)
         assert not target.exists()
-    assert found.masks.exists()
+    assert result.masks.exists()
 
 
 def test_rebuild_refuses_masks_of_another_network(folder: Path) -> None:
     from kdp.artifacts import Artifact, save
 
     settings = config(folder, **PRUNE)
-    found = prune(settings)
+    result = prune(settings)
     other = folder / "other_masks.pth"
     save(other, Artifact({}, extra={"masks": {"blocks.0.tab_heads": torch.ones(7).bool()}}))
     done = run_kdp(
@@ -254,7 +254,7 @@ def test_rebuild_refuses_masks_of_another_network(folder: Path) -> None:
         "--config",
         str(config_file(folder, **PRUNE)),
         "--from",
-        str(found.pruned),
+        str(result.pruned),
         "--masks",
         str(other),
     )
@@ -267,7 +267,7 @@ def test_validate_passes_what_would_run_and_names_what_would_not(folder: Path) -
     good = run_kdp("validate", "--config", str(config_file(folder, **PRUNE)))
     assert good.returncode == 0, good.stdout + good.stderr
     assert "6 steps take about" in good.stdout
-    (folder / "pictures" / "1.png").write_bytes(b"no picture")
+    (folder / "images" / "1.png").write_bytes(b"no image")
     bad = run_kdp("validate", "--config", str(config_file(folder, **PRUNE)))
     assert bad.returncode == 2
     assert "FAIL data: cannot read the image" in bad.stdout

@@ -30,7 +30,7 @@ def test_images_are_read_one_at_a_time(tmp_path: Path) -> None:
     held: list[weakref.ref[ImageArray]] = []
 
     def read(number: int) -> ImageArray:
-        assert sum(one() is not None for one in held) <= 1
+        assert sum(image_ref() is not None for image_ref in held) <= 1
         image = np.full((64, 64, 3), number, np.uint8)
         held.append(weakref.ref(image))
         return image

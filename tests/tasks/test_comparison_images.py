@@ -45,9 +45,9 @@ def test_the_whole_image_is_shown_above_its_caption() -> None:
 
 def test_a_true_box_is_found_once_and_by_its_class_alone() -> None:
     truth = [box(0, 0), box(60, 1)]
-    right, found = judge(truth, [box(1, 0, 0.9), box(2, 0, 0.8), box(60, 0, 0.7)])
-    assert right == [True, False, False]
-    assert found == [True, False]
+    correct, detected = judge(truth, [box(1, 0, 0.9), box(2, 0, 0.8), box(60, 0, 0.7)])
+    assert correct == [True, False, False]
+    assert detected == [True, False]
 
 
 def test_right_wrong_and_missed_boxes_have_their_colors() -> None:

@@ -18,7 +18,7 @@ FULL, HALF = (0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)
 
 
 @pytest.mark.parametrize(
-    ("found", "map50", "map50_95"),
+    ("detections", "map50", "map50_95"),
     [
         (boxes(FULL, HALF), 1.0, 1.0),
         (boxes(FULL), 0.5, 0.5),
@@ -28,9 +28,9 @@ FULL, HALF = (0.0, 0.0, 10.0, 10.0), (20.0, 20.0, 30.0, 30.0)
     ],
 )
 def test_average_precision_of_known_detections(
-    found: Detections, map50: float, map50_95: float
+    detections: Detections, map50: float, map50_95: float
 ) -> None:
-    measured = average_precision([found], [boxes(FULL, HALF)], ["a", "b"])
+    measured = average_precision([detections], [boxes(FULL, HALF)], ["a", "b"])
     # Interpolation takes half a hundredth off a perfect curve.
     assert measured["map50"] == pytest.approx(map50, abs=0.01)
     assert measured["map50_95"] == pytest.approx(map50_95, abs=0.01)

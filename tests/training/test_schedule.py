@@ -25,5 +25,5 @@ from kdp.training.schedule import learning_rate
 )
 def test_learning_rate_schedules(changes: dict[str, Any], expected: dict[int, float]) -> None:
     chosen = TrainConfig.model_validate({"steps": 100, "lr": 1.0, **changes})
-    found = {step: learning_rate(chosen, step) for step in expected}
-    assert found == pytest.approx(expected, abs=1e-6)
+    rates = {step: learning_rate(chosen, step) for step in expected}
+    assert rates == pytest.approx(expected, abs=1e-6)
