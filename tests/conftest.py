@@ -62,7 +62,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def messages() -> Iterator[list[str]]:
-    """What kdp logs during a test, a message a line, whoever has configured the logger before."""
+    """Messages that kdp logs during a test, however the logger was configured before."""
 
     class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

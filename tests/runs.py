@@ -253,7 +253,7 @@ def ended(process: KdpProcess | subprocess.Popen[str]) -> subprocess.CompletedPr
 
 
 def wait_until(ready: Callable[[], bool], process: KdpProcess) -> None:
-    """Wait for a sign of a running process; fail if it ends first."""
+    """Wait until a condition holds; fail if the process ends first."""
     end = time.monotonic() + 180
     while not ready():
         assert process.poll() is None, process.communicate()[1]
@@ -262,7 +262,7 @@ def wait_until(ready: Callable[[], bool], process: KdpProcess) -> None:
 
 
 def complaints(stderr: str) -> list[str]:
-    """The lines that `kdp` ends with; there must be no traceback."""
+    """Error lines of `kdp`; there must be no traceback."""
     assert "Traceback" not in stderr, stderr
     return [line for line in stderr.splitlines() if line.startswith("kdp:")]
 

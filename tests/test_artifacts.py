@@ -19,7 +19,7 @@ from tests.artifact_helpers import ARCH, EMPTY_ARTIFACT, RunsCode, catanet
 from tests.conftest import ROOT, TINY, same_params
 
 
-def test_an_artifact_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_an_artifact_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     model = catanet(**TINY)
     masks = {"blocks.0.tab_heads": torch.tensor([True, False])}
     record = make_record("train", {"seed": 3}, metrics={"set5": {"psnr": 36.5}})
@@ -31,7 +31,7 @@ def test_an_artifact_comes_back_as_it_was(tmp_path: Path) -> None:
     assert same_params(loaded.state_dict(), model.state_dict())
 
 
-def test_a_network_of_another_program_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_foreign_network_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     arch = Arch(
         "net.py:build",
         {"depth": 2},
@@ -45,7 +45,7 @@ def test_a_network_of_another_program_comes_back_as_it_was(tmp_path: Path) -> No
     assert Arch.from_plain(json.loads(json.dumps(arch.plain()))) == arch
 
 
-def test_a_built_in_network_is_name_and_arguments(tmp_path: Path) -> None:
+def test_a_built_in_network_is_saved_as_name_and_arguments(tmp_path: Path) -> None:
     save(tmp_path / "a.pth", Artifact({"w": torch.ones(1)}, Arch("catanet", {"upscale": 2})))
     content = torch.load(tmp_path / "a.pth", weights_only=True)
     assert content["version"] == 2
@@ -82,7 +82,7 @@ def test_a_file_of_version_1_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "weights").glob("*.pth")), ids=lambda p: p.name)
-def test_the_committed_weights_of_version_1_are_read(path: Path) -> None:
+def test_shipped_weights_of_version_1_are_read(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     assert content["version"] == 1, "rewritten: keep a file of version 1 for this test"
     model, _, artifact = load_network(path)
@@ -111,7 +111,7 @@ def test_the_record_leads_back_to_the_teacher(tmp_path: Path) -> None:
     assert record.versions.keys() == {"kdp", "torch", "python"}
 
 
-def test_a_file_of_another_program_may_have_led_here(tmp_path: Path) -> None:
+def test_a_foreign_file_can_be_a_parent(tmp_path: Path) -> None:
     """Ultralytics pickles whole networks, which kdp reads without unpickling them."""
     torch.save({"model": RunsCode(tmp_path / "harm was done")}, tmp_path / "theirs.pt")
     (parent,) = make_record("prune", {}, [tmp_path / "theirs.pt"]).parents
@@ -125,7 +125,7 @@ def test_a_stage_of_an_earlier_version_has_its_name_of_today() -> None:
     assert record.parents[0].record == Provenance("cache-targets")
 
 
-def test_a_file_that_led_here_twice_is_recorded_once(tmp_path: Path) -> None:
+def test_an_ancestor_on_two_paths_is_recorded_once(tmp_path: Path) -> None:
     teacher, pruned, tuned = (tmp_path / f"{name}.pth" for name in ("teacher", "pruned", "tuned"))
     for path, parents in ((teacher, []), (pruned, [teacher]), (tuned, [pruned, teacher])):
         record = make_record("train", {"seed": 5}, parents)

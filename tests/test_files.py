@@ -34,7 +34,7 @@ def test_a_failed_write_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_past_the_limit_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_write_past_the_size_limit_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save(path, Artifact({"w": torch.ones(3)}, ARCH))
     before = path.read_bytes()
@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_new_file_has_the_rights_of_any_other(tmp_path: Path) -> None:
+def test_a_new_file_has_default_permissions(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a", b"")
     (tmp_path / "b").touch()
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -61,13 +61,13 @@ def test_a_truncated_file_is_named(tmp_path: Path, size: int) -> None:
         ({**EMPTY_ARTIFACT, "arch": "catanet"}, "damaged"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_invalid_checkpoints_are_rejected(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(KdpError, match=rf"odd\.pth.*{message}"):
         load(tmp_path / "odd.pth")
 
 
-def test_torchscript_is_called_what_it_is(tmp_path: Path) -> None:
+def test_torchscript_is_named_in_the_error(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "net.ts")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -77,7 +77,7 @@ def test_torchscript_is_called_what_it_is(tmp_path: Path) -> None:
             load(tmp_path / "net.ts")
 
 
-def test_a_setting_in_the_place_of_a_file_is_answered(tmp_path: Path) -> None:
+def test_a_setting_given_as_a_file_suggests_set(tmp_path: Path) -> None:
     with pytest.raises(KdpError, match=r"does not exist; a setting is changed by --set "):
         load(tmp_path / "seed=3")
 

@@ -17,7 +17,7 @@ def test_paths_and_keys_are_text() -> None:
     assert json_line({1: Path("a/b"), "ok": True}) == '{"1": "a/b", "ok": true}'
 
 
-def test_a_line_of_json_is_one_line() -> None:
+def test_json_lines_have_no_line_breaks() -> None:
     assert "\n" not in json_line({"a": "two\nlines", "b": [1, 2]})
 
 
@@ -26,5 +26,5 @@ def test_csv_has_the_columns_of_every_row() -> None:
     assert csv_of_mappings(rows) == "name,x,y\na,1,\nb,,\n"
 
 
-def test_csv_quotes_what_would_break_a_row() -> None:
+def test_csv_quotes_separators() -> None:
     assert csv_text(["note"], [["one, two"]]) == 'note\n"one, two"\n'

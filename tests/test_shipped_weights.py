@@ -1,4 +1,4 @@
-"""Weights that come with kdp are read from the package where they are not in `weights/`."""
+"""Shipped weights are read from the package unless `weights/` has them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_a_shipped_weight_is_read_from_the_package(caplog: pytest.LogCaptureFixt
     assert [str(SMALL) in line for line in caplog.messages] == [True]
 
 
-def test_one_that_is_here_comes_first() -> None:
+def test_a_local_file_comes_first() -> None:
     save(SMALL, Artifact({}))
     assert load(SMALL).params == {}
 
 
 @pytest.mark.parametrize("path", ["weights/other.pth", "face_mask_small.pth", "w/face_mask.pth"])
-def test_no_other_path_is(path: str) -> None:
+def test_other_paths_are_not_read_from_the_package(path: str) -> None:
     assert input_path(Path(path)) == Path(path)
     with pytest.raises(KdpError, match=f"{path} does not exist"):
         load(Path(path))

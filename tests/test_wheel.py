@@ -1,4 +1,4 @@
-"""The wheel carries the listed configurations and weights, and nothing that lies beside them."""
+"""The wheel contains the listed configurations and weights and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _run(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a wheel would hold, built from a copy with further files in it."""
+    """Contents of a wheel built from a copy with further files in it."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_listed_files_are_in_it_and_no_others(built: Path) -> None:
+def test_the_wheel_holds_the_listed_files_only(built: Path) -> None:
     shipped = built / "kdp" / "_shipped"
     files = {path.relative_to(shipped).as_posix() for path in shipped.rglob("*") if path.is_file()}
     assert files == {
@@ -54,7 +54,7 @@ def test_the_listed_files_are_in_it_and_no_others(built: Path) -> None:
     }
 
 
-def test_it_reads_them_in_an_empty_folder(built: Path, tmp_path: Path) -> None:
+def test_the_wheel_reads_its_files_in_an_empty_folder(built: Path, tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(built)}
     command = ("-m", "kdp", "paths", "--config", "face_mask_prune.yml")
     paths = _run(*command, folder=tmp_path, environment=environment).stdout

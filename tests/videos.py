@@ -16,7 +16,7 @@ def blank(size: tuple[int, int] = (256, 256)) -> ImageArray:
 
 
 def frames_of(path: Path) -> tuple[list[Any], float]:
-    """What a video holds, and its frames per second."""
+    """Frames of a video, and its frames per second."""
     capture, frames = cv2.VideoCapture(str(path)), []
     while (read := capture.read())[0]:
         frames.append(read[1])

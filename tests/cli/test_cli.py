@@ -166,7 +166,7 @@ def test_the_interface_is_frozen() -> None:
     assert interface == {name: sorted(parameters) for name, parameters in INTERFACE.items()}
 
 
-def test_every_command_and_parameter_has_a_sentence_and_every_command_an_example() -> None:
+def test_commands_have_help_and_an_example_and_options_have_help() -> None:
     group: Any = typer.main.get_command(app)
     for name, command in group.commands.items():
         assert command.help.endswith((".", "?")), name
@@ -175,7 +175,7 @@ def test_every_command_and_parameter_has_a_sentence_and_every_command_an_example
             assert parameter.help.endswith((".", ")")), f"{name} {parameter.name}"
 
 
-def test_help_is_in_the_order_of_work() -> None:
+def test_help_lists_commands_in_workflow_order() -> None:
     text = _kdp("--help").stdout
     places = [text.index(f"│ {name} ") for name in INTERFACE if name != "kdp"]
     assert places == sorted(places)
@@ -194,15 +194,15 @@ def test_an_unknown_key_is_one_line_and_exit_code_2(config: Path) -> None:
     assert "'sede'; did you mean 'seed'?" in line
 
 
-def test_a_missing_configuration_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_configuration_is_a_one_line_error(tmp_path: Path) -> None:
     assert "does not exist" in _one_line(_kdp("train", "--config", str(tmp_path / "gone.yml")))
 
 
-def test_a_missing_section_is_one_line(config: Path) -> None:
+def test_a_missing_section_is_a_one_line_error(config: Path) -> None:
     assert "`model` and `train`" in _one_line(_kdp("train", "--config", str(config)))
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_one_line_error(tmp_path: Path) -> None:
     line = _one_line(_kdp("inspect-weights", str(tmp_path / "gone.pth")))
     assert "gone.pth does not exist" in line
 
@@ -227,7 +227,7 @@ def test_the_shell_completes_commands_and_options() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["trian"], ["sweep"], ["train", "--conf", "x"]])
-def test_wrong_usage_is_one_line(arguments: list[str]) -> None:
+def test_wrong_usage_is_a_one_line_error(arguments: list[str]) -> None:
     assert "see kdp" in _one_line(_kdp(*arguments))
 
 

@@ -40,9 +40,7 @@ def test_evaluate_measures_quality_and_nothing_else(networks: list[Path]) -> Non
     assert first != second
 
 
-def test_evaluate_writes_the_format_that_the_ending_names(
-    networks: list[Path], tmp_path: Path
-) -> None:
+def test_evaluate_writes_the_format_of_the_suffix(networks: list[Path], tmp_path: Path) -> None:
     files = [tmp_path / "table.csv", tmp_path / "table.md"]
     outputs = [argument for file in files for argument in ("-o", file)]
     done = _kdp("evaluate", networks[0], "--device", "cpu", *outputs)
@@ -51,7 +49,7 @@ def test_evaluate_writes_the_format_that_the_ending_names(
     assert files[1].read_text().startswith("|  | 1: first |")
 
 
-def test_an_ending_without_a_format_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_an_unsupported_suffix_is_rejected_before_evaluating(tmp_path: Path) -> None:
     done = _kdp("evaluate", tmp_path / "gone.pth", "-o", "table.xls")
     assert isinstance(done.exception, KdpError)
     assert "its name must end with .csv, .json or .md" in str(done.exception)

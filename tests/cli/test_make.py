@@ -1,4 +1,4 @@
-"""The Makefile's chain, with a stand-in for kdp that only notes what it is asked."""
+"""The Makefile's chain, with a stand-in for kdp that only records its commands."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def calls(project: Path) -> list[str]:
-    """The subcommands since the last look."""
+    """The subcommands since the last call."""
     path = project / "calls"
     lines = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def calls(project: Path) -> list[str]:
 
 
 def configuration(project: Path, *names: str) -> None:
-    """Make configurations, for Make to look at their times."""
+    """Create configuration files, whose times Make reads."""
     for name in names:
         path = project / "configs" / f"{name}.yml"
         path.parent.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def configuration(project: Path, *names: str) -> None:
 
 
 def change(project: Path, name: str) -> None:
-    """Make a configuration newer than everything that was made of it."""
+    """Make a configuration newer than all files made from it."""
     later = (project / "w" / "t.md").stat().st_mtime + 5
     os.utime(project / "configs" / f"{name}.yml", (later, later))
 
@@ -100,7 +100,7 @@ def test_a_changed_configuration_runs_the_chain_again(project: Path) -> None:
     assert calls(project)[0] == "prune"
 
 
-def test_a_changed_file_that_is_composed_runs_the_chain_again(project: Path) -> None:
+def test_a_change_in_an_included_file_runs_the_chain_again(project: Path) -> None:
     (project / "composed").write_text("configs/base.yml")
     (project / "configs" / "base.yml").touch()
     make(project)
@@ -111,7 +111,7 @@ def test_a_changed_file_that_is_composed_runs_the_chain_again(project: Path) -> 
     assert calls(project)[0] == "prune"
 
 
-def test_a_file_that_is_composed_no_longer_is_not_missed(project: Path) -> None:
+def test_a_file_no_longer_included_may_be_deleted(project: Path) -> None:
     (project / "composed").write_text("configs/base.yml")
     (project / "configs" / "base.yml").touch()
     make(project)
@@ -124,7 +124,7 @@ def test_a_file_that_is_composed_no_longer_is_not_missed(project: Path) -> None:
     assert calls(project)[0] == "prune"
 
 
-def test_a_failed_stage_is_where_the_next_run_goes_on(project: Path) -> None:
+def test_the_next_run_continues_at_the_failed_stage(project: Path) -> None:
     (project / "failing").write_text("finetune")
     assert make(project).returncode != 0
     assert calls(project) == ["prune", "finetune"]
@@ -134,7 +134,7 @@ def test_a_failed_stage_is_where_the_next_run_goes_on(project: Path) -> None:
 
 
 @pytest.mark.parametrize("goal", ["train", "finetune"])
-def test_training_resumes_what_fits_and_replaces_nothing_else(project: Path, goal: str) -> None:
+def test_training_resumes_a_matching_checkpoint_only(project: Path, goal: str) -> None:
     make(project, goal)
     *_, last = (project / "calls").read_text().splitlines()
     assert last.startswith(goal)
@@ -150,7 +150,7 @@ def test_a_configuration_is_found_by_its_name(project: Path) -> None:
     assert calls(project)[0] == "prune"
 
 
-def test_a_configuration_of_the_future_is_no_endless_loop(project: Path) -> None:
+def test_a_configuration_dated_in_the_future_does_not_loop(project: Path) -> None:
     shipped = project / "configs" / "base.yml"
     shipped.touch()
     os.utime(shipped, (4e9, 4e9))

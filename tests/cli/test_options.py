@@ -15,15 +15,15 @@ def test_device_and_output_come_last_because_the_last_change_of_a_key_holds() ->
     assert changes == ["seed=1", "device=cuda", "seed=2", "output.dir=out", "device=cpu"]
 
 
-def test_nothing_given_changes_nothing() -> None:
+def test_no_options_change_nothing() -> None:
     assert merged(None) == []
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.csv", "csv"), ("a.JSON", "json"), ("a.md", "md")])
-def test_the_ending_names_the_format(name: str, kind: str) -> None:
+def test_the_suffix_selects_the_format(name: str, kind: str) -> None:
     assert table_format(Path(name)) == kind
 
 
-def test_an_ending_without_a_format_is_refused() -> None:
+def test_an_unsupported_suffix_is_rejected() -> None:
     with pytest.raises(KdpError, match=r"a\.txt: its name must end with \.csv, \.json or \.md"):
         table_format(Path("a.txt"))

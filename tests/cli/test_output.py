@@ -96,7 +96,7 @@ def test_quiet_prints_results_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert _kdp("chains", "-q").stderr == ""
 
 
-def test_progress_in_a_pipe_is_a_line_now_and_then(
+def test_progress_in_a_pipe_is_an_occasional_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 1000, 2))
@@ -112,7 +112,7 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(
     assert lines[-1].startswith("scoring: 100 of 100, took ")
 
 
-def test_progress_within_a_step_is_a_share(
+def test_progress_within_a_step_is_a_fraction(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 1000, 10))
@@ -123,7 +123,7 @@ def test_progress_within_a_step_is_a_share(
     assert capsys.readouterr().err.startswith("upscaling: 0 of 1 (25%), ")
 
 
-def test_progress_does_not_speak_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_silent_with_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging(logging.WARNING)
     with progress("scoring", 1) as advance:
         advance()

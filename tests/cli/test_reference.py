@@ -1,4 +1,4 @@
-"""docs/cli.md is what the command line says of itself."""
+"""docs/cli.md matches the command line."""
 
 from __future__ import annotations
 

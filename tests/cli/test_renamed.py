@@ -1,4 +1,4 @@
-"""Old names of commands, options and keys work, with one line that gives the new name."""
+"""Old names of commands, options and keys work and print the new name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration files: composed, checked, and explained in one line where they are wrong."""
+"""Configuration files: composed, checked, and errors explained in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Writer = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Writer:
-    """Writes a configuration into a folder of its own."""
+    """Writes a configuration into an empty folder."""
 
     def writer(text: str, name: str = "run.yml") -> Path:
         path = tmp_path / name
@@ -86,7 +86,7 @@ def test_an_unknown_key_is_named_with_the_nearest(
     assert f"unknown key '{key}'; did you mean '{near}'?" in _fault(write(text))
 
 
-def test_a_key_like_no_other_is_answered_with_those_there_are(write: Writer) -> None:
+def test_an_unrecognisable_key_lists_the_known_ones(write: Writer) -> None:
     message = _fault(write("output: {name: a, zzz: 1}\n"))
     assert "unknown key 'output.zzz'; available: dir, name, runs" in message
 
@@ -130,7 +130,7 @@ def test_a_value_that_does_not_fit_is_named(write: Writer, text: str, where: str
     assert got in message
 
 
-def test_further_faults_are_counted(write: Writer) -> None:
+def test_further_errors_are_counted(write: Writer) -> None:
     assert "(and 1 more)" in _fault(write("output: {name: a}\nseed: x\nsede: 1\n"))
 
 
@@ -141,9 +141,7 @@ def test_further_faults_are_counted(write: Writer) -> None:
         ("train: {steps: 3, schedule: multistep}\n", ".yml: train: the schedule multistep needs"),
     ],
 )
-def test_keys_that_do_not_go_together_are_one_sentence(
-    write: Writer, text: str, message: str
-) -> None:
+def test_conflicting_keys_are_a_one_line_error(write: Writer, text: str, message: str) -> None:
     with pytest.raises(KdpError) as caught:
         load_config(write(f"output: {{name: a}}\n{text}"))
     assert message in str(caught.value)
@@ -164,7 +162,7 @@ def test_a_file_without_keys_is_named(write: Writer, text: str) -> None:
     _fault(write(text))
 
 
-def test_a_reference_to_nothing_is_named(write: Writer) -> None:
+def test_an_unresolved_reference_is_named(write: Writer) -> None:
     assert "nowhere" in _fault(write("output: {name: '${nowhere}'}\n"))
 
 
@@ -193,7 +191,7 @@ def test_overrides_are_checked_as_the_file_is(write: Writer) -> None:
 
 
 @pytest.mark.parametrize("override", ["seed", "", "=3", "~"])
-def test_an_override_that_is_none_is_named(write: Writer, override: str) -> None:
+def test_a_malformed_override_is_named(write: Writer, override: str) -> None:
     assert f"override {override!r}" in _fault(write("output: {name: a}\n"), override)
 
 
@@ -229,7 +227,7 @@ def test_a_choice_can_be_overridden(write: Writer) -> None:
     assert (config.data.options(PatchOptions).patch_size, config.data.workers) == (60, 3)
 
 
-def test_the_files_that_are_composed_are_known(write: Writer) -> None:
+def test_composed_files_are_listed(write: Writer) -> None:
     path = _composed(write)
     names = [file.relative_to(path.parent).as_posix() for file in composed_files(path)]
     assert names == ["run.yml", "base.yml", "data/small.yml"]
@@ -241,12 +239,12 @@ def test_defaults_may_end_in_yaml(write: Writer) -> None:
     assert load_config(write("defaults: [base, _self_]\n")).seed == 7
 
 
-def test_a_choice_that_is_not_there_is_named(write: Writer) -> None:
+def test_a_missing_choice_is_named(write: Writer) -> None:
     with pytest.raises(KdpError, match=r"data=huge does not exist; available: large, small"):
         load_config(_composed(write), ["data=huge"])
 
 
-def test_a_default_that_is_not_there_is_named(write: Writer) -> None:
+def test_a_missing_default_is_named(write: Writer) -> None:
     with pytest.raises(KdpError, match=r"run\.yml: the default 'gone' does not exist"):
         load_config(write("defaults: [gone]\noutput: {name: a}\n"))
 

@@ -50,12 +50,12 @@ def test_a_path_as_written_comes_first() -> None:
     assert find_config(_write("run.yml")) == Path("run.yml")
 
 
-def test_then_the_folder_configs() -> None:
+def test_then_the_folder_configs_is_searched() -> None:
     _write("configs/config_catanet.yml")
     assert find_config(Path("config_catanet.yml")) == Path("configs/config_catanet.yml")
 
 
-def test_then_the_package() -> None:
+def test_then_the_package_is_searched() -> None:
     config = find_config(Path("config_catanet.yml"))
     assert config == shipped_configs() / "config_catanet.yml"
 
@@ -87,7 +87,7 @@ def test_two_files_of_one_name_are_both_named() -> None:
     assert find_config(Path("two/run.yml")) == Path("configs/two/run.yml")
 
 
-def test_no_file_names_the_nearest() -> None:
+def test_a_missing_configuration_suggests_the_nearest() -> None:
     assert "did you mean config_catanet.yml" in _error("config_catnet.yml")
     assert "`kdp configs` lists them" in _error("zzz.yml")
 
@@ -98,7 +98,7 @@ def test_a_path_that_leaves_the_folder_is_taken_as_written(path: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["real.yml", "faces/real.yml", "overlays/faces/real.yml"])
-def test_an_overlay_is_no_configuration(name: str) -> None:
+def test_an_overlay_is_not_a_configuration(name: str) -> None:
     assert "does not exist" in _error(name)
 
 
@@ -114,12 +114,12 @@ def test_defaults_are_looked_for_beside_the_file_first() -> None:
     assert load_config(path).output.name == "near"
 
 
-def test_then_in_the_folder_configs() -> None:
+def test_defaults_are_then_looked_for_in_the_folder_configs() -> None:
     _write("configs/sub/face_mask.yml", "output: {name: local}\n")
     assert load_config(_write("run.yml", "defaults: [face_mask]\n")).output.name == "local"
 
 
-def test_then_in_the_package() -> None:
+def test_defaults_are_then_looked_for_in_the_package() -> None:
     path = _write("run.yml", "defaults: [face_mask, _self_]\nseed: 5\n")
     config = load_config(path, ["faces=real"])
     assert (config.seed, config.output.name, config.data.kind) == (5, "face_mask", "folders")
@@ -149,7 +149,7 @@ def test_a_file_that_includes_itself_has_no_such_default() -> None:
         load_config(_write("run.yml", "defaults: [run]\n"))
 
 
-def test_an_overlay_of_the_users_own() -> None:
+def test_users_can_add_overlays() -> None:
     _write("configs/overlays/faces/mine.yml", "# @package _global_\nlimits: {macs: 9}\n")
     limits = load_config(Path("face_mask.yml"), ["faces=mine"]).limits
     assert limits is not None

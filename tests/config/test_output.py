@@ -12,7 +12,7 @@ UNREADABLE = ["", "  ", "a\nb", "a\x1b[31mb", "a\0b", "a\x85b", "a\udcffb"]
 
 
 @pytest.mark.parametrize("name", [*LEAVING, *UNREADABLE, 240 * "n", 90 * "é"])
-def test_what_is_no_file_name_is_refused(name: str) -> None:
+def test_invalid_file_names_are_rejected(name: str) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate({"output": {"name": name}})
 

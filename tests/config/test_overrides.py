@@ -1,4 +1,4 @@
-"""`KEY=VALUE`: numbers and lists as Hydra reads them, everything else as it was typed."""
+"""`KEY=VALUE`: numbers and lists are parsed as by Hydra, everything else is text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Path:
         "a,b]",
     ],
 )
-def test_text_is_taken_as_it_was_typed(run: Path, value: str) -> None:
+def test_text_is_kept_as_typed(run: Path, value: str) -> None:
     config = load_config(run, [f"experiments.notes={value}", f"output.dir={value}"])
     assert config.experiments is not None
     assert config.experiments.notes == value
@@ -94,7 +94,7 @@ def test_a_key_outside_of_the_grammar_is_named(run: Path, key: str) -> None:
         load_config(run, [f"{key}=1"])
 
 
-def test_null_takes_a_value_away(run: Path) -> None:
+def test_null_removes_a_value(run: Path) -> None:
     assert load_config(run, ["mac_constraint=0.5", "mac_constraint=null"]).mac_constraint is None
 
 
@@ -110,7 +110,7 @@ def test_a_quoted_comma_is_text(run: Path) -> None:
     assert load_config(run, ["output.name='a,b'"]).output.name == "a,b"
 
 
-def test_a_value_that_is_no_number_is_named(run: Path) -> None:
+def test_a_value_that_is_not_a_number_is_named(run: Path) -> None:
     with pytest.raises(KdpError, match=r"seed: .*got '\[1'"):
         load_config(run, ["seed=[1"])
 

@@ -34,7 +34,7 @@ def test_records_of_older_versions_are_read(name: str) -> None:
     assert config.data.kind == record.config["data"]["kind"]
 
 
-def test_keys_of_all_kinds_were_recorded_once() -> None:
+def test_records_with_the_keys_of_every_data_kind_are_read() -> None:
     old = {
         "kind": "embedded",
         "split": None,

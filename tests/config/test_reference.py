@@ -1,4 +1,4 @@
-"""docs/config.md and the schema for editors are current; every field has a sentence."""
+"""docs/config.md and the schema for editors are current; every field has a description."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _keys(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}.{key}", value
 
 
-def test_every_field_has_a_sentence() -> None:
+def test_every_field_has_a_description() -> None:
     schema = schema_of_config()
     # pydantic leaves out the sentence of a key that is the same as its section's.
     dumb = [
@@ -44,7 +44,7 @@ def test_every_field_has_a_sentence() -> None:
     assert dumb == []
 
 
-def test_every_section_has_a_sentence() -> None:
+def test_every_section_has_a_description() -> None:
     assert [n for n, d in schema_of_config()["$defs"].items() if not d.get("description")] == []
 
 

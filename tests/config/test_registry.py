@@ -73,19 +73,19 @@ def test_a_section_is_read_by_its_class() -> None:
     assert _config(songs={"pitch": 3}).section(Songs).pitch == 3
 
 
-def test_its_defaults_count_where_a_file_does_not_have_it() -> None:
+def test_a_section_missing_from_the_file_has_its_defaults() -> None:
     assert _config().section(Songs).pitch == 500
     assert _config().plain()["songs"] == {"pitch": 500}
 
 
-def test_a_section_without_defaults_must_be_given_to_be_read() -> None:
+def test_a_section_with_required_keys_must_be_given() -> None:
     config = _config()
     with pytest.raises(KdpError, match="required section 'nests'"):
         config.section(Nests)
     assert _config(nests={"folder": "n"}).section(Nests).folder == Path("n")
 
 
-def test_a_kind_has_keys_of_its_own() -> None:
+def test_each_data_kind_has_its_own_keys() -> None:
     config = _config(data={"kind": "birds", "birds": "x"})
     assert isinstance(config.data, BirdFolders)
     assert config.data.birds == Path("x")
@@ -107,7 +107,7 @@ def test_options_are_keys_of_data_of_any_kind() -> None:
         ("evaluation: {x: {kind: birds}}", "the required key 'evaluation.x.birds' is missing"),
     ],
 )
-def test_faults_name_what_is_registered(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_list_what_is_registered(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "run.yml"
     path.write_text(f"output: {{name: a}}\n{text}\n")
     with pytest.raises(KdpError) as caught:

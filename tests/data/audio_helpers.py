@@ -31,7 +31,7 @@ def sine(hertz: float, seconds: float = 1.0, rate: int = 32000) -> Any:
 
 
 def ramp_clip(name: str, seconds: float = 1.0, label: int = 0) -> Clip:
-    """A clip whose every segment is recognisable; its length is known by reading alone."""
+    """A rising ramp, so that every segment differs; its length is known only after decoding."""
     wave = np.linspace(0.1, 0.9, round(seconds * 32000), dtype=np.float32) + label
     return Clip(name, label, "a", "here", lambda: wave)
 

@@ -12,7 +12,7 @@ from tests.data.audio_helpers import FILES, HEADER, sine, table
 
 @pytest.fixture
 def tau(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A miniature of TAU, known by TAU24_PATH: a second of 44.1 kHz per file."""
+    """A miniature of TAU at TAU24_PATH: one second at 44.1 kHz per file."""
     folder = tmp_path / "tau"
     (folder / "audio").mkdir(parents=True)
     rows = []

@@ -52,7 +52,7 @@ def test_stereo_is_averaged_in_every_format(tmp_path: Path, suffix: str) -> None
     assert duration(path) == 1.0
 
 
-def test_resampling_keeps_the_pitch_and_drops_what_has_no_place() -> None:
+def test_resampling_keeps_the_pitch_and_removes_aliases() -> None:
     low, high = (sine(hertz, rate=44100).astype(np.float32) for hertz in (1000, 18000))
     assert resampled(low, 32000) is low
     np.testing.assert_allclose(resampled(low, 44100)[500:-500], sine(1000)[500:-500], atol=1e-3)
@@ -60,7 +60,7 @@ def test_resampling_keeps_the_pitch_and_drops_what_has_no_place() -> None:
 
 
 @pytest.mark.parametrize("package", ["soundfile", "soxr", "transformers"])
-def test_a_package_that_is_missing_is_named_with_its_extra(
+def test_a_missing_package_is_named_with_its_extra(
     tau: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     real = importlib.import_module

@@ -119,14 +119,14 @@ def test_many_issues_are_a_few_names_and_a_count(messages: list[str]) -> None:
     assert messages == ["data: boxes outside: 10 (a, b, c and 2 more)"]
 
 
-def test_voc_without_a_size_looks_at_the_image(tmp_path: Path) -> None:
+def test_voc_without_a_size_reads_it_from_the_image(tmp_path: Path) -> None:
     things: list[Thing] = [("cat", (51, 31, WIDTH, HEIGHT))]
     folder = voc(tmp_path, {"a": annotation(things, None), "b": annotation(things, (0, 0))})
     for image in voc_folder(folder, "train", CLASSES):
         assert image.boxes.tolist() == [[50, 30, WIDTH, HEIGHT]]
 
 
-def test_a_devkit_is_entered_where_it_has_one_data_set(tmp_path: Path) -> None:
+def test_the_only_data_set_of_a_devkit_is_used(tmp_path: Path) -> None:
     voc(tmp_path / "VOCdevkit/VOC2012", {"a": GOOD})
     for folder in (tmp_path, tmp_path / "VOCdevkit"):
         assert len(voc_folder(folder, "train", CLASSES)) == 1
@@ -162,7 +162,7 @@ def lack_part(name: str) -> Callable[[Path], None]:
         (lack_part("ImageSets/Main/train.txt"), "no split 'train' in ImageSets/Main; did you mean"),
     ],
 )
-def test_what_a_voc_folder_lacks_is_said(
+def test_what_a_voc_folder_lacks_is_named(
     tmp_path: Path, spoil: Callable[[Path], None], complaint: str
 ) -> None:
     folder = voc(tmp_path, {"a": GOOD, "b": GOOD})
@@ -172,7 +172,7 @@ def test_what_a_voc_folder_lacks_is_said(
         voc_folder(folder, "train", CLASSES)
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(KdpError, match="nowhere does not exist"):
         voc_folder(tmp_path / "nowhere", "train", CLASSES)
 
@@ -195,7 +195,7 @@ def class_counts(images: Sequence[AnnotatedImage]) -> list[int]:
     return np.bincount(np.concatenate([image.labels for image in images])).tolist()
 
 
-def test_bccd_as_it_is(shared: Path, messages: list[str]) -> None:
+def test_bccd_is_read_with_its_known_issues(shared: Path, messages: list[str]) -> None:
     folder = shared / "data/bccd"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
@@ -254,14 +254,16 @@ EXPECTED = {
         {"train": "list.txt"},
     ],
 )
-def test_a_yolo_data_set_in_its_variants(tmp_path: Path, keys: dict[str, Any]) -> None:
+def test_variants_of_a_yolo_data_set_are_read(tmp_path: Path, keys: dict[str, Any]) -> None:
     file = yolo(tmp_path / "set", **keys)
     listed = ("./images/train/a.jpg", "images/train/b.jpg", tmp_path / "set/images/train/c.jpg")
     (tmp_path / "set/list.txt").write_text("\n".join(map(str, listed)))
     assert summary(yolo_yaml(file, "train", CLASSES)) == EXPECTED
 
 
-def test_a_path_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_yaml_outside_its_data_set_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     yolo(tmp_path / "set")
     elsewhere = tmp_path / "other.yaml"
     keys = {"train": "images/train", "validation": "images/train", "names": list(CLASSES)}
@@ -272,7 +274,7 @@ def test_a_path_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert summary(yolo_yaml(Path("other.yaml"), "train", CLASSES)) == EXPECTED
 
 
-def test_labels_beside_images_that_are_not_under_images(tmp_path: Path) -> None:
+def test_labels_may_lie_beside_the_images(tmp_path: Path) -> None:
     write_image(tmp_path / "train/x.png")
     (tmp_path / "train/x.txt").write_text("0 0.5 0.5 1 1")
     (tmp_path / "data.yaml").write_text("{train: train, names: [cat]}")
@@ -280,7 +282,7 @@ def test_labels_beside_images_that_are_not_under_images(tmp_path: Path) -> None:
     assert (image.name, image.boxes.tolist()) == ("train/x.png", [[0, 0, WIDTH, HEIGHT]])
 
 
-def test_yolo_issues_are_told_in_one_line(tmp_path: Path, messages: list[str]) -> None:
+def test_yolo_issues_are_reported_in_one_line(tmp_path: Path, messages: list[str]) -> None:
     file = yolo(tmp_path)
     lines = ["7 .5 .5 .1 .1", "0 .5 .5 0 .1", "0 2 2 .1 .1", "0 .9 .5 .4 .1", "0 .5 .5", "x y"]
     (tmp_path / "labels/train/c.txt").write_text("\n".join([*lines, "0.5 .5 .5 .1 .1"]))
@@ -312,7 +314,7 @@ def test_yolo_issues_are_told_in_one_line(tmp_path: Path, messages: list[str]) -
         ({"kpt_shape": [17, 3]}, "a pose data set"),
     ],
 )
-def test_what_a_yolo_data_set_lacks_is_said(
+def test_what_a_yolo_data_set_lacks_is_named(
     tmp_path: Path, keys: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(KdpError, match=complaint):
@@ -320,7 +322,7 @@ def test_what_a_yolo_data_set_lacks_is_said(
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "", None])
-def test_a_file_that_describes_no_data_set_is_named(tmp_path: Path, text: str | None) -> None:
+def test_a_malformed_data_yaml_is_named(tmp_path: Path, text: str | None) -> None:
     file = tmp_path / "data.yaml"
     if text is not None:
         file.write_text(text)
@@ -335,7 +337,7 @@ def test_a_listed_image_that_is_missing_is_named(tmp_path: Path) -> None:
         yolo_yaml(file, "train", CLASSES)
 
 
-def test_nothing_is_written_beside_the_data(tmp_path: Path) -> None:
+def test_reading_writes_nothing_beside_the_data(tmp_path: Path) -> None:
     file = yolo(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     yolo_yaml(file, "train", CLASSES)
@@ -344,7 +346,7 @@ def test_nothing_is_written_beside_the_data(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turned", [1, 3, 6, 8])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".bmp"])
-def test_the_size_is_that_of_the_image_as_it_is_read(
+def test_the_header_size_respects_exif_orientation(
     tmp_path: Path, suffix: str, turned: int
 ) -> None:
     path, exif = tmp_path / f"a{suffix}", Image.Exif()
@@ -353,7 +355,7 @@ def test_the_size_is_that_of_the_image_as_it_is_read(
     assert image_size(path) == read_rgb(path).shape[:2]
 
 
-def test_boxes_with_endless_corners_are_left_out(messages: list[str]) -> None:
+def test_boxes_with_infinite_corners_are_left_out(messages: list[str]) -> None:
     rows = np.array([[0, 1, 1, np.inf, 5], [0, np.nan, 1, 4, 5], [0, 1, 1, 4, 5]])
     boxes, labels = usable_boxes(rows, (HEIGHT, WIDTH), "a", DatasetIssues("data"))
     assert (boxes.tolist(), labels.tolist()) == ([[1, 1, 4, 5]], [0])

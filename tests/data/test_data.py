@@ -66,7 +66,7 @@ def _matlab_line(length: int, scale: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [1 / 2, 1 / 3, 1 / 4, 2, 3, 4])
-def test_bicubic_is_that_of_matlab(scale: float) -> None:
+def test_bicubic_matches_matlab(scale: float) -> None:
     image = np.random.default_rng(0).random((19, 26))
     expected = _matlab_line(19, scale) @ image @ _matlab_line(26, scale).T
     resized = bicubic(torch.from_numpy(image)[None, None], scale)[0, 0].numpy()
@@ -74,7 +74,7 @@ def test_bicubic_is_that_of_matlab(scale: float) -> None:
     np.testing.assert_allclose(resized, expected, rtol=0, atol=1e-6)
 
 
-def test_bicubic_agrees_with_the_literature(shared: Path) -> None:
+def test_bicubic_matches_published_lr_images(shared: Path) -> None:
     golden = torch.load(shared / "golden" / "sr_metrics.pt", weights_only=True)
     image = golden["hr_crop_rgb_uint8"].permute(2, 0, 1)[None].double() / 255
     scales = {"0.5": 1 / 2, "0.333333": 1 / 3, "0.25": 1 / 4, "2": 2.0, "3": 3.0, "4": 4.0}
@@ -123,7 +123,7 @@ def test_a_template_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
         paired(hr, lr, 2, "{name}.png")
 
 
-def test_an_image_without_a_partner_is_named(tmp_path: Path) -> None:
+def test_an_unpaired_image_is_named(tmp_path: Path) -> None:
     hr, lr = _folders(tmp_path, {"a.png": "a.png", "b.png": "other.png"})
     with pytest.raises(KdpError, match=r"no LR image for .*b\.png.*bx2\.png"):
         paired(hr, lr, 2)
@@ -135,7 +135,7 @@ def test_sides_that_do_not_match_are_named(tmp_path: Path) -> None:
         paired(hr, lr, 3)[0].hr()
 
 
-def test_an_hr_side_that_the_scale_does_not_divide_is_cut(tmp_path: Path) -> None:
+def test_hr_images_are_cropped_to_a_multiple_of_the_scale(tmp_path: Path) -> None:
     image = _image(25, 37)
     _write(tmp_path / "hr" / "a.png", image)
     _write(tmp_path / "lr" / "a.png", bicubic_uint8(image[:24, :36], 1 / 2))
@@ -179,7 +179,7 @@ def test_grey_and_sixteen_bit_images_are_read_as_rgb(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_rgb(tmp_path / f"{name}.png"), np.dstack([grey] * 3))
 
 
-def test_made_lr_images_are_kept_until_the_hr_image_changes(tmp_path: Path) -> None:
+def test_lr_images_are_cached_until_the_hr_image_changes(tmp_path: Path) -> None:
     hr, cache = tmp_path / "hr", tmp_path / "cache"
     path = _write(hr / "a.png", _image(25, 36))
     first = hr_only(hr, 2, cache)[0].lr()
@@ -233,7 +233,7 @@ def _patches(seed: int = 0, augment: bool = True, pairs: list[Pair] | None = Non
     return PatchDataset(pairs, 2, patch_size=16, seed=seed, augment=augment, length=24)
 
 
-def test_a_sample_is_the_same_whoever_asks_and_when() -> None:
+def test_samples_do_not_depend_on_order_or_workers() -> None:
     straight = [_patches()[i]["lr"] for i in range(24)]
     data = _patches()
     backwards = [data[i]["lr"] for i in reversed(range(24))][::-1]
@@ -249,7 +249,7 @@ def test_samples_and_seeds_differ() -> None:
     assert not any(torch.equal(a, b) for i, a in enumerate(samples) for b in samples[:i])
 
 
-def test_the_data_reach_workers_that_are_started_afresh(tmp_path: Path) -> None:
+def test_pairs_can_be_pickled_for_spawned_workers(tmp_path: Path) -> None:
     # Where processes are not forked (macOS, newer Python), workers get a pickle of the data.
     hr, lr = _folders(tmp_path, {"a.png": "a.png"})
     for pairs in (embedded(2, True), hr_only(hr, 2, tmp_path / "cache"), paired(hr, lr, 2)):
@@ -258,7 +258,7 @@ def test_the_data_reach_workers_that_are_started_afresh(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_crops_show_the_same_place(augment: bool) -> None:
+def test_lr_and_hr_crops_show_the_same_region(augment: bool) -> None:
     data = _patches(augment=augment)
     for i in range(len(data)):
         sample = data[i]
@@ -271,7 +271,7 @@ def test_crops_show_the_same_place(augment: bool) -> None:
         assert difference < 0.51
 
 
-def test_augmentation_shows_all_eight_sides(tmp_path: Path) -> None:
+def test_augmentation_covers_all_eight_orientations(tmp_path: Path) -> None:
     image = _image(32, 32)
     _write(tmp_path / "a.png", image)
     data = PatchDataset(hr_only(tmp_path, 2, tmp_path / "c"), 2, 16, 0, augment=True, length=80)

@@ -1,4 +1,4 @@
-"""Samples for detectors: the letterbox, what training changes at random, and the toy."""
+"""Samples for detectors: letterbox, augmentation and toy shapes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ np.savez(sys.argv[2], **boxed)
 """
 
 
-def test_letterbox_is_that_of_ultralytics(tmp_path: Path) -> None:
+def test_letterbox_matches_ultralytics(tmp_path: Path) -> None:
     if find_spec("ultralytics") is None:
         pytest.skip("ultralytics is not installed")
     random = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def corners(sample: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 def reddish(image: np.ndarray) -> np.ndarray:
-    """(H, W): where the squares are, whatever happened to their colour; (H, W, 3) uint8."""
+    """(H, W) mask of the squares of an (H, W, 3) uint8 image, under any colour augmentation."""
     return image.astype(int)[..., 0] - image.astype(int)[..., 1] > 15
 
 
@@ -163,14 +163,14 @@ def test_all_samples_have_rows_for_four_full_images(augment: bool) -> None:
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_images_of_background_alone_have_one_row_and_more(augment: bool) -> None:
+def test_background_images_still_have_padding_rows(augment: bool) -> None:
     sample = BoxDataset(squares(1), 64, 0, augment, 1)[0]
     assert sample["boxes"].shape == (4, 5)
     assert (sample["boxes"][:, 0] == -1).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_boxes_follow_what_is_done_to_the_image(share: float) -> None:
+def test_boxes_follow_the_augmentation_of_the_image(share: float) -> None:
     data = BoxDataset(squares(), 160, 3, True, 40, mosaic=share)
     count = 0
     for number in range(40):
@@ -193,7 +193,7 @@ def test_the_last_epochs_have_no_mosaics() -> None:
     assert not any(same(always[number], never[number]) for number in range(18))
 
 
-def test_every_square_that_is_seen_has_its_box() -> None:
+def test_every_visible_square_has_a_box() -> None:
     data = BoxDataset(squares(), 160, 4, True, 30)
     for number in range(30):
         sample = data[number]
@@ -249,7 +249,7 @@ def test_images_move_around_their_middle() -> None:
     assert (middle.image == scene.image[40:120, 40:120]).all()
 
 
-def test_boxes_end_where_a_mosaic_does() -> None:
+def test_boxes_are_clipped_to_the_mosaic() -> None:
     scene = BoxedImage(
         np.zeros((80, 80, 3), np.uint8), np.array([[-20, 30, 40, 90]], np.float32), np.array([0])
     )
@@ -269,7 +269,7 @@ def test_boxes_end_where_a_mosaic_does() -> None:
         ((0, 0, 20, 20), (0, 5, 0, 5), False),
     ],
 )
-def test_boxes_of_which_little_is_left_are_dropped(before: Box, after: Box, kept: bool) -> None:
+def test_boxes_that_are_mostly_cut_off_are_dropped(before: Box, after: Box, kept: bool) -> None:
     assert mosaic._still_visible(np.array([before], float), np.array([after], float)).tolist() == [
         kept
     ]

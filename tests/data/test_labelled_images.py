@@ -60,7 +60,7 @@ def test_folders_and_classes_must_agree(
         class_folders(tmp_path, classes)
 
 
-def test_a_sample_is_the_same_whoever_asks() -> None:
+def test_samples_do_not_depend_on_the_order_of_access() -> None:
     def samples() -> LabelledDataset:
         return LabelledDataset(toy_faces(False), 16, seed=3, augment=True, length=400)
 
@@ -82,7 +82,7 @@ def test_an_epoch_shows_every_image_once() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_either_side_shrinks_by_averaging() -> None:
+def test_shrinking_averages_along_either_side() -> None:
     stripes = np.zeros((10, 4000, 3), np.uint8)
     stripes[:, ::2] = 200
     for image in (stripes, stripes.transpose(1, 0, 2)):
@@ -95,12 +95,14 @@ def test_either_side_shrinks_by_averaging() -> None:
 
 
 def png_header(side: int) -> bytes:
-    """A PNG that claims to be a square of this side."""
+    """The header of a PNG of this width and height."""
     body = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", crc32(body))
 
 
-def test_what_opencv_refuses_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_opencv_cannot_read_are_a_one_line_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     huge, deep = tmp_path / "huge.png", tmp_path / "deep.tiff"
     huge.write_bytes(png_header(60000))
     with pytest.raises(KdpError, match=r"huge\.png: it is missing or corrupt"):

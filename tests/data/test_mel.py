@@ -13,7 +13,7 @@ from tests.data.audio_helpers import log_mel, sine
 
 
 def numpy_log_mel(wave: Any) -> Any:
-    """The front end from its definition, in float64: no torch, no transformers."""
+    """The front end by its definition, in float64 and without torch or transformers."""
     padded = np.pad(wave.astype(np.float64), 2048, mode="reflect")
     hann = np.zeros(4096)
     hann[512:3584] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(3072) / 3072)

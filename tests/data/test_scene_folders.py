@@ -15,7 +15,7 @@ from kdp.models.mobile import SCENES
 from tests.data.audio_helpers import FILES, HEADER, sine, table
 
 
-def test_tau_is_read_as_it_is_laid_out(tau: Path) -> None:
+def test_tau_is_read_in_its_original_layout(tau: Path) -> None:
     clips = scene_folder(tau_folder(None), "split5.csv", SCENES)
     assert [clip.name for clip in clips] == [FILES[2], FILES[1], FILES[0]]
     assert [clip.label for clip in clips] == [1, 0, 0]
@@ -27,7 +27,7 @@ def test_tau_is_read_as_it_is_laid_out(tau: Path) -> None:
     np.testing.assert_allclose(wave[500:-500], sine(1760)[500:-500], atol=1e-3)
 
 
-def test_without_source_label_the_file_name_says_the_device(tau: Path) -> None:
+def test_without_source_label_the_device_comes_from_the_file_name(tau: Path) -> None:
     rows = [(name, "bus", "lyon-1") for name in FILES]
     table(tau / "meta.csv", HEADER[:3], rows)
     clips = scene_folder(tau, "split5.csv", SCENES)
@@ -39,7 +39,7 @@ def test_the_folder_in_the_configuration_comes_first(tau: Path) -> None:
     assert tau_folder(Path("elsewhere")) == Path("elsewhere")
 
 
-def test_no_folder_says_both_ways_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_the_error_names_both_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAU24_PATH", raising=False)
     with pytest.raises(KdpError, match=r"set `folder` in the configuration.*TAU24_PATH"):
         tau_folder(None)
@@ -75,7 +75,7 @@ def break_cell(folder: Path) -> None:
         (lambda f: (f / "meta.csv").write_bytes(b"\xff\xfe"), "test.csv", "cannot read .*meta.csv"),
     ],
 )
-def test_a_bad_folder_is_one_line(
+def test_a_bad_folder_is_a_one_line_error(
     tau: Path, spoil: Callable[[Path], Any], split: str, line: str
 ) -> None:
     spoil(tau)

@@ -21,7 +21,7 @@ from kdp.models.mobile import SCENES
 from tests.data.audio_helpers import ramp_clip
 
 
-def test_real_sounds_of_five_seconds_are_five_segments(shared: Path) -> None:
+def test_five_seconds_of_real_audio_are_five_segments(shared: Path) -> None:
     folder = shared / "data" / "esc10"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
@@ -41,7 +41,7 @@ def test_real_sounds_of_five_seconds_are_five_segments(shared: Path) -> None:
     assert batch[::5].abs().amax(1).min() > 0
 
 
-def test_clips_are_cut_without_the_rest_and_short_ones_are_padded() -> None:
+def test_remainders_are_dropped_and_short_clips_padded() -> None:
     clips = [ramp_clip("long", 2.9), ramp_clip("short", 0.25), ramp_clip("one")]
     pieces = segments(clips)
     assert [(p.clip.name, p.start) for p in pieces] == [
@@ -104,7 +104,7 @@ def test_a_sample_depends_on_nothing_but_the_seed_and_its_number() -> None:
     assert any(not torch.equal(changed[i]["wave"], expected[i]["wave"]) for i in range(30))
 
 
-def test_a_roll_is_a_circle_of_at_most_a_tenth_of_a_second() -> None:
+def test_augmentation_rolls_by_at_most_a_tenth_of_a_second() -> None:
     data = SegmentDataset([ramp_clip("a")], seed=0, length=200)
     plain = SegmentDataset([ramp_clip("a")], seed=0, length=1, roll=0)[0]["wave"]
     assert_equal_in_16_bits(plain, ramp_clip("a").read())
@@ -119,7 +119,7 @@ def test_a_roll_is_a_circle_of_at_most_a_tenth_of_a_second() -> None:
     assert 2000 < max(shifts) <= 3200
 
 
-def test_a_full_cache_decodes_again_and_changes_nothing() -> None:
+def test_a_full_cache_decodes_again_with_equal_samples() -> None:
     decodings: Counter[str] = Counter()
 
     def counted(clip: Clip) -> Clip:
@@ -139,7 +139,7 @@ def test_a_full_cache_decodes_again_and_changes_nothing() -> None:
     assert sorted(decodings.values()) == [1, 1, 10, 10]
 
 
-def test_a_clip_is_what_the_mean_over_its_segments_says() -> None:
+def test_a_clip_is_classified_by_the_mean_over_its_segments() -> None:
     pieces = segments([ramp_clip("x", 3, 0), ramp_clip("y", 1, 1), ramp_clip("z", 2, 2)])
     probabilities = torch.tensor(
         [

@@ -14,7 +14,7 @@ from kdp.data.toy_scenes import DEVICES, SEEN, toy_scenes
 from tests.data.audio_helpers import log_mel
 
 
-def test_toy_scenes_are_the_same_at_every_call_and_all_differ() -> None:
+def test_toy_scenes_are_deterministic_and_all_differ() -> None:
     train, test = toy_scenes(False), toy_scenes(True)
     check_disjoint(train, test)
     assert Counter(clip.label for clip in train) == dict.fromkeys(range(10), 12)
@@ -35,7 +35,7 @@ def mean_spectra(clips: list[Clip]) -> tuple[Tensor, Tensor]:
     return log_mel()(batch).mean((1, 3)), torch.tensor([clip.label for clip in clips])
 
 
-def test_toy_scenes_can_be_told_apart_but_not_easily() -> None:
+def test_toy_scenes_are_separable_but_not_easily() -> None:
     known, labels = mean_spectra(toy_scenes(False))
     centroids = torch.stack([known[labels == label].mean(0) for label in range(10)])
     test = toy_scenes(True)

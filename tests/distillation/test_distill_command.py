@@ -47,7 +47,7 @@ def test_several_teachers_from_the_command_line(tmp_path: Path) -> None:
         ({"losses": {"fakd": {"schedule": "piecewis"}}}, "piecewise"),
     ],
 )
-def test_wrong_distillation_settings_are_one_line(
+def test_wrong_distillation_settings_are_a_one_line_error(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     plain = student_config(tmp_path).model_dump(mode="json")["distill"]

@@ -32,7 +32,7 @@ def l1_by_hand(a: Tensor, b: Tensor) -> float:
 
 
 def affinity_by_hand(student: Tensor, teacher: Tensor) -> float:
-    """FAKD's loss of one layer, one pair of positions after another."""
+    """FAKD's loss of one layer, computed pair by pair."""
 
     def unit(feature: Tensor) -> list[list[float]]:
         columns = feature.flatten(1).T.tolist()
@@ -138,7 +138,7 @@ def test_sampled_affinity_takes_under_a_tenth_of_the_memory() -> None:
     student, teacher = torch.randn(1, 40, 64, 64, requires_grad=True), torch.randn(1, 40, 64, 64)
 
     def saved(options: dict[str, Any]) -> int:
-        """Bytes that the loss keeps for its gradient."""
+        """Bytes that autograd saves for the loss."""
         sizes: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:

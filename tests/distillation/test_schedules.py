@@ -21,7 +21,7 @@ def test_schedules_fall_from_one_to_their_end(schedule: str, values: tuple[float
 
 
 def three_phases(epoch: int) -> float:
-    """The lambda of the YOLO11 study, as it is written."""
+    """The lambda of the YOLO11 study, as published."""
     if epoch < 40:
         return 2.0 * (1 - epoch / 40)
     return 0.3 * (1 - (epoch - 40) / 60) if epoch < 100 else 0.05

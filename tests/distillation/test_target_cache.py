@@ -1,4 +1,4 @@
-"""Cached targets: they equal live ones, and are read only where they fit."""
+"""Cached targets equal live ones and are read only where their settings match."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def with_target_cache(folder: Path, **changes: Any) -> Config:
 
 
 def with_train(settings: Config, **changes: Any) -> Config:
-    """The same with other numbers in `train`."""
+    """The same configuration with other values in `train`."""
     assert settings.train is not None
     return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
 
 
 def features_by_number(settings: Config, count: int) -> list[Tensor]:
-    """The targets that the samples of a training carry."""
+    """Cached targets by sample number."""
     task = task_for(Arch("catanet", NARROW), settings)
     torch.manual_seed(0)
     request = DistillRequest.from_config(settings)
@@ -112,7 +112,7 @@ def test_the_cache_of_a_longer_training_is_extended(
 
 
 def live_features(settings: Config, count: int) -> list[Tensor]:
-    """What the teacher gives for each sample alone."""
+    """Teacher features of each sample, computed one by one."""
     task = task_for(Arch("catanet", NARROW), settings)
     network, _, _ = load_network(DistillRequest.from_config(settings).teacher.paths[0])
     source = TeacherEnsemble([network], ["mid_convs.1"], task.inputs)

@@ -1,4 +1,4 @@
-"""One teacher or several: frozen, averaged by their shares."""
+"""One or several frozen teachers, averaged by their weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/adding.md shows works as it stands there."""
+"""The examples of docs/adding.md work as printed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAGE, FAMILY = (ROOT / "docs" / "adding.md").read_text().split("## A family")
 
 @pytest.fixture(autouse=True)
 def examples() -> Iterator[list[str]]:
-    """The losses and criteria of the page, run; the tables are as before afterwards."""
+    """Runs the losses and criteria of the page and restores the registries afterwards."""
     before = [dict(table) for table in TABLES]
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {"__name__": "example"}
@@ -109,7 +109,7 @@ for arguments in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder in which every command has run, one after another, and what they printed."""
+    """The folder in which every command of the page has run, and their output."""
     source = kdp_with_stripes(tmp_path_factory.mktemp("source"))
     folder = tmp_path_factory.mktemp("stripes")
     (settings,) = re.findall(r"```yaml\n(.*?)```", FAMILY, re.DOTALL)
@@ -169,7 +169,7 @@ def test_an_added_family_has_infer_and_reads_its_own_section(stripes: tuple[Path
     assert read_rgb(folder / english["written"]).shape[0] > 16
 
 
-def test_the_data_kind_of_an_added_family_is_checked_as_the_others(tmp_path: Path) -> None:
+def test_the_data_kind_of_an_added_family_is_checked(tmp_path: Path) -> None:
     source = kdp_with_stripes(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "kdp", "validate", "-c", "wrong.yml"],

@@ -1,4 +1,4 @@
-"""Counters of multiply-accumulates and parameters, and the clock."""
+"""Counting MACs and parameters, and measuring latency."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def attention() -> tuple[nn.Module, Tensor]:
     return Attention(DIM, HEADS, (QK, V)), torch.rand(PATCHES, TOKENS, DIM)
 
 
-def test_everything_is_counted_as_by_hand(attention: tuple[nn.Module, Tensor]) -> None:
+def test_counts_match_a_calculation_by_hand(attention: tuple[nn.Module, Tensor]) -> None:
     assert count_macs(*attention) == LINEARS + PRODUCTS
 
 
-def test_modules_alone_are_counted_as_by_hand(attention: tuple[nn.Module, Tensor]) -> None:
+def test_module_counts_match_a_calculation_by_hand(attention: tuple[nn.Module, Tensor]) -> None:
     macs, program = count_module_macs(*attention)
     if program.startswith("thop 0.1.1"):
         assert macs == LINEARS
@@ -46,7 +46,7 @@ def test_modules_alone_are_counted_as_by_hand(attention: tuple[nn.Module, Tensor
     ("scale", "side", "everything", "modules"),
     [(2, 64, 4.71e9, 1.975e9), (4, 256, 85.3e9, 46.77e9)],
 )
-def test_catanet_costs_what_is_published(
+def test_catanet_matches_published_costs(
     scale: int, side: int, everything: float, modules: float
 ) -> None:
     arch = Arch("catanet", {"upscale": scale})
@@ -58,7 +58,7 @@ def test_catanet_costs_what_is_published(
         assert count_module_macs(network, example.to("meta"))[0] == pytest.approx(modules, rel=2e-3)
 
 
-def test_shapes_alone_cost_as_much_as_weights() -> None:
+def test_macs_of_an_architecture_match_its_network() -> None:
     example = torch.rand(1, 3, 16, 18)
     arch = Arch("catanet", TINY)
     assert count_macs_of(arch, example) == count_macs(build("catanet", **TINY), example)
@@ -71,7 +71,7 @@ def test_blocks_without_heads_or_neurons_can_be_counted() -> None:
     assert 0 < less < count_macs_of(Arch("catanet", TINY), example)
 
 
-def test_counting_leaves_the_network_as_it_was() -> None:
+def test_counting_leaves_the_network_unchanged() -> None:
     network, example = build("catanet", **TINY), torch.rand(1, 3, 16, 16)
     network.blocks[0].eval()
     modes = [module.training for module in network.modules()]
@@ -85,7 +85,7 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_parameters_and_those_that_are_not_zero() -> None:
+def test_nonzero_parameters_are_counted() -> None:
     network = build("catanet")
     with torch.no_grad():
         for parameter in network.parameters():
@@ -94,7 +94,7 @@ def test_parameters_and_those_that_are_not_zero() -> None:
     assert parameters(network) == (477_435, 477_435 - 7 * 27)
 
 
-def test_zeros_are_found_singly_and_by_rows_and_columns() -> None:
+def test_zeros_are_counted_singly_and_by_rows_and_columns() -> None:
     weight = torch.ones(4, 3, 2, 2)
     weight[1] = 0
     weight[:, 2] = 0
@@ -108,7 +108,7 @@ def test_zeros_are_found_singly_and_by_rows_and_columns() -> None:
 
 
 class Recorder(nn.Module):
-    """Notes when it is called."""
+    """Records its calls."""
 
     def __init__(self, name: str, calls: list[str]) -> None:
         super().__init__()

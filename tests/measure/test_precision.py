@@ -1,4 +1,4 @@
-"""Half precision in PyTorch: what is rounded, and what computes."""
+"""Half precision in PyTorch: parameters and computation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class OnlySingle(nn.Linear):
 
 
 @pytest.mark.parametrize(("kind", "computed"), [(nn.Linear, "fp16"), (OnlySingle, "fp32")])
-def test_parameters_are_rounded_wherever_it_computes(kind: type[nn.Linear], computed: str) -> None:
+def test_parameters_are_rounded_even_where_compute_is_single(
+    kind: type[nn.Linear], computed: str
+) -> None:
     torch.manual_seed(0)
     model, x = kind(16, 4), torch.randn(8, 16)
     before, expected = model.weight.clone(), model(x)

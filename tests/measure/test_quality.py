@@ -18,7 +18,7 @@ def _pair() -> tuple[np.ndarray, np.ndarray]:
     return clean, (clean + noise).round().clip(0, 255).astype(np.uint8)
 
 
-def test_metrics_agree_with_the_literature(shared: Path) -> None:
+def test_metrics_match_published_values(shared: Path) -> None:
     golden = torch.load(shared / "golden" / "sr_metrics.pt", weights_only=True)
     clean = golden["clean_rgb_uint8"].numpy()
     assert golden["metrics"]
@@ -29,14 +29,14 @@ def test_metrics_agree_with_the_literature(shared: Path) -> None:
         assert ssim(noisy, clean, **how) == pytest.approx(case["ssim"], abs=1e-5)
 
 
-def test_luma_is_that_of_bt601() -> None:
+def test_luma_follows_bt601() -> None:
     colours = np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]]])
     expected = [[235, 16, 16 + 65.481, 16 + 128.553, 16 + 24.966]]
     np.testing.assert_allclose(luma(colours.astype(np.uint8)), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("y_channel", [True, False])
-def test_psnr_by_hand(y_channel: bool) -> None:
+def test_psnr_matches_a_calculation_by_hand(y_channel: bool) -> None:
     clean, noisy = _pair()
     a, b = (image[2:-2, 2:-2].astype(float) for image in (clean, noisy))
     if y_channel:
@@ -45,7 +45,7 @@ def test_psnr_by_hand(y_channel: bool) -> None:
     assert psnr(noisy, clean, border=2, y_channel=y_channel) == pytest.approx(expected)
 
 
-def test_ssim_by_hand() -> None:
+def test_ssim_matches_a_calculation_by_hand() -> None:
     clean, noisy = _pair()
     a, b = luma(clean[1:-1, 1:-1]), luma(noisy[1:-1, 1:-1])
     line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
@@ -64,13 +64,13 @@ def test_ssim_by_hand() -> None:
     assert ssim(noisy, clean, border=1) == pytest.approx(np.mean(values), abs=1e-7)
 
 
-def test_equal_images() -> None:
+def test_equal_images_have_perfect_scores() -> None:
     clean, _ = _pair()
     assert psnr(clean, clean) == float("inf")
     assert ssim(clean, clean) == pytest.approx(1)
 
 
-def test_the_border_does_not_count() -> None:
+def test_the_border_is_excluded() -> None:
     clean, _ = _pair()
     framed = clean.copy()
     framed[:2] = framed[-2:] = 0

@@ -22,7 +22,7 @@ def parameters(model: nn.Module) -> int:
 
 
 def lively(**args: Any) -> nn.Module:
-    """A network in eval mode whose normalisations have seen data."""
+    """A network in eval mode with non-trivial batch statistics."""
     torch.manual_seed(0)
     model = build("mask_classifier", **args)
     for _ in range(3):

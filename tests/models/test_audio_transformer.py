@@ -1,4 +1,4 @@
-"""The audio transformer as a teacher: small from scratch, or out of a folder of another program."""
+"""The audio transformer as a teacher: small from scratch, or from a folder of `transformers`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZES = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What `transformers` writes of a network for ten seconds and 527 classes."""
+    """A network for ten seconds and 527 classes, as `transformers` saves it."""
     torch.manual_seed(0)
     install()
     config = transformers.ASTConfig(**SIZES, max_length=1024, num_labels=527)
@@ -37,11 +37,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "ast"
 
 
-def test_it_reads_what_the_students_read() -> None:
+def test_the_teacher_accepts_the_students_input() -> None:
     assert build("audio_transformer", **SIZES)(torch.randn(2, 1, 256, 65)).shape == (2, 10)
 
 
-def test_positions_are_those_of_the_middle(folder: Path) -> None:
+def test_position_embeddings_are_cropped_to_the_middle(folder: Path) -> None:
     from safetensors.torch import load_file
 
     before = load_file(folder / "model.safetensors")
@@ -53,7 +53,7 @@ def test_positions_are_those_of_the_middle(folder: Path) -> None:
     assert args["hidden_size"] == 12
 
 
-def test_a_folder_is_where_a_training_starts(folder: Path, tmp_path: Path) -> None:
+def test_a_training_starts_from_a_folder_of_weights(folder: Path, tmp_path: Path) -> None:
     model = {"name": "audio_transformer", "weights": str(folder), "args": {"frames": 26}}
     best = train(settings(tmp_path, model=model))["best"]
     network, arch, _ = load_network(best)
@@ -63,12 +63,12 @@ def test_a_folder_is_where_a_training_starts(folder: Path, tmp_path: Path) -> No
     assert parent.path == str(folder / "model.safetensors")
 
 
-def test_a_pickle_is_not_read(folder: Path) -> None:
+def test_a_pickle_is_not_loaded(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(KdpError, match="no audio transformer in safetensors"):
         pretrained(folder, {})
 
 
-def test_another_family_starts_from_a_file(folder: Path, tmp_path: Path) -> None:
+def test_other_families_start_from_a_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(KdpError, match="starts from a file"):
         train(settings(tmp_path, model={"name": "cp_mobile", "weights": str(folder)}))

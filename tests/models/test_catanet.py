@@ -1,4 +1,4 @@
-"""What CATANet promises beyond parity: any size, any width, the same alone and in a batch."""
+"""CATANet beyond parity: any image size, any widths, no dependence on the batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NARROW: dict[str, Any] = {"dim": 8, "tab_heads": 1, "lrsa_heads": 1, "tab_neuron
 
 
 def _trained(**args: Any) -> nn.Module:
-    """A network that has seen a training step, so that it has token centres, in eval mode."""
+    """A network in eval mode after one forward pass in training mode, which sets token centres."""
     torch.manual_seed(0)
     model = build("catanet", **args).train()
     with torch.no_grad():
@@ -29,7 +29,7 @@ def _trained(**args: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def test_an_image_gives_the_same_alone_and_in_a_batch() -> None:
+def test_the_output_does_not_depend_on_the_batch() -> None:
     model = _trained(**TINY).double()
     batch = torch.rand(3, 3, 20, 23, dtype=torch.float64)
     batch[1, :, 5:] = 0.5  # Flat: its tokens tie everywhere but for the border.
@@ -47,7 +47,7 @@ def test_tokens_of_a_centre_stay_in_image_order() -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 40), (9, 13), (28, 47)])
 @torch.no_grad()
-def test_any_size_from_eight_pixels(size: tuple[int, int]) -> None:
+def test_any_size_from_eight_pixels_is_accepted(size: tuple[int, int]) -> None:
     y = _trained(upscale=2, lrsa_neurons=4, **NARROW)(torch.rand(1, 3, *size))
     assert y.shape == (1, 3, 2 * size[0], 2 * size[1])
     assert y.isfinite().all()
@@ -63,7 +63,7 @@ def test_a_small_image_is_extended_by_reflection() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @torch.no_grad()
-def test_every_scale(scale: int) -> None:
+def test_every_scale_has_its_output_size(scale: int) -> None:
     y = _trained(**{**TINY, "upscale": scale})(torch.rand(2, 3, 11, 14))
     assert y.shape == (2, 3, 11 * scale, 14 * scale)
 
@@ -76,7 +76,7 @@ def test_every_scale(scale: int) -> None:
         {"tab_heads": [0, 2], "tab_neurons": [6, 0], "lrsa_heads": [1, 0], "lrsa_neurons": [0, 3]},
     ],
 )
-def test_emptied_blocks_run_and_learn(change: dict[str, Any]) -> None:
+def test_emptied_blocks_run_and_train(change: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = build("catanet", **{**TINY, **change}).train()
     x = torch.rand(2, 3, 12, 12)
@@ -104,12 +104,12 @@ def test_every_parameter_of_a_full_network_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("change", [{"tab_heads": [1, 2, 3]}, {"upscale": 5}, {"lrsa_heads": -1}])
-def test_widths_that_make_no_network_are_refused(change: dict[str, Any]) -> None:
+def test_impossible_widths_are_rejected(change: dict[str, Any]) -> None:
     with pytest.raises(KdpError, match="cannot build 'catanet'"):
         build("catanet", **{**TINY, **change})
 
 
-def test_an_unknown_network_is_refused_with_the_names_there_are() -> None:
+def test_an_unknown_network_lists_the_known_ones() -> None:
     with pytest.raises(KdpError, match="catanet"):
         build("catnet")
 
@@ -147,7 +147,7 @@ def test_padded_attention_reaches_a_fused_kernel() -> None:
     assert not any("attention_math" in name for name in called)
 
 
-def test_the_centres_follow_the_data_in_training_only() -> None:
+def test_centres_are_updated_in_training_only() -> None:
     model = _trained(**TINY)
     before = {n: b.clone() for n, b in model.named_buffers() if n.endswith("means")}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""CATANet against the original program's tensors, and against a slow reading of its definition."""
+"""CATANet against tensors of the original program and a slow reference implementation."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _random_network(scale: int) -> CATANet:
 
 
 class _Plain:
-    """CATANet as it is described, one token, head, group and patch at a time."""
+    """CATANet by its definition, one token, head, group and patch at a time."""
 
     def __init__(self, model: CATANet) -> None:
         self.params: Params = {name: v.clone() for name, v in model.state_dict().items()}

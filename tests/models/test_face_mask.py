@@ -20,7 +20,7 @@ from tests.runs import SHORT
 @pytest.mark.parametrize(
     ("channels", "count"), [((32, 64, 128), 93954), ((24, 48, 96), 53186), ((8, 16, 32), 6210)]
 )
-def test_the_networks_have_exactly_these_parameters(channels: tuple[int, ...], count: int) -> None:
+def test_networks_have_the_expected_parameter_counts(channels: tuple[int, ...], count: int) -> None:
     assert parameters(build("mask_classifier", channels=channels)) == count
 
 
@@ -52,7 +52,7 @@ def test_six_blocks_have_six_groups() -> None:
         ({"channels": []}, "needs channels"),
     ],
 )
-def test_arguments_that_are_none_are_refused(args: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_rejected(args: dict[str, Any], message: str) -> None:
     with pytest.raises(KdpError, match=f"cannot build 'mask_classifier': .*{message}"):
         build("mask_classifier", **args)
 
@@ -61,7 +61,7 @@ def test_arguments_that_are_none_are_refused(args: dict[str, Any], message: str)
     ("name", "count"),
     [("face_mask", 93954), ("face_mask_small", 6210), ("face_mask_pruned_70", 8556)],
 )
-def test_the_committed_weights_are_these_networks(name: str, count: int) -> None:
+def test_shipped_weights_have_the_expected_size_and_accuracy(name: str, count: int) -> None:
     model, _, artifact = load_network(ROOT / "weights" / f"{name}.pth")
     assert parameters(model) == count
     assert artifact.record.metrics["val"]["accuracy"] >= 0.94

@@ -31,7 +31,7 @@ PRUNED = {0.3: ([22, 44, 89], 45195), 0.5: ([16, 32, 64], 23938), 0.7: ([9, 19, 
 
 
 @pytest.mark.parametrize("ratio", PRUNED)
-def test_pruning_leaves_exactly_these_parameters(tmp_path: Path, ratio: float) -> None:
+def test_pruned_networks_have_the_expected_widths(tmp_path: Path, ratio: float) -> None:
     arch = Arch("mask_classifier", {"image_size": 64})
     record = make_record("train", {})
     save(tmp_path / "base.pth", Artifact(lively().state_dict(), arch, record))
@@ -45,7 +45,7 @@ def test_pruning_leaves_exactly_these_parameters(tmp_path: Path, ratio: float) -
     assert parameters(small) == count
 
 
-def test_finetuning_computes_only_what_remains(
+def test_finetuning_computes_only_the_remaining_channels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(settings(tmp_path, distill=None))
@@ -73,7 +73,7 @@ def test_finetuning_computes_only_what_remains(
             torch.testing.assert_close(fast[name], tensor, rtol=1e-3, atol=1e-3)
 
 
-def test_groups_cut_exactly_what_a_gate_masks() -> None:
+def test_the_rebuilt_network_equals_the_masked_one() -> None:
     model = lively(channels=[4, 6, 8])
     groups, x = groups_of(model), torch.rand(2, 3, 32, 32)
     masks = {g.name: torch.arange(g.units) % 3 != 0 for g in groups}
@@ -89,7 +89,7 @@ def test_groups_cut_exactly_what_a_gate_masks() -> None:
         torch.testing.assert_close(model(x), expected)
 
 
-def test_optin_looks_at_every_feature_that_a_channel_changes() -> None:
+def test_replay_returns_every_feature_that_a_channel_changes() -> None:
     model, x = lively(channels=[4, 6, 8]), torch.rand(2, 3, 32, 32)
     groups, names = groups_of(model), [f"blocks.{number}" for number in range(3)]
     replay = Replay(model, groups, names, x)
@@ -106,7 +106,7 @@ def test_optin_looks_at_every_feature_that_a_channel_changes() -> None:
         assert all(torch.allclose(replayed[n], f, atol=1e-5) for n, f in changed.items())
 
 
-def test_finding_groups_leaves_the_network_as_it_was() -> None:
+def test_finding_groups_leaves_the_network_unchanged() -> None:
     model = lively(channels=[4, 6, 8]).train()
     model.get_parameter("head.bias").requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -117,7 +117,7 @@ def test_finding_groups_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
-def test_channels_that_two_layers_read_have_a_gate_at_each() -> None:
+def test_channels_read_by_two_layers_have_two_mask_points() -> None:
     class Forked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -139,7 +139,7 @@ def test_channels_that_two_layers_read_have_a_gate_at_each() -> None:
 
 
 @pytest.mark.parametrize("criterion", ["optin", "taylor", "magnitude"])
-def test_the_chain_works_with_a_budget_and_any_criterion(tmp_path: Path, criterion: str) -> None:
+def test_the_chain_meets_its_budget_with_any_criterion(tmp_path: Path, criterion: str) -> None:
     section = {"criterion": criterion, "calibration": {"patches": 8}}
     config = settings(tmp_path, mac_constraint=0.6, prune=section)
     train(config.model_copy(update={"distill": None}))
@@ -154,7 +154,7 @@ def test_the_chain_works_with_a_budget_and_any_criterion(tmp_path: Path, criteri
     assert sum(value for name, value in metrics.items() if " as " in name) == 40
 
 
-def test_channels_go_while_training(tmp_path: Path) -> None:
+def test_channels_are_pruned_during_training(tmp_path: Path) -> None:
     dynamic = {"criterion": "taylor", "end_step": 4, "period": 2}
     config = settings(tmp_path, distill=None, mac_constraint=0.6, dynamic=dynamic)
     train(config)
@@ -162,7 +162,7 @@ def test_channels_go_while_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])
-def test_a_budget_on_chained_channels_is_met_with_costs_as_they_then_are(
+def test_a_budget_on_chained_channels_is_met_with_updated_costs(
     tmp_path: Path, share: float
 ) -> None:
     arch = Arch("mask_classifier", {"image_size": 64})

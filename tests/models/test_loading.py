@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("key", ["params", "params_ema", "state_dict", None])
-def test_checkpoints_of_others_load_by_key(tmp_path: Path, key: str | None, scale: int) -> None:
+def test_foreign_checkpoints_load_by_key(tmp_path: Path, key: str | None, scale: int) -> None:
     model = catanet(upscale=scale, **SMALL)
     weights = model.state_dict()
     path = tmp_path / "foreign.pth"
@@ -39,7 +39,7 @@ def test_checkpoints_of_others_load_by_key(tmp_path: Path, key: str | None, scal
         assert torch.equal(loaded(x), model(x))
 
 
-def test_averaged_weights_go_before_plain_ones(tmp_path: Path) -> None:
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     weights = catanet(upscale=2, **SMALL).state_dict()
     averaged = {name: tensor * 0 for name, tensor in weights.items()}
     torch.save({"params": weights, "params_ema": averaged}, tmp_path / "both.pth")
@@ -47,7 +47,7 @@ def test_averaged_weights_go_before_plain_ones(tmp_path: Path) -> None:
     assert not any(parameter.any() for parameter in loaded.parameters())
 
 
-def test_names_of_data_parallel_training_are_understood(tmp_path: Path) -> None:
+def test_the_prefix_of_data_parallel_training_is_removed(tmp_path: Path) -> None:
     weights = {f"module.{k}": v for k, v in catanet(upscale=2, **SMALL).state_dict().items()}
     torch.save(weights, tmp_path / "parallel.pth")
     assert load_network(tmp_path / "parallel.pth")[1].args["upscale"] == 2
@@ -63,7 +63,7 @@ def test_official_weights_load(shared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("foreign", [True, False])
-def test_another_scale_than_expected_is_refused(tmp_path: Path, foreign: bool) -> None:
+def test_an_unexpected_scale_is_rejected(tmp_path: Path, foreign: bool) -> None:
     params = catanet(upscale=2, **SMALL).state_dict()
     path = tmp_path / "x2.pth"
     if foreign:
@@ -74,7 +74,7 @@ def test_another_scale_than_expected_is_refused(tmp_path: Path, foreign: bool) -
         load_network(path, Arch("catanet", {"upscale": 3}))
 
 
-def test_arguments_without_trace_in_the_weights_are_the_expected_ones(tmp_path: Path) -> None:
+def test_arguments_that_weights_do_not_reveal_are_the_expected_ones(tmp_path: Path) -> None:
     torch.save(catanet(upscale=2, **SMALL).state_dict(), tmp_path / "plain.pth")
     expected = Arch("catanet", {"upscale": 2, "group_sizes": [16] * 8})
     _, arch, _ = load_network(tmp_path / "plain.pth", expected)
@@ -96,7 +96,7 @@ def test_weights_of_an_unknown_architecture_are_refused(tmp_path: Path) -> None:
         load_network(tmp_path / "linear.pth")
 
 
-def test_a_file_of_masks_is_no_network(tmp_path: Path) -> None:
+def test_a_file_of_masks_is_not_a_network(tmp_path: Path) -> None:
     masks = {"blocks.0.tab_heads": torch.tensor([True, False])}
     save(tmp_path / "masks.pth", Artifact({}, ARCH, Provenance("prune"), {"masks": masks}))
     with pytest.raises(KdpError, match=r"masks\.pth holds no network.*kdp prune"):

@@ -1,4 +1,4 @@
-"""The mobile networks for acoustic scenes: their size, their branches, and what fusing does."""
+"""Mobile networks for acoustic scenes: size, branches and fusing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BYTES, MACS = 128_000, 30_000_000
 
 
 def lively(name: str, **args: Any) -> nn.Module:
-    """A network in eval mode whose normalisations have seen data, far from the identity."""
+    """A network in eval mode with batch statistics far from the identity."""
     torch.manual_seed(0)
     model = build(name, **args)
     for _ in range(3):
@@ -55,7 +55,7 @@ def test_fused_rep_mobile_is_within_the_limits_and_below_the_baseline() -> None:
 
 @pytest.mark.parametrize("groups", [1, 6])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
-def test_branches_become_one_convolution(groups: int, stride: tuple[int, int]) -> None:
+def test_branches_are_fused_into_one_convolution(groups: int, stride: tuple[int, int]) -> None:
     torch.manual_seed(0)
     rep = RepConv(6, 6, stride, groups).double()
     for _ in range(3):
@@ -68,7 +68,7 @@ def test_branches_become_one_convolution(groups: int, stride: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("name", ["cp_mobile", "rep_mobile"])
-def test_fusing_leaves_the_output(name: str) -> None:
+def test_fusing_keeps_the_output(name: str) -> None:
     model = lively(name)
     small, arch = fuse(model, Arch(name, {}))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in small.modules())
@@ -79,7 +79,7 @@ def test_fusing_leaves_the_output(name: str) -> None:
     assert counted(small)[0] < counted(model)[0]
 
 
-def test_fusing_twice_is_fusing_once() -> None:
+def test_fusing_twice_changes_nothing() -> None:
     small, arch = fuse(lively("rep_mobile"), Arch("rep_mobile", {}))
     again, same = fuse(small, arch)
     assert again is small
@@ -94,7 +94,7 @@ def saved(folder: Path, name: str) -> Config:
     return Config.model_validate({"output": {"name": "mobile", "dir": str(folder / "w")}})
 
 
-def test_rebuild_fuses_what_was_not_pruned(tmp_path: Path) -> None:
+def test_rebuild_fuses_an_unpruned_network(tmp_path: Path) -> None:
     done = rebuild(saved(tmp_path, "rep_mobile"))
     assert done.difference < 1e-5
     assert done.parameters < done.full_parameters

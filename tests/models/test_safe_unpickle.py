@@ -24,7 +24,7 @@ from kdp.models.ultralytics_file import read_ultralytics
 
 
 class Hostile:
-    """Pickled as a call of anything with anything."""
+    """Pickled as an arbitrary call."""
 
     def __init__(self, function: Any, *args: Any, state: Any = None) -> None:
         self.call = (function, args) if state is None else (function, args, state)
@@ -33,11 +33,11 @@ class Hostile:
         return self.call
 
     def __call__(self) -> None:
-        """What it makes may be called, says the pickler's own check."""
+        """Makes the object callable, which the pickler requires."""
 
 
 def hostile(mark: Path) -> dict[str, Any]:
-    """Objects that would leave a file behind were any of them made."""
+    """Objects that would create a file if unpickled."""
     command, code = f"touch {mark}", f"open({str(mark)!r}, 'w')"
     rebuild = torch._utils._rebuild_tensor_v2
     return {
@@ -72,7 +72,7 @@ REFUSED = {"rebuild", "rebuild's hooks", "parameter"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_foreign_is_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_foreign_code_is_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, mark = tmp_path / "bad.pt", tmp_path / "mark"
     torch.save({"model": hostile(mark)[name]}, path)
     events = watch(monkeypatch)
@@ -87,8 +87,8 @@ def test_nothing_foreign_is_run(name: str, tmp_path: Path, monkeypatch: pytest.M
     assert not mark.exists()
 
 
-def test_the_hostile_ones_are_hostile(tmp_path: Path) -> None:
-    """That pickle itself would run them."""
+def test_pickle_itself_would_run_the_hostile_objects(tmp_path: Path) -> None:
+    """Otherwise the other tests would prove nothing."""
     mark = tmp_path / "mark"
     for name in ("system", "eval", "called result", "partial", "methodcaller"):
         pickle.loads(pickle.dumps(hostile(mark)[name]))
@@ -97,7 +97,7 @@ def test_the_hostile_ones_are_hostile(tmp_path: Path) -> None:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What Python's audit hook sees of imports through pickle, commands and code, from here on."""
+    """Audit events of imports by pickle, commands and executed code, from here on."""
     events: list[str] = []
     watched = {"pickle.find_class", "os.system", "subprocess.Popen", "exec", "compile", "import"}
     codecs.lookup("cp437")  # which the first zip file in a process imports
@@ -117,7 +117,7 @@ _HOOKS: list[list[bool]] = []
 
 @pytest.fixture(autouse=True)
 def unwatch() -> Any:
-    """An audit hook stays for ever; it is told to look away."""
+    """Disables the audit hooks, which cannot be removed."""
     yield
     for active in _HOOKS:
         active[0] = False
@@ -125,7 +125,7 @@ def unwatch() -> Any:
 
 
 def only_inert(value: Any) -> None:
-    """That there is nothing but plain values and records."""
+    """Assert that a value consists of plain values and opaque records."""
     if isinstance(value, (list, tuple, set)):
         for item in value:
             only_inert(item)
@@ -144,7 +144,7 @@ def only_inert(value: Any) -> None:
 
 
 def opcodes(path: Path, data: bytes, **records: bytes) -> Path:
-    """A file of torch's format with this pickle inside."""
+    """A file in torch's zip format with this pickle inside."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", data)
         for name, content in records.items():
@@ -172,7 +172,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         b"\x96" + b"\xff" * 6 + b"\0\0.",  # an array of terabytes
     ],
 )
-def test_opcodes_that_no_pickler_writes(data: bytes, tmp_path: Path) -> None:
+def test_opcodes_that_no_pickler_writes_are_rejected(data: bytes, tmp_path: Path) -> None:
     before = dict(vars(StoredTensor))
     with pytest.raises(KdpError, match="truncated or not a checkpoint"):
         load_without_code(opcodes(tmp_path / "bad.pt", data, **{"0": b"\0" * 4}))
@@ -191,7 +191,7 @@ def test_names_of_modules_are_not_looked_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", ["(9,)", "(2, 3)", "(-1,)", "(1 << 60, 1)"])
-def test_a_tensor_of_another_size_than_its_numbers(size: str, tmp_path: Path) -> None:
+def test_a_tensor_that_does_not_fit_its_storage_is_rejected(size: str, tmp_path: Path) -> None:
     class Odd:
         def __reduce__(self) -> Any:
             shape = eval(size)
@@ -204,7 +204,7 @@ def test_a_tensor_of_another_size_than_its_numbers(size: str, tmp_path: Path) ->
         load_without_code(tmp_path / "odd.pt")
 
 
-def test_tensors_of_all_kinds_and_views(tmp_path: Path) -> None:
+def test_tensors_of_every_type_and_views_are_loaded(tmp_path: Path) -> None:
     whole = torch.arange(12.0)
     tensors = {
         "view": whole[2:8].view(2, 3).T,
@@ -222,7 +222,7 @@ def test_tensors_of_all_kinds_and_views(tmp_path: Path) -> None:
         assert torch.equal(read, tensor), name
 
 
-def test_garbage_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_garbage_is_a_one_line_error(tmp_path: Path) -> None:
     good = tmp_path / "good.pt"
     torch.save({"model": torch.ones(1000)}, good)
     torch.save({"a": 1}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)

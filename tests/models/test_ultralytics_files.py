@@ -28,7 +28,7 @@ from tests.models.ultralytics_helpers import (
 
 @needs_ultralytics
 @pytest.mark.parametrize("half", [False, True])
-def test_a_finished_training(half: bool, tmp_path: Path) -> None:
+def test_the_best_weights_of_a_training_are_read(half: bool, tmp_path: Path) -> None:
     model = network("yolo11s.yaml")
     model.names = dict(enumerate(CLASSES))
     saved = model.half() if half else model
@@ -41,7 +41,7 @@ def test_a_finished_training(half: bool, tmp_path: Path) -> None:
 
 
 @needs_ultralytics
-def test_averaged_weights_go_first(tmp_path: Path) -> None:
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
     raw, averaged = network(seed=1), network(seed=2)
     for content in ({"model": raw, "ema": averaged}, {"model": None, "ema": averaged}):
         torch.save({**content, "train_args": {}}, tmp_path / "last.pt")
@@ -51,7 +51,7 @@ def test_averaged_weights_go_first(tmp_path: Path) -> None:
 
 
 @needs_ultralytics
-def test_what_ultralytics_saves_itself(tmp_path: Path) -> None:
+def test_a_file_saved_by_ultralytics_is_read(tmp_path: Path) -> None:
     model = import_ultralytics().YOLO("yolo11n.yaml")
     model.model = network()
     model.save(tmp_path / "own.pt")
@@ -85,7 +85,7 @@ def test_a_fused_network_is_refused(tmp_path: Path) -> None:
 
 
 @needs_ultralytics
-def test_the_scale_may_be_in_the_name_of_the_file(tmp_path: Path) -> None:
+def test_the_scale_may_come_from_the_file_name(tmp_path: Path) -> None:
     model = network("yolo11s.yaml")
     model.yaml = {key: value for key, value in model.yaml.items() if key != "scale"}
     model.yaml["yaml_file"] = "cells.yaml"
@@ -100,7 +100,7 @@ def test_the_scale_may_be_in_the_name_of_the_file(tmp_path: Path) -> None:
 
 
 @needs_ultralytics
-def test_what_was_written_reads_the_same(tmp_path: Path) -> None:
+def test_a_written_file_is_read_back_equal(tmp_path: Path) -> None:
     model, path = network(), tmp_path / "weights" / "cells.pt"
     state = torch.get_rng_state()
     write_ultralytics(path, model.state_dict(), "n", CLASSES, 320, {"mAP50": 0.5})
@@ -112,7 +112,7 @@ def test_what_was_written_reads_the_same(tmp_path: Path) -> None:
 
 
 @needs_ultralytics
-def test_other_weights_are_not_written(tmp_path: Path) -> None:
+def test_mismatched_weights_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "cells.pt"
     path.write_text("old")
     with pytest.raises(KdpError, match="not a full yolo11s"):
@@ -150,7 +150,9 @@ pathlib.Path("result.json").write_text(json.dumps(result))
 
 
 @needs_ultralytics
-def test_plain_ultralytics_runs_it_without_kdp(ultralytics_data: Path, tmp_path: Path) -> None:
+def test_ultralytics_runs_a_written_file_without_kdp(
+    ultralytics_data: Path, tmp_path: Path
+) -> None:
     install()
     threads = torch.get_num_threads()
     model = import_ultralytics().YOLO("yolo11n.yaml")

@@ -45,7 +45,7 @@ open("folder", "w").write(folder)
 
 
 @needs_ultralytics
-def test_the_import_is_silent_and_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+def test_the_import_is_silent_and_leaves_the_process_unchanged(tmp_path: Path) -> None:
     done = run(ALONE, tmp_path, HOME=str(tmp_path))
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
@@ -53,7 +53,7 @@ def test_the_import_is_silent_and_leaves_the_process_as_it_was(tmp_path: Path) -
 
 
 @needs_ultralytics
-def test_a_folder_of_the_user_is_kept(tmp_path: Path) -> None:
+def test_a_configured_folder_is_kept(tmp_path: Path) -> None:
     own = tmp_path / "own"
     done = run(
         "import kdp.models.ultralytics as u; u.import_ultralytics()",
@@ -65,7 +65,7 @@ def test_a_folder_of_the_user_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [None, "8.3.200", "8.4.139", "8.5.0"])
-def test_missing_or_of_another_version(
+def test_a_missing_or_unsupported_version_is_rejected(
     version: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def installed_version(name: str) -> str:
@@ -81,7 +81,7 @@ def test_missing_or_of_another_version(
     assert str(caught.value) == NEEDED
 
 
-def test_a_package_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "ultralytics"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ultralytics", None)
@@ -106,7 +106,7 @@ install()
     assert len(done.stderr.splitlines()) == broken_torchvision()
 
 
-def test_it_mends_an_import_that_failed_before(tmp_path: Path) -> None:
+def test_the_stand_in_repairs_an_import_that_failed_before(tmp_path: Path) -> None:
     if not broken_torchvision():
         pytest.skip("torchvision is absent or loads")
     code = """
@@ -120,7 +120,7 @@ import torchvision.ops
 
 
 @needs_ultralytics
-def test_plain_ultralytics_validates_beside_it(ultralytics_data: Path, tmp_path: Path) -> None:
+def test_ultralytics_validates_in_the_same_process(ultralytics_data: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     install()
     model = import_ultralytics().YOLO("yolo11n.yaml")

@@ -27,7 +27,7 @@ SHORT = {**STEPS, "steps": 1, "validate_every": 1}
 
 
 @pytest.mark.parametrize("scale", ["n", "s", "m"])
-def test_two_half_convolutions_equal_one_whole_convolution(scale: str) -> None:
+def test_the_network_equals_that_of_ultralytics(scale: str) -> None:
     model = lively(scale)
     plain = ultralytics("nn.tasks").DetectionModel(f"yolo11{scale}.yaml", nc=3, verbose=False)
     plain.load_state_dict(to_ultralytics(model.state_dict()))
@@ -44,14 +44,14 @@ def test_two_half_convolutions_equal_one_whole_convolution(scale: str) -> None:
 @pytest.mark.parametrize(
     ("scale", "parameters"), [("n", 2_624_080), ("s", 9_458_752), ("m", 20_114_688)]
 )
-def test_the_network_has_its_published_parameters(scale: str, parameters: int) -> None:
+def test_the_network_has_its_published_parameter_count(scale: str, parameters: int) -> None:
     with torch.device("meta"):
         model = build("yolo11", scale=scale, classes=[str(i) for i in range(80)])
     # Ultralytics counts the 16 numbers of the bins as parameters.
     assert sum(p.numel() for p in model.parameters()) + 16 == parameters
 
 
-def test_the_loss_is_that_of_ultralytics(yolo_folder: Path) -> None:
+def test_the_loss_matches_ultralytics(yolo_folder: Path) -> None:
     model, task = lively(), task_for(ARCH, config(yolo_folder))
     data = task.training_data(3)
     batch = default_collate([data[i] for i in range(3)])
@@ -67,7 +67,7 @@ def test_the_loss_is_that_of_ultralytics(yolo_folder: Path) -> None:
     torch.testing.assert_close(mine * 3, loss.sum())
 
 
-def test_a_plan_stands_for_a_teacher_in_a_dry_run(yolo_folder: Path) -> None:
+def test_a_model_yaml_replaces_the_teacher_in_a_dry_run(yolo_folder: Path) -> None:
     taught = {**ATTENTION, "teacher": {"weights": "yolo11s.yaml"}}
     done = run_kdp("train", "-c", str(config_file(yolo_folder, distill=taught, train=SHORT)))
     assert done.returncode == 0, done.stderr
@@ -75,12 +75,12 @@ def test_a_plan_stands_for_a_teacher_in_a_dry_run(yolo_folder: Path) -> None:
     assert load(yolo_folder / "tiny.pth").record.parents == ()
 
 
-def test_a_plan_of_another_network_is_refused() -> None:
+def test_a_model_yaml_of_another_network_is_rejected() -> None:
     with pytest.raises(KdpError, match=r"yolo11n.yaml to yolo11x.yaml"):
         arch_of_plan("yolo12s.yaml", {})
 
 
-def test_infer_draws_the_boxes_it_is_sure_of_and_prints_them(yolo_folder: Path) -> None:
+def test_infer_draws_and_prints_boxes_above_the_confidence(yolo_folder: Path) -> None:
     image, teacher = yolo_folder / "voc/JPEGImages/0.jpg", yolo_folder / "teacher.pth"
     task, network = task_for(ARCH, config(yolo_folder)), load_network(teacher)[0]
     (all_detections,) = task.detect(network, iter([read_rgb(image)]), 0.001, 0.45)

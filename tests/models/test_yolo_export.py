@@ -20,7 +20,7 @@ from kdp.tasks import task_for
 from tests.models.yolo_helpers import ARCH, SIZE, config, lively
 
 
-def test_exports_find_what_the_network_finds(yolo_folder: Path) -> None:
+def test_exports_detect_what_the_network_detects(yolo_folder: Path) -> None:
     model, settings = lively(), config(yolo_folder)
     file = yolo_folder / "net.pth"
     save(file, Artifact(model.state_dict(), ARCH, make_record("train", {})))
@@ -39,10 +39,10 @@ def test_exports_find_what_the_network_finds(yolo_folder: Path) -> None:
         assert task.evaluate(network)["toy"] == pytest.approx(task.evaluate(model)["toy"], abs=1e-3)
 
 
-def test_an_export_that_forgot_its_probabilities_is_refused(
+def test_an_export_with_wrong_probabilities_is_rejected(
     yolo_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside coordinates of some hundred pixels they are small."""
+    """A tolerance for coordinates of several hundred pixels would not notice."""
     torchscript = export_stage.TORCHSCRIPT
 
     def forgetful(*arguments: Any) -> Any:
@@ -58,7 +58,7 @@ def test_an_export_that_forgot_its_probabilities_is_refused(
             )
 
 
-def test_an_export_of_another_size_is_run_at_it(yolo_folder: Path) -> None:
+def test_an_export_is_run_at_its_own_size(yolo_folder: Path) -> None:
     teacher, settings = yolo_folder / "teacher.pth", config(yolo_folder)
     with pytest.raises(KdpError, match="--size 64 96: yolo11 reads squares"):
         export(teacher, ExportRequest("onnx", size=(64, 96)), settings)

@@ -31,7 +31,7 @@ from tests.conftest import same_params
 from tests.models.yolo_helpers import ARCH, ATTENTION, SIZE, STEPS, config, lively
 
 
-def test_masked_and_rebuilt_are_equal_and_the_widths_are_all_it_takes(yolo_folder: Path) -> None:
+def test_the_rebuilt_network_equals_the_masked_one_and_needs_widths_only(yolo_folder: Path) -> None:
     model, task = lively(), task_for(ARCH, config(yolo_folder))
     groups = task.groups(model)
     random = torch.Generator().manual_seed(0)
@@ -49,8 +49,8 @@ def test_masked_and_rebuilt_are_equal_and_the_widths_are_all_it_takes(yolo_folde
     }
 
 
-def test_a_search_for_channels_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ultralytics' own form of the network has no end of dependencies."""
+def test_an_endless_search_for_channels_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing dependencies of Ultralytics' own modules does not terminate."""
     monkeypatch.setattr(dependency, "SECONDS", 1.0)
     plain = ultralytics("nn.tasks").DetectionModel("yolo11n.yaml", nc=3, verbose=False)
     before = [parameter.requires_grad for parameter in plain.parameters()]
@@ -60,7 +60,7 @@ def test_a_search_for_channels_that_never_ends_is_stopped(monkeypatch: pytest.Mo
     assert [parameter.requires_grad for parameter in plain.parameters()] == before
 
 
-def test_operations_are_counted_without_building_the_network(yolo_folder: Path) -> None:
+def test_macs_are_counted_without_building_the_network(yolo_folder: Path) -> None:
     model, task = lively(), task_for(ARCH, config(yolo_folder))
     groups = task.groups(model)
     random = torch.Generator().manual_seed(1)
@@ -71,10 +71,10 @@ def test_operations_are_counted_without_building_the_network(yolo_folder: Path) 
     assert "weight_mac_counter" in count.__qualname__
 
 
-def test_a_third_of_the_channels_is_half_of_the_parameters_and_stays_away(
+def test_pruning_a_third_of_the_channels_halves_the_parameters(
     yolo_folder: Path,
 ) -> None:
-    """What the reference measured: 1,188,625 of 2.59 million with `round_to` 8."""
+    """The reference has 1,188,625 of 2.59 million parameters left with `round_to` 8."""
     settings = config(
         yolo_folder,
         pruning_ratio=0.3,
@@ -100,10 +100,8 @@ def shapes(path: Path) -> dict[str, torch.Size]:
 
 
 @pytest.mark.parametrize("part", ["4.second", "9.cv1", "16.cv2"])
-def test_replay_masks_channels_that_are_read_in_several_places(
-    yolo_folder: Path, part: str
-) -> None:
-    """What OPTIN measures by, against the whole network run with one channel less."""
+def test_replay_masks_channels_with_several_readers(yolo_folder: Path, part: str) -> None:
+    """Against a full forward pass with one channel masked."""
     model, task = lively(), task_for(ARCH, config(yolo_folder))
     groups, x = task.groups(model), torch.rand(2, 3, SIZE, SIZE)
     name = f"layers.{part}.conv"

@@ -46,7 +46,7 @@ from tests.runs import ended, start_kdp, wait_until
 
 
 @pytest.mark.parametrize("align", [False, True])
-def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
+def test_attention_transfer_trains_the_student_and_not_the_teacher(
     yolo_folder: Path, align: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensembles: list[TeacherEnsemble] = []
@@ -74,7 +74,7 @@ def test_attention_moves_the_students_own_layers_and_nothing_of_the_teacher(
     assert all(p.grad is None for p in teacher.parameters())
 
 
-def test_the_rival_distils_as_ultralytics_does(yolo_folder: Path) -> None:
+def test_score_weighted_loss_matches_ultralytics(yolo_folder: Path) -> None:
     teacher, student, module = lively(), lively("s"), ultralytics("nn.distill_model")
     pair = []
     for model, scale in ((teacher, "n"), (student, "s")):
@@ -106,7 +106,7 @@ def test_the_rival_distils_as_ultralytics_does(yolo_folder: Path) -> None:
     torch.testing.assert_close(6.0 * parts["score_weighted"].detach(), theirs[0])
 
 
-def test_attention_of_the_student_itself_comes_nearer(yolo_folder: Path) -> None:
+def test_attention_transfer_brings_unaligned_attention_closer(yolo_folder: Path) -> None:
     """The loss alone could fall by the alignment; this is measured without it."""
     losses = {"attention_transfer": {"weight": 10.0, "align": True}}
     steps = {**STEPS, "steps": 20, "validate_every": 20, "checkpoint_every": 20, "lr": 3e-3}
@@ -121,7 +121,7 @@ def test_attention_of_the_student_itself_comes_nearer(yolo_folder: Path) -> None
 
 
 def distance(student: nn.Module, teacher: nn.Module, x: Tensor) -> float:
-    """Between the attention maps of two networks, with no alignment."""
+    """Distance between the attention maps of two networks, without alignment."""
     maps = []
     for model in (student, teacher):
         with torch.no_grad(), Taps(model, TAPS) as features:
@@ -130,7 +130,7 @@ def distance(student: nn.Module, teacher: nn.Module, x: Tensor) -> float:
     return sum(float((a - b).norm()) for a, b in zip(*maps, strict=True))
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(yolo_folder: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(yolo_folder: Path) -> None:
     losses = {"attention_transfer": {"schedule": "piecewise", "align": True}}
     steps = {**STEPS, "steps": 8, "validate_every": 8, "checkpoint_every": 2}
     changes = {"distill": {"losses": losses}, "train": steps}
@@ -187,7 +187,7 @@ def test_two_processes_have_equal_weights(yolo_folder: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in trained)
 
 
-def test_scores_belong_to_taps_in_the_order_of_the_head(yolo_folder: Path) -> None:
+def test_score_weighted_taps_must_be_in_the_order_of_the_head(yolo_folder: Path) -> None:
     settings = config(
         yolo_folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS[::-1]}
     )

@@ -1,4 +1,4 @@
-"""Networks of Ultralytics, and processes that run it alone."""
+"""Networks of Ultralytics, and processes that run without kdp."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = ["red cell", "white cell", "platelet"]
 
 
 def run(code: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A program in a process of its own, in an empty folder."""
+    """Run Python code in a new process in this folder."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("YOLO_")}
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, sorted(cwd.glob("*")))],
@@ -58,7 +58,7 @@ def validate(model: Any, data: Path, project: Path) -> list[float]:
 
 
 def network(name: str = "yolo11n.yaml", seed: int = 0, kind: str = "DetectionModel") -> Any:
-    """A network of Ultralytics with numbers that half precision can hold."""
+    """A network of Ultralytics whose weights are exact in half precision."""
     torch.manual_seed(seed)
     model = getattr(import_ultralytics("nn.tasks"), kind)(name, nc=3, verbose=False)
     for buffer in model.buffers():

@@ -56,7 +56,7 @@ def config_file(folder: Path, **changes: Any) -> Path:
 
 
 def lively(scale: str = "n", **args: Any) -> nn.Module:
-    """A network whose normalisations are not those of a new one."""
+    """A network with non-trivial batch normalisation."""
     torch.manual_seed(0)
     model = build("yolo11", **{**ARCH.args, "scale": scale, **args})
     for module in model.modules():

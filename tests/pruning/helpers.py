@@ -1,4 +1,4 @@
-"""What the tests of pruning share."""
+"""Helpers of the pruning tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages without `--config` go on with the newest chain of the current folder."""
+"""Stages without `--config` continue the newest chain of the current folder."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_new_override_replaces_the_old_one_and_keeps_the_others() -> None:
     ],
     ids=["a key below", "another sign", "a key above stays"],
 )
-def test_keys_decide_what_is_replaced(
+def test_overrides_are_replaced_by_key(
     old: list[str], new: list[str], merged: tuple[str, ...]
 ) -> None:
     assert merge(old, new) == merged
@@ -136,13 +136,13 @@ def test_a_chain_whose_stage_is_running_is_refused(folder: Path) -> None:
     assert open_chain("finetune", None, []).path == Path("config.yml")
 
 
-def test_points_of_a_sweep_note_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_of_a_sweep_record_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NO_CHAINS, "1")
     start()
     assert not CHAINS_FILE.exists()
 
 
-def test_only_the_main_process_notes_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_main_process_records_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     start()
     assert not CHAINS_FILE.exists()
@@ -178,7 +178,7 @@ def noted() -> list[bool]:
     return [chain.finished for chain in list_chains()]
 
 
-def test_a_stage_is_noted_once_its_inputs_are_valid_and_on_success() -> None:
+def test_a_stage_is_recorded_once_its_inputs_are_valid_and_on_success() -> None:
     chain = open_chain("prune", Path("config.yml"), [])
     with pytest.raises(KdpError, match="input"):
         chain.run(fake_stage(valid=False))
@@ -190,7 +190,7 @@ def test_a_stage_is_noted_once_its_inputs_are_valid_and_on_success() -> None:
     assert noted() == [True]
 
 
-def test_two_runs_that_note_at_once_lose_nothing() -> None:
+def test_concurrent_runs_lose_no_record() -> None:
     children = []
     for number in range(6):
         if (child := os.fork()) == 0:

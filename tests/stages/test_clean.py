@@ -81,7 +81,7 @@ def test_notes_under_the_name_of_a_table_stay(settings: Config, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["*", "[a-z]*", "tin?"])
-def test_a_name_is_no_pattern(settings: Config, tmp_path: Path, name: str) -> None:
+def test_a_name_is_not_a_pattern(settings: Config, tmp_path: Path, name: str) -> None:
     curves = tmp_path / "runs" / "tiny_round1_finetune_fakd" / "curves.csv"
     curves.parent.mkdir(parents=True)
     curves.write_text("step,loss\n")
@@ -113,7 +113,7 @@ def test_a_file_that_make_would_take_for_a_goal_is_refused(settings: Config, nam
         make_variables(settings.model_copy(update={"teacher": Path(name)}))
 
 
-def test_files_of_the_future_are_listed_apart(
+def test_files_dated_in_the_future_are_listed_apart(
     settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

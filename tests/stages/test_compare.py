@@ -63,7 +63,7 @@ def kdp(folder: Path, command: str, *more: str, names: tuple[str, ...]) -> Any:
 
 @pytest.fixture(scope="module")
 def measured(folder: Path) -> tuple[dict[str, Any], str]:
-    """The JSON of two networks compared, and what was printed."""
+    """JSON and printed output of a comparison of two networks."""
     target = folder / "table.json"
     more = ["--json", str(target), "--md", str(folder / "table.md")]
     more += ["--csv", str(folder / "table.csv"), "--images", str(folder / "images")]
@@ -72,7 +72,7 @@ def measured(folder: Path) -> tuple[dict[str, Any], str]:
     return json.loads(target.read_text()), result.output
 
 
-def test_numbers_are_those_of_the_files(measured: Any, folder: Path) -> None:
+def test_measurements_match_the_files(measured: Any, folder: Path) -> None:
     table, _ = measured
     first, second = table["columns"]
     example = torch.rand(1, 3, 16, 18)
@@ -85,7 +85,7 @@ def test_numbers_are_those_of_the_files(measured: Any, folder: Path) -> None:
     assert second["latency"]["runs"] == 3
 
 
-def test_quality_is_that_of_the_task(measured: Any, folder: Path) -> None:
+def test_quality_matches_the_task(measured: Any, folder: Path) -> None:
     from kdp.config import Config
     from kdp.models.loading import load_network
     from kdp.tasks import task_for
@@ -115,7 +115,7 @@ def test_every_image_is_read_once_for_all_networks(
     assert {"hr/one.png", "hr/two.png"} <= set(once)
 
 
-def test_table_says_how_it_was_measured(measured: Any) -> None:
+def test_the_table_shows_how_it_was_measured(measured: Any) -> None:
     table, printed = measured
     assert table["protocol"] == "x2: PSNR and SSIM on Y (BT.601), 2 px border cut off"
     assert table["samples"] == {"Tiny": 2}
@@ -123,7 +123,7 @@ def test_table_says_how_it_was_measured(measured: Any) -> None:
         assert text in printed
 
 
-def test_columns_are_related_to_the_first(measured: Any) -> None:
+def test_columns_are_relative_to_the_first(measured: Any) -> None:
     rows = {row["name"]: row for row in measured[0]["rows"]}
     macs, psnr = rows["MACs, all"], rows["Tiny PSNR"]
     assert macs["relative"] == [1, pytest.approx(macs["values"][1] / macs["values"][0])]
@@ -155,7 +155,7 @@ def test_images_show_every_sample(measured: Any, folder: Path) -> None:
     assert any(np.array_equal(image[top : top + height, -width:], hr) for top in tops)
 
 
-def test_a_file_is_equal_to_itself(folder: Path) -> None:
+def test_comparing_a_file_with_itself_shows_no_difference(folder: Path) -> None:
     target = folder / "same.json"
     more = ("--json", str(target))
     result = kdp(folder, "calculate-performance", *more, names=("teacher", "teacher"))
@@ -205,7 +205,7 @@ def test_bad_input_is_named(
     assert message in str(result.exception)
 
 
-def test_networks_of_other_classes_are_not_judged_by_the_first_one_s(tmp_path: Path) -> None:
+def test_networks_with_different_classes_are_not_compared(tmp_path: Path) -> None:
     paths = []
     for classes in (["bus", "park"], ["park", "bus"]):
         args = {"stem": 4, "channels": [8], "hidden": [8], "strides": [[2, 2]], "classes": classes}
@@ -217,7 +217,7 @@ def test_networks_of_other_classes_are_not_judged_by_the_first_one_s(tmp_path: P
 
 
 @pytest.mark.parametrize("what", ["input_size", "latency_size"])
-def test_a_size_that_a_network_cannot_read_is_one_line(tmp_path: Path, what: str) -> None:
+def test_an_unsupported_size_is_a_one_line_error(tmp_path: Path, what: str) -> None:
     arch = Arch("mask_classifier", {"channels": [4, 4, 4], "image_size": 32})
     params = build("mask_classifier", **arch.args).state_dict()
     save(tmp_path / "net.pth", Artifact(params, arch, make_record("train", {})))
@@ -225,7 +225,7 @@ def test_a_size_that_a_network_cannot_read_is_one_line(tmp_path: Path, what: str
         compare([tmp_path / "net.pth"], settings(None, [f"measure.{what}=[4,4]"], "cpu"))
 
 
-def test_a_fault_ends_with_one_line_and_code_2(folder: Path) -> None:
+def test_an_error_is_one_line_with_exit_code_2(folder: Path) -> None:
     command = [sys.executable, "-m", "kdp", "compare", str(folder / "gone.pth")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""`kdp configs`: what there is, shown as it is composed, copied."""
+"""`kdp configs`: listing, showing and copying configurations."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _write(path: str, text: str = "# Mine.\noutput: {name: mine}\n") -> Path:
     return file
 
 
-def test_every_shipped_file_is_listed_with_a_line() -> None:
+def test_every_shipped_file_is_listed_with_a_description() -> None:
     listed = list_configs()
     assert {entry.path for entry in listed} == {ROOT / "configs" / name for name in CONFIGS}
     assert all(20 < len(entry.description) <= 98 for entry in listed if "=" not in entry.name)
     assert "faces=real" in {entry.name for entry in listed}
 
 
-def test_the_users_own_come_first_and_hide_those_of_the_same_name() -> None:
+def test_user_files_come_first_and_shadow_shipped_ones() -> None:
     _write("configs/config_catanet.yml")
     first, *others = list_configs()
     assert (first.name, first.description) == ("config_catanet.yml", "Mine.")
@@ -46,18 +46,18 @@ def test_the_users_own_come_first_and_hide_those_of_the_same_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["face_mask_prune.yml", "prune_schedule.yml", "yolo11_prune.yml"])
-def test_what_is_shown_is_the_same_configuration(name: str) -> None:
+def test_the_shown_text_is_the_same_configuration(name: str) -> None:
     shown = _write("shown.yml", show_config(Path(name), ["seed=3"]))
     assert load_config(shown) == load_config(Path(name), ["seed=3"])
 
 
-def test_every_key_is_shown_with_its_sentence() -> None:
+def test_every_key_is_shown_with_its_description() -> None:
     text = show_config(Path("config_catanet.yml"))
     assert "  patience: null  # Early stopping: end the training" in text
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_what_is_shown_of_odd_text_is_the_same() -> None:
+def test_unusual_text_is_shown_unchanged() -> None:
     odd = "a: b # c [d] 'e' \" {f}, yes"
     shown = _write("shown.yml", show_config(_write("run.yml"), [f"output.dir={odd}"]))
     assert load_config(shown).output.dir == Path(odd)
@@ -96,5 +96,5 @@ def test_the_command_lists_shows_and_copies() -> None:
 @pytest.mark.parametrize(
     "arguments", [["show"], ["copy"], ["list", "x"], ["copy", "rep_mobile.yml", "seed=1"]]
 )
-def test_arguments_that_do_not_go_together(arguments: list[str]) -> None:
+def test_conflicting_arguments_are_rejected(arguments: list[str]) -> None:
     assert isinstance(CliRunner().invoke(app, ["configs", *arguments]).exception, KdpError)

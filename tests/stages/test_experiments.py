@@ -1,4 +1,4 @@
-"""Recorded experiments: their folders, their table, and predicting again."""
+"""Recorded experiments: their folders, their table and reproducing predictions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def kept(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the experiments, to be spoilt."""
+    """A copy of the experiments that a test may change."""
     return Path(shutil.copytree(trained / "experiments", tmp_path / "experiments"))
 
 
@@ -93,7 +93,7 @@ def keep_again(folder: Path) -> Path:
     )
 
 
-def test_a_training_leaves_all_that_made_it(trained: Path) -> None:
+def test_a_training_records_everything_it_was_made_with(trained: Path) -> None:
     path = trained / "experiments" / ids(trained / "experiments")[0]
     assert sorted(file.name for file in path.iterdir()) == sorted(FILES)
     assert load_config(path / "config.yml") == face(trained, seed=1)
@@ -107,7 +107,7 @@ def test_a_training_leaves_all_that_made_it(trained: Path) -> None:
     assert info["value"] == info["macro_avg_acc"] == metrics["toy"]["accuracy"]
 
 
-def test_the_table_has_a_line_each(trained: Path) -> None:
+def test_the_table_has_a_line_per_experiment(trained: Path) -> None:
     with (trained / "experiments" / "results.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
     assert tuple(header) == COLUMNS
@@ -148,7 +148,7 @@ def test_predictions_are_those_of_the_file_after_mixed_precision(
     assert kdp("reproduce", name, "--folder", tmp_path / "experiments").exit_code == 0
 
 
-def test_nothing_is_kept_where_it_is_not_asked_for(tmp_path: Path) -> None:
+def test_nothing_is_recorded_unless_configured(tmp_path: Path) -> None:
     train(face(tmp_path, experiments=None))
     assert {path.name for path in tmp_path.iterdir()} == {"w", "runs"}
 
@@ -189,7 +189,7 @@ def test_a_failed_recording_leaves_nothing(
     assert not list((tmp_path / "experiments").iterdir())
 
 
-def test_a_killed_recording_is_no_experiment(
+def test_a_killed_recording_is_not_an_experiment(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained / "w", tmp_path / "w")
@@ -203,7 +203,7 @@ def test_a_killed_recording_is_no_experiment(
     assert "no experiments" in kdp("experiments", "--folder", tmp_path / "experiments").output
 
 
-def test_runs_are_sorted_and_ids_are_whole(kept: Path) -> None:
+def test_experiments_are_sorted_and_ids_are_not_truncated(kept: Path) -> None:
     first, second = ids(kept)
     change(kept / second, value=0.9)
     change(kept / first, value=0.1)
@@ -246,7 +246,7 @@ def test_experiments_of_the_old_format_are_read(kept: Path) -> None:
     assert kdp("reproduce", path).exit_code == 0
 
 
-def test_half_and_lost_experiments_are_named(kept: Path) -> None:
+def test_incomplete_and_missing_experiments_are_named(kept: Path) -> None:
     first, second = ids(kept)
     (kept / first / "predictions.csv").unlink()
     shutil.rmtree(kept / second)
@@ -266,7 +266,7 @@ def test_predictions_are_reproduced_byte_for_byte(kept: Path, tmp_path: Path, th
     assert target.read_bytes() == (kept / name / "predictions.csv").read_bytes()
 
 
-def test_other_predictions_are_counted(kept: Path) -> None:
+def test_differing_predictions_are_counted(kept: Path) -> None:
     path = kept / ids(kept)[0]
     lines = (path / "predictions.csv").read_text().splitlines(keepends=True)
     lines[3] = lines[3].replace("0.", "1.")

@@ -1,4 +1,4 @@
-"""`kdp export`: what other programs run gives what PyTorch gives."""
+"""`kdp export`: exported files match PyTorch's outputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def kdp(*arguments: Any) -> Result:
 
 
 def network(folder: Path, name: str, args: dict[str, Any]) -> Path:
-    """An artifact whose normalisations and token centres have seen data."""
+    """An artifact with non-trivial batch statistics and token centres."""
     torch.manual_seed(0)
     model = build(name, **args)
     for _ in range(2):
@@ -84,7 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(path: Path, x: Tensor) -> Tensor:
-    """As a program without kdp and without PyTorch would."""
+    """Run an ONNX file with onnxruntime alone."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["output"], {"input": x.numpy()})[0])
 
@@ -96,14 +96,14 @@ def original(path: Path, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (5, 3, 40, 36)])
-def test_a_classifier_gives_the_same_at_any_batch_and_size(folder: Path, shape: Any) -> None:
+def test_an_exported_classifier_matches_at_any_batch_and_size(folder: Path, shape: Any) -> None:
     x = torch.rand(shape)
     output = run(folder / "mask_classifier.onnx", x)
     expected = original(folder / "mask_classifier.pth", x)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-4)
 
 
-def test_super_resolution_gives_the_same_at_its_one_size(folder: Path) -> None:
+def test_exported_super_resolution_matches_at_its_fixed_size(folder: Path) -> None:
     x = torch.rand(1, 3, 24, 20)
     expected = original(folder / "catanet.pth", x)
     torch.testing.assert_close(run(folder / "catanet.onnx", x), expected, rtol=0, atol=1e-4)
@@ -121,7 +121,7 @@ def test_smaller_precisions_are_close_but_not_equal(
     assert not torch.equal(output, expected)
 
 
-def test_a_precision_that_does_not_run_is_one_line_and_writes_nothing(folder: Path) -> None:
+def test_an_unsupported_precision_is_a_one_line_error_and_writes_nothing(folder: Path) -> None:
     small = ("--precision", "fp16", "--size", "24", "20")
     done = kdp("export", folder / "catanet.pth", "--to", "onnx", *small)
     assert isinstance(done.exception, KdpError)
@@ -144,14 +144,14 @@ def test_torchscript_needs_nothing_but_torch(folder: Path, tmp_path: Path) -> No
     torch.testing.assert_close(torch.jit.load(tmp_path / "x.torchscript")(x), expected)
 
 
-def test_an_export_says_what_it_reads_and_answers(folder: Path) -> None:
+def test_an_export_describes_its_inputs_and_outputs(folder: Path) -> None:
     about = load_onnx(folder / "mask_classifier.onnx")[0].about
     assert about["classes"] == ["with_mask", "without_mask"]
     assert about["input"] == "RGB in 0..1, resized to 32x32"
     assert about["output"] == "logits of the classes"
 
 
-def test_compare_judges_an_export_beside_its_original(folder: Path, tmp_path: Path) -> None:
+def test_compare_measures_an_export_beside_its_original(folder: Path, tmp_path: Path) -> None:
     files = [folder / f"mask_classifier{kind}" for kind in (".pth", ".onnx", "_int8.onnx")]
     done = kdp("compare", *files, *MEASURE, "--json", tmp_path / "table.json")
     assert done.exit_code == 0, done.exception
@@ -214,7 +214,7 @@ def test_an_export_that_differs_is_not_written(
 
 
 @pytest.mark.parametrize("name", ["mask_classifier.onnx", "mask_classifier.torchscript"])
-def test_an_export_names_no_place_on_the_machine_it_was_made_on(folder: Path, name: str) -> None:
+def test_an_export_contains_no_local_paths(folder: Path, name: str) -> None:
     kdp("export", folder / "mask_classifier.pth", "--to", "torchscript")
     content = (folder / name).read_bytes()
     for place in (folder, Path(stage.__file__).parent.parent.parent):
@@ -233,7 +233,7 @@ def test_an_input_larger_than_the_only_size_is_refused(folder: Path) -> None:
     ("content", "message"),
     [(None, "cannot be read"), (b"", "cannot be run"), (b"no protobuf", "cannot be run")],
 )
-def test_what_is_no_onnx_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_an_invalid_onnx_file_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "x.onnx").write_bytes(content)
     done = kdp("compare", tmp_path / "x.onnx")
@@ -258,7 +258,7 @@ def test_without_onnxruntime_the_extra_is_named(
     assert "pip install onnx onnxruntime onnxscript" in str(done.exception)
 
 
-def test_an_export_does_not_take_its_own_source_s_place(folder: Path, tmp_path: Path) -> None:
+def test_an_export_does_not_replace_its_source(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "net.torchscript"
     source.write_bytes((folder / "mask_classifier.pth").read_bytes())
     before = source.read_bytes()
@@ -276,7 +276,9 @@ def test_an_export_does_not_take_its_own_source_s_place(folder: Path, tmp_path: 
         (("-o", "net.pth"), "ends in .onnx"),
     ],
 )
-def test_a_wrong_option_is_one_line(folder: Path, more: tuple[str, ...], message: str) -> None:
+def test_a_wrong_option_is_a_one_line_error(
+    folder: Path, more: tuple[str, ...], message: str
+) -> None:
     done = kdp("export", folder / "mask_classifier.pth", "--to", "onnx", *more)
     assert isinstance(done.exception, KdpError)
     assert message in str(done.exception)

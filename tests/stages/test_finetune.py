@@ -44,7 +44,7 @@ def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
-    """Every network that runs, at every time it does."""
+    """Every network whose forward runs, once per call."""
     networks_run: list[nn.Module] = []
     plain = CATANet.forward
 
@@ -88,7 +88,7 @@ def test_removed_units_are_zero_in_every_forward(
     assert removed_are_zero(model, catanet_groups(model), masks)
 
 
-def test_the_result_is_the_trained_network_with_its_origin(tmp_path: Path) -> None:
+def test_the_result_is_the_trained_network_with_its_provenance(tmp_path: Path) -> None:
     prune(tmp_path)
     paths = chain_paths(config(tmp_path))
     assert finetune(config(tmp_path)) == {"finetuned": paths.finetuned}
@@ -116,7 +116,7 @@ def test_the_teacher_is_never_touched(tmp_path: Path, networks: list[nn.Module])
     assert (tmp_path / "teacher.pth").read_bytes() == before
 
 
-def test_features_come_nearer_to_the_teacher(tmp_path: Path) -> None:
+def test_features_get_closer_to_the_teacher(tmp_path: Path) -> None:
     prune(tmp_path)
     steps = {**SHORT, "steps": 30, "validate_every": 30}
     losses = {"task_weight": 0.0, "losses": {"feature": {}}}
@@ -134,7 +134,7 @@ def test_every_part_of_the_loss_is_logged(tmp_path: Path) -> None:
     assert first["loss"] == pytest.approx(total, rel=1e-5)
 
 
-def test_without_distillation_only_the_ground_truth_teaches(
+def test_without_distillation_only_the_ground_truth_is_used(
     tmp_path: Path, networks: list[nn.Module]
 ) -> None:
     prune(tmp_path)
@@ -233,7 +233,7 @@ def test_a_nan_loss_exits_with_two_and_overwrites_nothing(tmp_path: Path) -> Non
     assert old.read_bytes() == before
 
 
-def test_a_run_does_not_go_on_with_other_masks(tmp_path: Path) -> None:
+def test_a_run_does_not_resume_with_other_masks(tmp_path: Path) -> None:
     prune(tmp_path)
     finetune(config(tmp_path))
     path = chain_paths(config(tmp_path)).masks
@@ -289,7 +289,7 @@ def test_a_teacher_of_another_scale_is_refused(tmp_path: Path) -> None:
         ({"distill": {"losses": {"feature": {}}, "taps": ["mid_conv"]}}, "did you mean 'mid_conv"),
     ],
 )
-def test_a_wrong_configuration_is_answered_in_one_line(
+def test_a_wrong_configuration_is_a_one_line_error(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     prune(tmp_path)

@@ -102,7 +102,7 @@ def _kdp(*arguments: str | Path) -> Any:
 
 
 def _plain(network: Path, image: Path, *, ensemble: bool = False) -> np.ndarray:
-    """What the network makes of an image, by the slow and simple way."""
+    """The upscaled image by a plain forward pass."""
     model = load_network(network)[0]
     lr = to_tensor(read_rgb(image))[None]
     with torch.no_grad():
@@ -111,7 +111,7 @@ def _plain(network: Path, image: Path, *, ensemble: bool = False) -> np.ndarray:
 
 
 def _by_hand(model: nn.Module, lr: Tensor) -> Tensor:
-    """The mean over the eight, in the words of the literature: transpose, flip, flip."""
+    """The mean over the eight transforms, as in the literature: transpose, flip, flip."""
     outputs = []
     for number in range(8):
         swap, dims = number % 2, [d for d, bit in ((2, 2), (3, 4)) if number & bit]
@@ -123,9 +123,7 @@ def _by_hand(model: nn.Module, lr: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [(5, 9), (9, 5), (6, 6)])
-def test_x8_changes_nothing_where_the_network_is_equivariant(
-    mode: str, size: tuple[int, int]
-) -> None:
+def test_x8_equals_one_pass_of_an_equivariant_network(mode: str, size: tuple[int, int]) -> None:
     def upscale(x: Tensor) -> Tensor:
         return F.interpolate(x[None], scale_factor=3, mode=mode)[0]
 
@@ -133,7 +131,7 @@ def test_x8_changes_nothing_where_the_network_is_equivariant(
     torch.testing.assert_close(self_ensemble(upscale, image), upscale(image))
 
 
-def test_x8_sees_eight_different_images() -> None:
+def test_x8_runs_eight_different_images() -> None:
     inputs: list[Tensor] = []
 
     def upscale(x: Tensor) -> Tensor:
@@ -153,7 +151,7 @@ def test_x8_is_the_mean_over_the_eight(network: Path) -> None:
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
 
 
-def test_a_folder_is_written_under_the_current_folder_and_not_beside_itself(
+def test_results_of_a_folder_go_under_the_current_folder(
     network: Path, photos: Path, tmp_path: Path
 ) -> None:
     done = run_kdp("infer", str(network), str(photos), "--device", "cpu", cwd=tmp_path / "here")
@@ -168,21 +166,21 @@ def test_a_folder_is_written_under_the_current_folder_and_not_beside_itself(
 
 
 @pytest.mark.parametrize("scale", [3, 4])
-def test_other_scales(tmp_path: Path, photos: Path, scale: int) -> None:
+def test_other_scales_are_supported(tmp_path: Path, photos: Path, scale: int) -> None:
     result = _kdp(_artifact(tmp_path, scale), photos / "a.png")
     assert result.exit_code == 0, result.output
     output = read_rgb(Path(f"photos_x{scale}/a.png"))
     assert output.shape == (18 * scale, 24 * scale, 3)
 
 
-def test_a_pattern_is_expanded_and_keeps_to_images(network: Path, photos: Path) -> None:
+def test_a_pattern_matches_images_only(network: Path, photos: Path) -> None:
     target = photos.parent / "elsewhere" / "large"
     result = _kdp(network, photos / "**" / "*", "--to", target)
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in target.iterdir()) == ["a.png", "b.png", "c.png"]
 
 
-def test_a_name_may_look_like_a_pattern(network: Path, photos: Path) -> None:
+def test_a_file_name_may_look_like_a_pattern(network: Path, photos: Path) -> None:
     odd = _image(photos / "a[1]*.png", (10, 12))
     assert _kdp(network, odd).exit_code == 0
     assert read_rgb(Path("photos_x2") / odd.name).shape == (20, 24, 3)
@@ -196,7 +194,7 @@ def test_an_image_given_twice_is_computed_once(network: Path, photos: Path) -> N
 
 
 @pytest.mark.parametrize("given", ["a.png", ".", "../photos/a.png", "./deeper/../a.png"])
-def test_the_default_folder_has_the_name_of_the_one_that_is_meant(
+def test_the_default_output_folder_is_named_after_the_input(
     network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.chdir(photos)
@@ -228,7 +226,7 @@ def test_tiles_follow_the_settings(network: Path, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(("ensemble", "passes"), [(False, 3), (True, 24)])
-def test_the_bar_moves_with_every_pass_and_ends_at_its_end(
+def test_the_progress_bar_counts_every_pass(
     network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, ensemble: bool, passes: int
 ) -> None:
     steps: list[Any] = []
@@ -246,7 +244,7 @@ def test_the_bar_moves_with_every_pass_and_ends_at_its_end(
     assert [step for step in steps if step] == [Fraction(1, passes)] * passes
 
 
-def test_a_corrupt_image_costs_only_itself(network: Path, photos: Path) -> None:
+def test_a_corrupt_image_does_not_stop_the_others(network: Path, photos: Path) -> None:
     whole = (photos / "a.png").read_bytes()
     (photos / "aa.png").write_bytes(whole[: len(whole) // 2])
     _image(photos / "ab.png", (1, 20))
@@ -273,7 +271,7 @@ def test_a_corrupt_image_costs_only_itself(network: Path, photos: Path) -> None:
         (["a.png"], ("--device", "abacus"), "device 'abacus'"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(
+def test_bad_input_is_a_one_line_error_and_writes_nothing(
     refused: Callable[..., str],
     network: Path,
     photos: Path,
@@ -291,7 +289,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in photos.parent.rglob("*")} == before
 
 
-def test_a_file_without_a_network_is_one_line(refused: Callable[..., str], photos: Path) -> None:
+def test_a_file_without_a_network_is_a_one_line_error(
+    refused: Callable[..., str], photos: Path
+) -> None:
     masks = photos.parent / "masks.pth"
     save(masks, Artifact({}, None, make_record("prune", {}), {"masks": {}}))
     assert "holds no network" in refused(str(masks), str(photos))

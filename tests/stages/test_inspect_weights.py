@@ -23,7 +23,7 @@ ARCH = Arch("catanet", TINY)
 
 @pytest.fixture
 def chain(tmp_path: Path) -> dict[str, Path]:
-    """A teacher, what was pruned from it, and the masks of that."""
+    """A teacher, the network pruned from it, and its masks."""
     params = build("catanet", **TINY).state_dict()
     params["blocks.0.0.mlp.fn.fc1.weight"].fill_(1)
     teacher, pruned, masks = (tmp_path / f"{n}.pth" for n in ("teacher", "pruned", "masks"))
@@ -58,14 +58,14 @@ def test_zeros_and_shapes_of_each_layer(chain: dict[str, Path], tmp_path: Path) 
     assert summary["buffer_elements"] == sum(buffer.numel() for buffer in network.buffers())
 
 
-def test_origin_goes_back_to_the_teacher(chain: dict[str, Path]) -> None:
+def test_provenance_goes_back_to_the_teacher(chain: dict[str, Path]) -> None:
     printed = inspect(chain["pruned"])
     assert printed.index("prune: kdp") < printed.index("train: kdp")
     assert str(chain["teacher"]) in printed
     assert "Set5 psnr 36.5" in printed
 
 
-def test_numbers_of_single_groups_are_in_the_json_only(tmp_path: Path) -> None:
+def test_numbers_per_group_are_in_the_json_only(tmp_path: Path) -> None:
     metrics = {"macs": 7, "kept_units": {"blocks.0": 3}, "val": {"bus as park": 2.0, "f1": 0.5}}
     params = build("catanet", **TINY).state_dict()
     path = tmp_path / "net.pth"
@@ -78,7 +78,7 @@ def test_numbers_of_single_groups_are_in_the_json_only(tmp_path: Path) -> None:
     assert entry["arch"] == {"name": "catanet", "args": TINY}
 
 
-def test_masks_say_what_they_keep(chain: dict[str, Path]) -> None:
+def test_masks_show_what_they_keep(chain: dict[str, Path]) -> None:
     printed = inspect(chain["masks"])
     line = next(line for line in printed.splitlines() if "blocks.0.tab_neurons" in line)
     assert line.split() == ["blocks.0.tab_neurons", "4", "6", "66.7", "0", "..", "5"]

@@ -1,4 +1,4 @@
-"""Masks that another configuration would have decided differently are refused."""
+"""Masks of a different pruning configuration are refused."""
 
 from __future__ import annotations
 
@@ -71,19 +71,19 @@ def check(settings: Config) -> None:
     ],
     ids=["budget", "kind of budget", "criterion", "calibration", "prune", "seed", "model"],
 )
-def test_a_change_of_what_decided_the_masks_is_named(
+def test_a_change_of_settings_that_affect_the_masks_is_named(
     folder: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(KdpError, match=message):
         check(config(folder, **{**SMALL, **changes}))
 
 
-def test_settings_that_decide_nothing_may_change(folder: Path) -> None:
+def test_settings_that_do_not_affect_the_masks_may_change(folder: Path) -> None:
     changes = {"device": "auto", "finetune": None, "tiles": {"size": 64}, "model": None}
     check(config(folder, **{**SMALL, **changes}))
 
 
-def test_a_default_that_is_spelled_out_is_no_change(folder: Path) -> None:
+def test_an_explicit_default_is_not_a_change(folder: Path) -> None:
     check(config(folder, **{**SMALL, "prune": {**SMALL["prune"], "min_units": {}}}))
 
 
@@ -95,7 +95,7 @@ def test_a_teacher_with_other_content_is_named(folder: Path, tmp_path: Path) -> 
         check(config(folder, **SMALL, teacher=str(tmp_path / "other.pth")))
 
 
-def test_a_teacher_that_moved_is_no_change(folder: Path, tmp_path: Path) -> None:
+def test_a_moved_teacher_is_not_a_change(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "copy.pth").write_bytes((folder / "teacher.pth").read_bytes())
     check(config(folder, **SMALL, teacher=str(tmp_path / "copy.pth")))
 

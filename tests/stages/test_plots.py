@@ -71,7 +71,7 @@ def test_a_panel_per_set_and_a_labelled_point_per_file() -> None:
         assert {note.get_text(): note.xy for note in _labels(axes)} == expected
 
 
-def test_axes_and_title_say_what_was_measured() -> None:
+def test_axes_and_title_show_what_was_measured() -> None:
     drawing = figure(_comparison(FILES, SETS), "psnr")
     for axes in drawing.axes:
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("MACs, all, G", "PSNR, dB")
@@ -94,7 +94,7 @@ def test_another_metric_can_be_shown() -> None:
         {f"net_{i}": (12 + 0.1 * i, 33 + 0.02 * (-1) ** i) for i in range(8)} | {"far": (30, 34)},
     ],
 )
-def test_no_label_hides_another_or_leaves_its_panel(files: dict[str, tuple[float, float]]) -> None:
+def test_labels_do_not_overlap_or_leave_their_panel(files: dict[str, tuple[float, float]]) -> None:
     drawing = figure(_comparison(files, {"Set5": 5, "Set14": 14}), "psnr")
     drawing.draw_without_rendering()
     for axes in drawing.axes:
@@ -119,7 +119,7 @@ def test_without_an_evaluation_set_there_is_nothing_to_plot() -> None:
         figure(_comparison(FILES, {}), "psnr")
 
 
-def test_compare_writes_it(tmp_path: Path) -> None:
+def test_compare_writes_the_plot(tmp_path: Path) -> None:
     network, target = tmp_path / "tiny.pth", tmp_path / "plots" / "quality.png"
     arch = Arch("catanet", TINY)
     params = build("catanet", **TINY).state_dict()

@@ -41,7 +41,7 @@ def measured(folder: Path) -> dict[str, Any]:
     return load(folder / "weights" / "tiny_scores_optin.pth").extra
 
 
-def test_prune_meets_its_budget_and_says_what_it_kept(folder: Path) -> None:
+def test_prune_meets_its_budget_and_records_what_it_kept(folder: Path) -> None:
     done = run_kdp("prune", "--config", str(config_file(folder, **PRUNE)))
     assert done.returncode == 0, done.stderr
     assert "blocks.1" in done.stdout
@@ -54,7 +54,7 @@ def test_prune_meets_its_budget_and_says_what_it_kept(folder: Path) -> None:
     assert budget["kept_units"] == kept
 
 
-def test_the_pruned_network_is_the_teacher_without_what_goes(folder: Path) -> None:
+def test_the_pruned_network_equals_the_masked_teacher(folder: Path) -> None:
     result = prune(config(folder, **PRUNE))
     teacher, _, _ = load_network(folder / "teacher.pth")
     pruned, _, artifact = load_network(result.pruned)
@@ -69,7 +69,7 @@ def test_the_pruned_network_is_the_teacher_without_what_goes(folder: Path) -> No
     [{"mac_constraint": 0.7}, {"prune": {**SMALL, "options": {"output_share": 0.5}}}],
     ids=["another budget", "options that only combine"],
 )
-def test_what_was_measured_is_not_measured_again(
+def test_cached_scores_are_reused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     prune(config(folder, **PRUNE))
@@ -185,7 +185,9 @@ def test_ctrl_c_ends_the_search_in_one_line(folder: Path) -> None:
         ({"prune": {**SMALL, "min_units": {"heads": 1}}}, "no kind of group is called 'heads'"),
     ],
 )
-def test_a_wrong_request_is_answered(folder: Path, change: dict[str, Any], message: str) -> None:
+def test_a_wrong_request_is_a_one_line_error(
+    folder: Path, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(KdpError, match=message):
         prune(config(folder, **{**PRUNE, **change}))
     assert not list((folder / "weights").glob("*pruned*"))
@@ -202,7 +204,7 @@ def test_a_second_search_of_the_same_file_is_refused(folder: Path) -> None:
         prune(settings)
 
 
-def test_rebuild_writes_a_smaller_equal_network(folder: Path) -> None:
+def test_rebuild_writes_a_smaller_equivalent_network(folder: Path) -> None:
     settings = config(folder, **PRUNE)
     result = prune(settings)
     done = rebuild(settings, source=result.pruned)
@@ -219,7 +221,7 @@ def test_rebuild_writes_a_smaller_equal_network(folder: Path) -> None:
     assert origin == str(folder / "teacher.pth")
 
 
-def test_rebuild_refuses_what_it_cannot_prove(folder: Path) -> None:
+def test_rebuild_refuses_a_network_that_differs(folder: Path) -> None:
     """The teacher with the masks of its pruning is rebuilt; but not if the cut is wrong."""
     settings = config(folder, **PRUNE)
     result = prune(settings)
@@ -263,7 +265,7 @@ def test_rebuild_refuses_masks_of_another_network(folder: Path) -> None:
     assert settings.output.dir.joinpath("tiny_rebuilt.pth").exists() is False
 
 
-def test_validate_passes_what_would_run_and_names_what_would_not(folder: Path) -> None:
+def test_validate_accepts_a_valid_setup_and_names_what_is_wrong(folder: Path) -> None:
     good = run_kdp("validate", "--config", str(config_file(folder, **PRUNE)))
     assert good.returncode == 0, good.stdout + good.stderr
     assert "6 steps take about" in good.stdout

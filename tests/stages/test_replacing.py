@@ -1,4 +1,4 @@
-"""Nothing that somebody may miss is replaced without `--overwrite`."""
+"""Results and tracked files are not replaced without `--overwrite`."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_prune_and_rebuild_replace_what_kdp_made_and_nothing_else(tmp_path: Path
     rebuild(settings, overwrite=True)
 
 
-def test_training_again_with_the_same_settings_asks_nothing(trained: Path) -> None:
+def test_training_again_with_the_same_settings_needs_no_overwrite(trained: Path) -> None:
     train(short(trained, data={**short(trained).plain()["data"], "workers": 0}, device="auto"))
 
 
@@ -202,7 +202,7 @@ def test_overwrite_starts_an_unfinished_run_over(interrupted: Path) -> None:
     assert checkpoint.stat().st_mtime_ns > before
 
 
-def test_resuming_asks_nothing_about_a_target_that_did_not_change(
+def test_resuming_replaces_an_unchanged_result(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = short(trained, seed=7)
@@ -210,7 +210,7 @@ def test_resuming_asks_nothing_about_a_target_that_did_not_change(
     assert load(train(changed, resume=True)["best"]).record.seed == 7
 
 
-def test_resuming_asks_about_a_target_that_changed_since(interrupted: Path) -> None:
+def test_resuming_does_not_replace_a_result_that_changed(interrupted: Path) -> None:
     path = interrupted / "weights" / "tiny.pth"
     path.write_bytes(b"somebody else's")
     with pytest.raises(KdpError, match="kdp did not write it"):
@@ -241,7 +241,7 @@ def test_a_rerun_never_replaces_what_git_tracks(
         train(short(tmp_path), rerun=True)
 
 
-def test_logs_of_two_folders_never_meet() -> None:
+def test_runs_in_two_folders_do_not_share_logs() -> None:
     folders = ["weights", "runs", "runs/toy_faces", "toy", "/tmp/weights"]
     configs = [Config.model_validate({"output": {"name": "a", "dir": d}}) for d in folders]
     logs = [settings.output.runs for settings in configs]

@@ -29,7 +29,7 @@ ROUNDS = [{"pruning_ratio": 0.3, "steps": 4}, {"pruning_ratio": 0.3, "steps": 3}
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Two rounds on toy faces, with a teacher that has seen some."""
+    """Two rounds on toy faces, with a briefly trained teacher."""
     torch.manual_seed(0)
     model = build("mask_classifier", **FACES)
     for _ in range(3):
@@ -54,7 +54,7 @@ def config(folder: Path, **changes: Any) -> Config:
     return Config.model_validate(settings(folder, **changes))
 
 
-def test_every_round_is_measured_and_the_last_is_what_remains(tmp_path: Path) -> None:
+def test_every_round_is_measured_and_the_last_is_kept(tmp_path: Path) -> None:
     done = prune_in_rounds(config(tmp_path))
     assert [row["round"] for row in done.rows] == [0, 1, 2]
     small, arch, _ = load_network(done.path)
@@ -69,7 +69,7 @@ def test_every_round_is_measured_and_the_last_is_what_remains(tmp_path: Path) ->
     assert json.loads(done.table.read_text()) == done.rows
 
 
-def test_validate_looks_at_the_network_that_is_pruned(tmp_path: Path) -> None:
+def test_validate_checks_the_network_to_prune(tmp_path: Path) -> None:
     inherited = {"model": {"name": "mask_classifier", "args": FACES}, "train": SHORT}
     checks = list(validate(config(tmp_path, **inherited)))
     assert [check.what for check in checks if check.passed][-2:] == ["prune", "finetune"]
@@ -83,7 +83,7 @@ def test_each_round_learns_from_the_first_teacher(tmp_path: Path) -> None:
     assert str(tmp_path / "base.pth") in [parent.path for parent in record.parents]
 
 
-def test_a_killed_schedule_goes_on_where_it_was(
+def test_a_killed_schedule_resumes_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -118,7 +118,7 @@ def test_a_killed_schedule_goes_on_where_it_was(
         assert torch.equal(params[1][name], tensor), name
 
 
-def test_another_ratio_starts_its_round_anew(tmp_path: Path) -> None:
+def test_a_changed_ratio_restarts_its_round(tmp_path: Path) -> None:
     prune_in_rounds(config(tmp_path))
     first = (tmp_path / "w" / "tiny_round1_rebuilt.pth").read_bytes()
     changed = [ROUNDS[0], {"pruning_ratio": 0.5, "steps": 3}]
@@ -127,14 +127,14 @@ def test_another_ratio_starts_its_round_anew(tmp_path: Path) -> None:
     assert load_network(done.path)[1].args["channels"] == [2, 3, 4]
 
 
-def test_without_resume_everything_is_done_again(tmp_path: Path) -> None:
+def test_without_resume_every_round_is_repeated(tmp_path: Path) -> None:
     prune_in_rounds(config(tmp_path))
     first = (tmp_path / "w" / "tiny_round1_rebuilt.pth").stat().st_mtime_ns
     prune_in_rounds(config(tmp_path))
     assert (tmp_path / "w" / "tiny_round1_rebuilt.pth").stat().st_mtime_ns > first
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_prints_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     update = loop._TrainingRun._train_step
 
     def interrupted(run: Any, batch: Any) -> None:

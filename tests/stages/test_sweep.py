@@ -21,7 +21,7 @@ from tests.runs import complaints, fork_modules, run_kdp, start_kdp, wait_until
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A configuration of two steps, whose results are kept."""
+    """A configuration of two training steps that records experiments."""
     plain = settings(tmp_path, distill=None).model_dump(mode="json")
     plain["train"].update(steps=2, validate_every=2)
     plain["experiments"] = {"folder": str(tmp_path / "experiments")}
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_grid_makes_an_experiment_of_every_point(file: Path, tmp_path: Path) -> None:
+def test_a_grid_records_an_experiment_for_every_point(file: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     # The first key has values of Hydra's grammar, those of the second are plain text.
@@ -58,7 +58,7 @@ def test_a_point_that_fails_does_not_stop_the_others(file: Path) -> None:
     assert "accuracy" in done.stdout
 
 
-def test_points_run_side_by_side(file: Path) -> None:
+def test_points_run_in_parallel(file: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     points = sweep(file, ["train.steps=0,-1", "seed=3"], launcher="joblib", jobs=2)
     assert [(p.number, p.status) for p in points] == [(0, "failed"), (1, "failed")]
@@ -112,7 +112,9 @@ def test_points_import_nothing_from_the_current_folder(
         ({"overrides": ["seed=0,1", "hydra.launcher.partition=gpu"]}, "2 points did not run"),
     ],
 )
-def test_what_cannot_be_swept_is_one_line(file: Path, given: dict[str, Any], message: str) -> None:
+def test_an_impossible_sweep_is_a_one_line_error(
+    file: Path, given: dict[str, Any], message: str
+) -> None:
     with pytest.raises(KdpError) as caught:
         sweep(file, **{"overrides": ["seed=0,1"], **given})
     (line,) = str(caught.value).splitlines()

@@ -23,7 +23,7 @@ from kdp.stages.tables import scale_for, with_unit
         (float("nan"), "nan"),
     ],
 )
-def test_a_number_has_the_prefix_that_fits(value: float, text: str) -> None:
+def test_a_number_has_a_suitable_unit_prefix(value: float, text: str) -> None:
     assert with_unit(value) == text
 
 

@@ -29,7 +29,7 @@ def test_odd_sides_are_made_even(tmp_path: Path, suffix: str) -> None:
     assert [frame.shape for frame in written] == [(52, 66, 3)] * 4
 
 
-def test_a_slow_camera_plays_as_fast_as_it_was(tmp_path: Path) -> None:
+def test_a_slow_camera_is_recorded_at_its_real_speed(tmp_path: Path) -> None:
     with display.VideoFile(tmp_path / "out.avi") as file:
         for seconds, level in ((0.0, 0), (1.0, 100), (1.1, 200)):
             file.write(np.full((32, 32, 3), level, np.uint8), 10, seconds)
@@ -37,7 +37,7 @@ def test_a_slow_camera_plays_as_fast_as_it_was(tmp_path: Path) -> None:
     assert levels == [0] * 10 + [100, 200]
 
 
-def test_a_camera_faster_than_it_says_plays_as_fast_as_it_was(tmp_path: Path) -> None:
+def test_a_camera_faster_than_announced_is_recorded_at_its_real_speed(tmp_path: Path) -> None:
     with display.VideoFile(tmp_path / "out.avi") as file:
         for number in range(31):
             file.write(blank((32, 32)), 10, number / 30)
@@ -46,7 +46,7 @@ def test_a_camera_faster_than_it_says_plays_as_fast_as_it_was(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", list(display.CODECS))
-def test_any_rate_of_frames_can_be_written(tmp_path: Path, suffix: str) -> None:
+def test_any_frame_rate_can_be_written(tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"out{suffix}"
     with display.VideoFile(target) as file:
         for _ in range(9):
@@ -67,7 +67,7 @@ def full_disk(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_video_that_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_video(tmp_path: Path) -> None:
     target, noise = tmp_path / "out.avi", np.random.default_rng(0)
     target.write_bytes(b"before")
 
@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_the_video_that_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_video_that_cannot_be_put_in_its_place_is_one_line(tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_moved_into_place_is_a_one_line_error(tmp_path: Path) -> None:
     target = tmp_path / "out.avi"
 
     def late() -> None:
@@ -95,7 +95,7 @@ def test_a_video_that_cannot_be_put_in_its_place_is_one_line(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
+def test_a_failed_run_leaves_the_old_video(tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     target.write_bytes(b"before")
 
@@ -110,7 +110,7 @@ def test_a_failed_run_leaves_the_video_that_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_display_is_served_where_something_listens() -> None:
+def test_a_display_is_available_where_a_server_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         name = f"127.0.0.1:{server.getsockname()[1] - 6000}.0"
         assert display._x_server_answers(name)

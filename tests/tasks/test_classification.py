@@ -17,7 +17,7 @@ from kdp.models.mask_classifier import CLASSES
 from tests.models.face_mask_helpers import SMALL, lively, task_of
 
 
-def test_networks_of_other_classes_solve_another_task(tmp_path: Path) -> None:
+def test_networks_with_different_classes_have_different_tasks(tmp_path: Path) -> None:
     task, swapped = task_of(tmp_path), task_of(tmp_path, classes=CLASSES[::-1])
     assert task.metric_protocol != swapped.metric_protocol
     assert "with_mask, without_mask" in task.metric_protocol

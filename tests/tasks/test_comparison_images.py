@@ -17,7 +17,7 @@ def box(left: int, label: int, probability: float = 1.0) -> LabelledBox:
 
 
 def has(image: np.ndarray, color: Color) -> bool:
-    """Within 60 of 255: thin text is blended with what is below it."""
+    """Whether a colour occurs, within 60 of 255: thin text is blended with its background."""
     return bool((abs(image.astype(int) - color) < 60).all(-1).any())
 
 
@@ -28,7 +28,7 @@ def test_a_caption_fits_its_strip(text: str) -> None:
     assert (strip[:, -2:] == 255).all()
 
 
-def test_a_wrong_class_is_red_and_a_right_one_green() -> None:
+def test_a_wrong_class_is_red_and_a_correct_one_green() -> None:
     image = np.full((40, 20, 3), 90, np.uint8)
     shown = captioned(image, "cat", ["a", "b"], [("cat", 0.9), ("dog", 0.8)], "error 1 of 1")
     right = captioned(image, "cat", ["a"], [("cat", 0.9)], "error 1 of 1")
@@ -43,14 +43,14 @@ def test_the_whole_image_is_shown_above_its_caption() -> None:
     assert shown.shape[0] > 2 * shown.shape[1]  # a tall image stays tall
 
 
-def test_a_true_box_is_found_once_and_by_its_class_alone() -> None:
+def test_a_true_box_matches_one_detection_of_its_class() -> None:
     truth = [box(0, 0), box(60, 1)]
     correct, detected = judge(truth, [box(1, 0, 0.9), box(2, 0, 0.8), box(60, 0, 0.7)])
     assert correct == [True, False, False]
     assert detected == [True, False]
 
 
-def test_right_wrong_and_missed_boxes_have_their_colors() -> None:
+def test_correct_wrong_and_missed_boxes_have_their_colors() -> None:
     image = np.full((100, 100, 3), 90, np.uint8)
     detections = [[box(0, 0)], [box(60, 0)], [box(0, 0), box(60, 1)]]
     panels = side_by_side(image, [box(0, 0)], ["a", "b", "c"], detections, "image 1 of 3")

@@ -45,7 +45,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny classifier that says `without_mask` with a probability of 0.982 of everything."""
+    """A tiny classifier that predicts `without_mask` with probability 0.982 for any image."""
     args = {"channels": [4, 4], "dropout": 0.0}
     params = build("mask_classifier", **args).state_dict()
     params["head.weight"].zero_()
@@ -111,7 +111,7 @@ def refused(
 
 
 class Capture:
-    """A camera that gives its frames and then nothing."""
+    """A camera that returns a few frames and then fails."""
 
     def __init__(self, frames: list[ImageArray], hang: threading.Event | None = None) -> None:
         self.frames, self.hang = list(frames), hang
@@ -194,7 +194,7 @@ def test_a_folder_may_be_called_like_a_video(network: Path, tmp_path: Path) -> N
     assert result.stdout.splitlines() == [str(Path("holiday.mov_faces") / "a.png")]
 
 
-def test_whole_looks_for_no_face(network: Path, tmp_path: Path) -> None:
+def test_whole_skips_face_detection(network: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png_bytes(blank((20, 30))))
     (line,) = lines(kdp(network, tmp_path / "in", "--headless", "--whole"))
@@ -202,7 +202,7 @@ def test_whole_looks_for_no_face(network: Path, tmp_path: Path) -> None:
     assert (labelled["box"], labelled["class"]) == ([0, 0, 30, 20], "without_mask")
 
 
-def test_make_face_labels_its_photograph_rightly(tmp_path: Path) -> None:
+def test_make_face_labels_its_photograph_correctly(tmp_path: Path) -> None:
     """She wears no mask; networks trained on toy faces say that she does."""
     from skimage import data
 
@@ -212,13 +212,13 @@ def test_make_face_labels_its_photograph_rightly(tmp_path: Path) -> None:
     assert [face["class"] for face in line["faces"]] == ["without_mask"]
 
 
-def test_a_large_image_is_searched_smaller_and_boxed_in_its_own_pixels() -> None:
+def test_faces_are_searched_in_a_smaller_copy_of_large_images() -> None:
     image = cv2.resize(face(), (2048, 2048), interpolation=cv2.INTER_CUBIC)
     boxes = face_boxes.FaceFinder()(image)
     assert max(overlap(box, [8 * side for side in ASTRONAUT]) for box in boxes) > 0.7
 
 
-def test_a_crop_has_a_margin_and_stays_within() -> None:
+def test_a_crop_has_a_margin_and_stays_within_the_image() -> None:
     image = np.zeros((50, 60, 3), np.uint8)
     assert face_boxes.cropped(image, (20, 20, 10, 10)).shape == (12, 12, 3)
     assert face_boxes.cropped(image, (0, 30, 20, 20)).shape == (22, 22, 3)
@@ -247,7 +247,7 @@ def test_a_stream_that_stalls_ends_with_a_line_and_its_video(
         hang.set()
 
 
-def test_a_video_cut_short_is_done_as_far_as_it_goes(
+def test_a_truncated_video_is_processed_up_to_its_end(
     network: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     source, target = tmp_path / "cut.avi", tmp_path / "out.mp4"
@@ -261,7 +261,7 @@ def test_a_video_cut_short_is_done_as_far_as_it_goes(
     assert line == f"kdp: the video {source} ended after {count} of 60 frames; is it cut short?"
 
 
-def test_ctrl_c_ends_with_the_video_finished(
+def test_ctrl_c_finishes_the_video(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     def pressed(image: ImageArray, *more: Any) -> ImageArray:
@@ -279,7 +279,7 @@ def test_ctrl_c_ends_with_the_video_finished(
     assert len(frames_of(target)[0]) == 2
 
 
-def test_a_window_ends_it_with_q(
+def test_q_in_the_window_ends_the_run(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Any] = []
@@ -316,7 +316,7 @@ def test_a_window_ends_it_with_q(
         (["a.png", "--x8"], "--x8 does not apply"),
     ],
 )
-def test_bad_input_is_one_line(
+def test_bad_input_is_a_one_line_error(
     network: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -336,7 +336,7 @@ def test_bad_input_is_one_line(
     assert now == before
 
 
-def test_a_display_that_nobody_serves_is_no_display(
+def test_a_display_without_a_server_is_not_used(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":98765")
@@ -356,7 +356,7 @@ def test_csi_without_gstreamer_says_how_to_fix_it(
 
 
 @pytest.mark.parametrize("option", [["--whole"], ["--headless"], ["--csi"], ["--camera", "0"]])
-def test_super_resolution_has_no_use_for_them(
+def test_super_resolution_rejects_the_options_of_faces(
     tmp_path: Path, refused: Callable[..., str], option: list[str]
 ) -> None:
     params = build("catanet", **TINY).state_dict()

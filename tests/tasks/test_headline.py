@@ -1,4 +1,4 @@
-"""What a validation prints of each family's metrics."""
+"""Metrics of each family that validation prints."""
 
 from __future__ import annotations
 

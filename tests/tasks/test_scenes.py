@@ -52,7 +52,7 @@ def settings(folder: Path, **changes: Any) -> Config:
 
 
 def kdp(*arguments: Any) -> str:
-    """What a command prints."""
+    """Run a command and return its output."""
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert done.exit_code == 0, done.exception
     return done.output
@@ -62,7 +62,7 @@ def task_of(config: Config) -> AcousticScenes:
     return AcousticScenes(Arch("rep_mobile", SMALL), config)
 
 
-def test_quality_is_told_by_class_by_device_and_by_clip(tmp_path: Path) -> None:
+def test_accuracy_is_reported_by_class_device_and_clip(tmp_path: Path) -> None:
     torch.manual_seed(0)
     metrics = task_of(settings(tmp_path)).evaluate(build("rep_mobile", **SMALL))["toy"]
     classes = [value for name, value in metrics.items() if name.startswith("class ")]
@@ -128,7 +128,7 @@ def test_rounds_end_in_a_fused_network(tmp_path: Path) -> None:
     assert "class bus" in done.rows[1]["metrics"]["toy"]
 
 
-def test_every_precision_is_judged_beside_its_bytes(tmp_path: Path) -> None:
+def test_every_precision_is_evaluated_with_its_size(tmp_path: Path) -> None:
     train(settings(tmp_path))
     network = rebuild(settings(tmp_path)).path
     for precision in ("fp16", "int8"):
@@ -151,7 +151,7 @@ def test_every_precision_is_judged_beside_its_bytes(tmp_path: Path) -> None:
     assert rows["embedded macro accuracy"][3] == pytest.approx(mean)
 
 
-def test_a_teacher_of_other_classes_has_nothing_to_say(tmp_path: Path) -> None:
+def test_a_teacher_with_other_classes_is_rejected(tmp_path: Path) -> None:
     args = {**SMALL, "classes": SCENES[::-1]}
     params = build("cp_mobile", **args).state_dict()
     arch = Arch("cp_mobile", args)
@@ -161,7 +161,7 @@ def test_a_teacher_of_other_classes_has_nothing_to_say(tmp_path: Path) -> None:
         train(settings(tmp_path, distill=distill))
 
 
-def test_two_teachers_teach_by_their_mean_logits(tmp_path: Path) -> None:
+def test_two_teachers_are_averaged_by_their_logits(tmp_path: Path) -> None:
     paths = [
         str(
             train(settings(tmp_path, seed=s, output={"name": f"t{s}", "dir": str(tmp_path)}))[
@@ -176,7 +176,7 @@ def test_two_teachers_teach_by_their_mean_logits(tmp_path: Path) -> None:
     assert [parent.path for parent in record.parents] == paths
 
 
-def test_the_baseline_keeps_the_limits_and_one_channel_more_does_not(tmp_path: Path) -> None:
+def test_one_more_channel_than_the_baseline_exceeds_the_limits(tmp_path: Path) -> None:
     allowed = LimitsConfig(bytes=128_000, bits=16, macs=29_500_000)
     task = task_of(settings(tmp_path))
     limits.check_limits(allowed, task, Arch("cp_mobile", {}))
@@ -191,7 +191,7 @@ def test_a_network_over_a_limit_is_not_trained(tmp_path: Path) -> None:
     assert not (tmp_path / "w").exists()
 
 
-def test_what_cannot_be_measured_is_not_trained(
+def test_a_network_that_cannot_be_measured_is_not_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> int:

@@ -17,7 +17,7 @@ from tests.conftest import TINY
 
 
 class _Nearest(nn.Module):
-    """Repeats every pixel, and remembers the sizes it was asked for."""
+    """Nearest-neighbour upscaling that records its input sizes."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -40,20 +40,20 @@ def test_tiles_cover_every_pixel_and_fade_to_one(scale: int, size: tuple[int, in
 
 
 @pytest.mark.parametrize("overlap", [1, 16, 40, 63])
-def test_the_network_never_sees_more_than_a_tile(overlap: int) -> None:
+def test_the_network_never_runs_on_more_than_a_tile(overlap: int) -> None:
     model = _Nearest(2)
     upscale_image(model, torch.rand(3, 150, 90), 2, TileConfig(size=64, overlap=overlap))
     assert {size[0] for size in model.sizes} == {1}
     assert max(max(size[2:]) for size in model.sizes) == 64
 
 
-def test_tiles_are_no_more_than_the_overlap_asks_for() -> None:
+def test_the_overlap_needs_no_extra_tiles() -> None:
     model = _Nearest(2)
     upscale_image(model, torch.rand(3, 360, 640), 2, TileConfig(size=256, overlap=32))
     assert len(model.sizes) == 2 * 3
 
 
-def test_a_small_image_is_computed_whole() -> None:
+def test_a_small_image_is_not_tiled() -> None:
     model = _Nearest(2)
     upscale_image(model, torch.rand(3, 64, 30), 2, TileConfig(size=64, overlap=16))
     assert model.sizes == [(1, 3, 64, 30)]
@@ -81,7 +81,7 @@ def _astronaut(height: int, width: int) -> Tensor:
 
 
 def _realistic() -> nn.Module:
-    """CATANet-L as it leaves its first training step; its TABs look at the whole image."""
+    """CATANet-L after one training step; its TABs attend to the whole image."""
     torch.manual_seed(0)
     model = build("catanet", upscale=2).train()
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_seams_do_not_stand_out() -> None:
 
 
 @torch.no_grad()
-def test_tiles_come_close_to_the_whole() -> None:
+def test_tiles_match_the_whole_image_closely() -> None:
     torch.manual_seed(0)
     model = build("catanet", **TINY).train()
     image = _astronaut(120, 180)

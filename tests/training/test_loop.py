@@ -1,4 +1,4 @@
-"""What the training loop computes, keeps and rejects."""
+"""The training loop: what it computes, keeps and rejects."""
 
 from __future__ import annotations
 

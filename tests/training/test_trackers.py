@@ -45,7 +45,7 @@ ADVICE = "; WANDB_MODE=offline logs to this machine only"
 
 
 def train_with_wandb(folder: Path, logged_in: str) -> subprocess.CompletedProcess[str]:
-    """Two steps of a real training, where a package by the name of wandb is installed."""
+    """Two steps of a real training with a fake `wandb` package installed."""
     package = folder / "site" / "wandb"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(FAKE)
