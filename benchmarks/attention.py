@@ -75,13 +75,13 @@ def network() -> nn.Module:
 
 def works(model: nn.Module) -> dict[str, Callable[[], None]]:
     """What is timed, by name."""
-    picture, batch = torch.rand(FORWARD), torch.rand(STEP)
+    image, batch = torch.rand(FORWARD), torch.rand(STEP)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
 
     def forward() -> None:
         model.eval()
         with torch.inference_mode():
-            model(picture)
+            model(image)
 
     def step() -> None:
         model.train()

@@ -1,7 +1,7 @@
-"""How far networks look from where their teacher looks, on the pictures they are judged by.
+"""Distance between the attention maps of networks and their teacher, on the evaluation images.
 
-The loss of attention transfer with nothing between the features and it: ||A_t - A_s|| of each
-picture, mean over the pictures, by tap and summed. Run:
+The loss of attention transfer without alignment: ||A_t - A_s|| of each image, averaged over the
+images, by tap and summed. Run:
 python benchmarks/attention_distance.py -c yolo11_smoke.yml --set boxes=bccd TEACHER FILE...
 """
 
@@ -26,14 +26,14 @@ from kdp.tasks.detection.task import Detection
 
 
 def maps(model: nn.Module, batches: Iterator[Tensor], taps: list[str]) -> dict[str, Tensor]:
-    """Attention maps of all pictures by tap: (pictures, positions)."""
-    found: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+    """Attention maps of all images by tap: (images, positions)."""
+    maps_by_tap: dict[str, list[Tensor]] = {tap: [] for tap in taps}
     for batch in batches:
         with torch.no_grad(), Taps(model, taps) as features:
             model(batch)
         for tap in taps:
-            found[tap].append(attention_map(features[tap], 2.0))
-    return {tap: torch.cat(them) for tap, them in found.items()}
+            maps_by_tap[tap].append(attention_map(features[tap], 2.0))
+    return {tap: torch.cat(batch_maps) for tap, batch_maps in maps_by_tap.items()}
 
 
 def main() -> None:
@@ -46,20 +46,22 @@ def main() -> None:
     teacher, arch, _ = load_network(options.files[0])
     task = Detection(arch, config)
     taps = task.taps(teacher)
-    pictures = [
-        to_tensor(letterbox(one.read(), task.size)[0])
-        for them in task.evaluation_sets.values()
-        for one in them
+    images = [
+        to_tensor(letterbox(image.read(), task.size)[0])
+        for image_set in task.evaluation_sets.values()
+        for image in image_set
     ]
-    batches = torch.stack(pictures).split(8)
-    wanted = maps(teacher, iter(batches), taps)
-    table = Table(title=f"attention distance to {options.files[0].name}, {len(pictures)} pictures")
+    batches = torch.stack(images).split(8)
+    teacher_maps = maps(teacher, iter(batches), taps)
+    table = Table(title=f"attention distance to {options.files[0].name}, {len(images)} images")
     for column in ("network", *taps, "sum"):
         table.add_column(column)
     for file in options.files[1:]:
-        seen = maps(load_network(file)[0], iter(batches), taps)
-        each = [float((seen[tap] - wanted[tap]).norm(dim=1).mean()) for tap in taps]
-        table.add_row(file.stem, *(f"{value:.3f}" for value in (*each, sum(each))))
+        student_maps = maps(load_network(file)[0], iter(batches), taps)
+        distances = [
+            float((student_maps[tap] - teacher_maps[tap]).norm(dim=1).mean()) for tap in taps
+        ]
+        table.add_row(file.stem, *(f"{value:.3f}" for value in (*distances, sum(distances))))
     Console(width=120).print(table)
 
 

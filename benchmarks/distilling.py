@@ -124,14 +124,14 @@ def real_features(student: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]
     assert isinstance(config.distill.taps, dict)
     model, arch, _ = load_network(student)
     teacher = load_network(config.distill.teacher.paths[0])[0]
-    picture = task_for(arch, config).evaluation_sets["embedded"][0].lr()[:64, :64]
-    x = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255
-    found = []
+    image = task_for(arch, config).evaluation_sets["embedded"][0].lr()[:64, :64]
+    x = torch.from_numpy(image.transpose(2, 0, 1).copy())[None].float() / 255
+    tapped = []
     for network, names in ((model, config.distill.taps), (teacher, config.distill.taps.values())):
         with Taps(network, list(names)) as features, torch.no_grad():
             network(x)
-        found.append(list(features.values()))
-    return dict(zip(config.distill.taps, zip(*found, strict=True), strict=True))
+        tapped.append(list(features.values()))
+    return dict(zip(config.distill.taps, zip(*tapped, strict=True), strict=True))
 
 
 def sampling(student: Path, draws: int) -> list[dict[str, Any]]:
@@ -189,8 +189,13 @@ def main() -> None:
     rows = sampling(given.student, given.draws)
     show_sampling(rows, sampled, given.draws)
     if given.json:
-        found = {"seconds": times, "peak_bytes": peaks, "sampled": rows, "affinity_bytes": sampled}
-        write_atomic(given.json, json.dumps(found, indent=1).encode())
+        results = {
+            "seconds": times,
+            "peak_bytes": peaks,
+            "sampled": rows,
+            "affinity_bytes": sampled,
+        }
+        write_atomic(given.json, json.dumps(results, indent=1).encode())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ table() { # NAME FILE...
 kdp train -c configs/face_mask/face_mask.yml "${photos[@]}" seed=0 "output.dir=$out"
 
 for seed in 0 1 2; do
-    # 2. What the base says of 40 epochs of changed pictures, written down once for all below.
+    # 2. Cached outputs of the base for 40 epochs of augmented images, computed once for all below.
     teacher=("distill.teacher.weights=$base" "seed=$seed" "output.dir=$out")
     taught=$out/taught_$seed
     kdp teach -c configs/face_mask/face_mask_kd_small.yml "${photos[@]}" "${teacher[@]}" "distill.targets=$taught"

@@ -28,8 +28,8 @@ def searched(config: Path, folder: Path, patches: int, seed: int, budget: float)
         f"seed={seed}",
         f"mac_constraint={budget}",
     ]
-    found = prune(load_config(config, overrides))
-    return dict(load(found.masks).extra["masks"])
+    result = prune(load_config(config, overrides))
+    return dict(load(result.masks).extra["masks"])
 
 
 def overlap(a: Masks, b: Masks, kinds: tuple[str, ...]) -> tuple[float, float]:

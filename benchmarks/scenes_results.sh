@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The numbers about acoustic scenes in docs/results.md. KDP_ESC10 holds ESC-10 with TAU's columns.
-# Tables go to runs/results/scenes. Only the end of a training is judged, so that the test fold picks nothing.
+# Tables go to runs/results/scenes. Only the last weights are evaluated, so that the test fold selects nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=runs/results/scenes
@@ -20,8 +20,8 @@ done
 table teachers "$out"/transformer_{0,1}.pth
 
 for seed in 0 1 2; do
-    # 2. The baseline, the network alone, and taught by the mean logits of both transformers and of
-    # the network that learnt alone.
+    # 2. The baseline, the network alone, and distilled from the mean logits of both transformers and of
+    # the network that was trained alone.
     own=("${trained[@]}" "seed=$seed")
     kdp train -c configs/scenes/cp_mobile.yml "${own[@]}" "output.name=cp_$seed"
     kdp train -c configs/scenes/rep_mobile.yml "${own[@]}" "output.name=rep_$seed"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The numbers about detection in docs/results.md. KDP_BCCD is the data set's folder; an epoch is 26
-# steps of 8 pictures. Tables go to runs/results/yolo. SEEDS, SCALE, TEACHER and epochs may be given.
+# steps of 8 images. Tables go to runs/results/yolo. SEEDS, SCALE, TEACHER and epochs may be given.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=runs/results/yolo

@@ -63,7 +63,7 @@ def clean(config: ConfigFile, overrides: Overrides = None, values: SetValues = N
 
 @command("chains", "kdp chains")
 def chains(text_format: TextFormatOption = "table") -> None:
-    """List the chains of this folder, newest first; stages without --config go on with the first.
+    """List the chains of this folder, newest first; stages without --config continue the first.
 
     A chain is what the stages wrote with one configuration and its changes.
     """

@@ -16,12 +16,12 @@ S = TypeVar("S", bound=Section)
 
 
 class SamplesConfig(Section):
-    """Samples of one kind; each kind has fields of its own."""
+    """Samples of one kind; each kind has its own fields."""
 
     retired_keys: ClassVar[frozenset[str]] = frozenset({"image_size"})
 
     kind: str = "embedded"
-    """What the samples are and where they come from; `embedded` are those that kdp brings along."""
+    """What the samples are and where they come from; `embedded` ships with kdp."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,7 +55,7 @@ class DataConfig(SamplesConfig):
 
 
 def samples_schema() -> Any:
-    """One of the registered kinds, told apart by `kind`."""
+    """One of the registered kinds, selected by `kind`."""
     return _union({kind: (samples,) for kind, samples in registry.data_kinds().items()})
 
 

@@ -34,7 +34,7 @@ class LossConfig(Section):
     options: dict[str, Any] = {}
     """Keyword arguments of the loss, such as the temperature of logits."""
     align: bool = False
-    """Compare features through a learnt 1x1 convolution and a normalisation, even where their
+    """Compare features through a learned 1x1 convolution and a normalisation, even where their
     widths agree."""
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 TABLE = "kdp.tasks.sections"
 """The module that registers every built-in family. It is named here and imported on the first use,
-so that whoever reads a configuration knows all sections, and this package imports no family."""
+so that every reader of a configuration knows all sections, and this package imports no family."""
 
 _sections: dict[str, type[Section]] = {}
 _kinds: dict[str, type[SamplesConfig]] = {}

@@ -1,7 +1,7 @@
 """A toy data set of acoustic scenes: band noise, a tone and pulses, through simulated devices.
 
 It lets every command, and the reports by class and by device, run without a download. No class
-sounds like its name, so a network trained on it has learnt nothing about real scenes.
+sounds like its name, so a network trained on it has learned nothing about real scenes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A toy detection data set: filled shapes drawn on the textures of scikit-image.
 
-It lets every command run without a download. A detector trained on it has learnt nothing about
+It lets every command run without a download. A detector trained on it has learned nothing about
 real objects.
 """
 

@@ -108,7 +108,7 @@ def affinity_transfer(
     Args:
         student, teacher: (B, C, ...); C may differ.
         random: draws the sample.
-        sample: rows of A to compare, drawn anew at every step and shared by both networks. The
+        sample: rows of A to compare, resampled at every step and shared by both networks. The
             expected loss is the exact one, at sample / HW of the memory. None, or at least HW:
             all rows.
     """

@@ -68,7 +68,7 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     """Load weights that `transformers` saved; returns the network and all its arguments.
 
     Position embeddings are cropped from the middle of the longer spectrogram it was trained on. The
-    classifier is initialised anew.
+    classifier is reinitialised.
 
     Args:
         folder: contains `config.json` and `model.safetensors`; pickles are not read.

@@ -117,9 +117,9 @@ def _children(module: OpaqueObject) -> list[OpaqueObject]:
 
 
 def _scale(path: Path, state: Mapping[str, Any]) -> str:
-    told = state["yaml"].get("scale")
-    if told in SCALES:
-        return str(told)
+    scale = state["yaml"].get("scale")
+    if scale in SCALES:
+        return str(scale)
     for name in (_stem(state), path.stem):
         if match := re.search(f"yolo11([{''.join(SCALES)}])", name):
             return match[1]
@@ -132,8 +132,8 @@ def _classes(names: Any) -> list[str]:
 
 def _image_size(content: Mapping[str, Any]) -> int:
     """Side of the square in pixels, to the next multiple of the stride."""
-    told = (content.get("train_args") or {}).get("imgsz", IMAGE_SIZE)
-    side = max(told) if isinstance(told, (list, tuple)) else told
+    size = (content.get("train_args") or {}).get("imgsz", IMAGE_SIZE)
+    side = max(size) if isinstance(size, (list, tuple)) else size
     return -(-int(side) // STRIDES[-1]) * STRIDES[-1]
 
 

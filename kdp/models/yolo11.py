@@ -65,18 +65,18 @@ class YOLO11(nn.Module):
         _check(scale, classes, image_size)
         self.scale, self.classes, self.image_size = scale, tuple(classes), image_size
         self.decoded = decoded
-        self.layers, self.reads = _dense_layers(scale, len(self.classes))
+        self.layers, self.sources = _dense_layers(scale, len(self.classes))
         if any(widths):
             narrow(self, widths)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         *layers, head = self.layers
         outputs: list[Tensor] = []
-        for layer, reads in zip(layers, self.reads, strict=False):
-            if isinstance(reads, int):
-                outputs.append(layer(outputs[reads] if outputs else x_BCHW))
+        for layer, sources in zip(layers, self.sources, strict=False):
+            if isinstance(sources, int):
+                outputs.append(layer(outputs[sources] if outputs else x_BCHW))
             else:
-                outputs.append(layer([outputs[i] for i in reads]))
+                outputs.append(layer([outputs[i] for i in sources]))
         raw = head([outputs[i] for i in LEVELS])
         return decode(raw, x_BCHW.shape[-2:]) if self.decoded else raw
 

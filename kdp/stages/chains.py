@@ -1,4 +1,4 @@
-"""The chains of the current folder, which stages without `--config` go on with.
+"""The chains of the current folder, which stages without `--config` continue.
 
 A chain is the set of files that stages write for one `output.dir` and `output.name`. Stages note
 in `.kdp/chains.json` which configuration and overrides a chain was started with, so that `kdp
@@ -151,7 +151,7 @@ def open_chain(stage: str, config: Path | None, overrides: Sequence[str]) -> Ope
 
     Args:
         stage: the subcommand.
-        config: the configuration file, None to go on with the newest chain.
+        config: the configuration file, None to continue the newest chain.
         overrides: KEY=VALUE of this command.
 
     Raises:
@@ -168,7 +168,7 @@ def open_chain(stage: str, config: Path | None, overrides: Sequence[str]) -> Ope
     try:
         composed = load_config(chain.config, merged)
     except KdpError as error:
-        raise KdpError(f"cannot go on with the chain {chain.output}: {error}; {START}") from error
+        raise KdpError(f"cannot continue the chain {chain.output}: {error}; {START}") from error
     _check_sections(stage, chain, composed, others)
     _check_idle(chain, composed)
     log.info(f"Continuing the chain {chain.output}: {' '.join([str(chain.config), *merged])}")

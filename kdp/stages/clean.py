@@ -95,11 +95,11 @@ def _is_log_of_kdp(path: Path) -> bool:
 
 
 def _other_origin(path: Path, config: Config) -> str | None:
-    """Why an artifact of kdp belongs to another chain, if its record says so."""
+    """Why an artifact of kdp belongs to another chain, according to its record."""
     record = load(path).record
     output = record.config.get("output", {}) if record else {}
     name = str(output.get("name"))
-    rounds = name.startswith(f"{config.output.name}_round")  # each round has a name of its own
+    rounds = name.startswith(f"{config.output.name}_round")  # each round has its own name
     same_folder = Path(output.get("dir", "")).resolve() == config.output.dir.resolve()
     if same_folder and (name == config.output.name or rounds):
         return None

@@ -19,7 +19,7 @@ LABELS = {"output": "output_kd", "feature": "feature_kd"}
 
 
 def do_nothing() -> None:
-    """What a stage calls once its inputs are valid, where nobody wants to know."""
+    """The default for callbacks that a stage calls once its inputs are valid."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class ChainPaths:
         masks: what `prune` keeps.
         scores: importance of every unit, by the configured criterion.
         finetuned: fine-tuned, removed units still zero; named by the distillation loss.
-        checkpoint: what an interrupted fine-tuning goes on from.
+        checkpoint: what an interrupted fine-tuning resumes from.
         trained: what `train` writes, the weights of the best validation.
         last: the weights after its last step.
-        training: what an interrupted training goes on from.
+        training: what an interrupted training resumes from.
         source: what `rebuild` cuts: the fine-tuned network, or the one pruned while it trained.
         rebuilt: physically smaller.
         table: the comparison, as Markdown.

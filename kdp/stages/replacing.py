@@ -98,7 +98,7 @@ class TrainingTargets:
         """Decide whether the run resumes, and make sure that it may write its files.
 
         Args:
-            resume: go on from the checkpoint; asks nothing about files that have not changed.
+            resume: continue from the checkpoint; unchanged files are replaced without `overwrite`.
             overwrite: replace whatever is there.
             rerun: resume if the checkpoint fits, replace what an earlier rerun made.
 
@@ -159,12 +159,12 @@ class TrainingTargets:
         if unfinished and not (rerun and RERUN in unfinished.command.split()):
             raise KdpError(
                 f"{self.checkpoint.path} holds an unfinished run (step {unfinished.step}): "
-                "go on with --resume, or start over with --overwrite"
+                "continue with --resume, or start over with --overwrite"
             )
 
 
 def _signature(request: TrainingRequest, parents: Sequence[Path]) -> dict[str, Any]:
-    """What a resumed run must share with the one it goes on with, files by their content.
+    """What a resumed run must share with the one it continues, files by their content.
 
     The number of steps may grow, and how often a run logs and validates may change.
     """
