@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdp.errors import KdpError
-from kdp.models import build
+from kdp.models import build_on_meta
 from kdp.models.attention import true_widths
 from kdp.types import Arch
 
@@ -95,16 +95,6 @@ def thop_version() -> str:
         if version.startswith(thop.__version__):
             return f"{name} {version}"
     return f"thop {thop.__version__}"
-
-
-def build_on_meta(arch: Arch) -> nn.Module:
-    """Build a network on the meta device: shapes without values.
-
-    Raises:
-        KdpError: unknown network, or arguments that it does not accept.
-    """
-    with torch.device("meta"):
-        return build(arch.name, **arch.args).to("meta")
 
 
 def run_checked(model: nn.Module, example: Tensor) -> Tensor:

@@ -7,14 +7,16 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from kdp.errors import KdpError, suggest
+from kdp.errors import KdpError, first_line, suggest
 from kdp.models.audio_transformer import AudioTransformer, pretrained
 from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
 from kdp.models.mobile import cp_mobile, rep_mobile
 from kdp.models.reparam import fused_params
+from kdp.models.size_limit import limit_size
 from kdp.models.ultralytics_names import arch_of_plan
 from kdp.models.yolo11 import YOLO11
 from kdp.types import Arch
@@ -40,7 +42,8 @@ def build(name: str, **args: Any) -> nn.Module:
     """Build a network with random weights, in training mode.
 
     Raises:
-        KdpError: unknown network, or arguments that it does not accept.
+        KdpError: unknown network, arguments that it does not accept, or a network that is too
+            large; in that case nothing was allocated.
     """
     if name not in MODELS:
         raise KdpError(f"no network is called {name!r}; available: {', '.join(sorted(MODELS))}")
@@ -48,10 +51,30 @@ def build(name: str, **args: Any) -> nn.Module:
     unknown = next((key for key in args if key not in known), None)
     if unknown is not None and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         raise KdpError(f"cannot build {name!r}: no argument {unknown!r}; {suggest(unknown, known)}")
+    key = repr((name, args))
+    if torch.get_default_device().type != "meta" and key not in _buildable:
+        build_on_meta(Arch(name, args))
+        _buildable.add(key)
     try:
         return MODELS[name](**args)
-    except (TypeError, ValueError) as error:
-        raise KdpError(f"cannot build {name!r}: {error}") from error
+    # Arguments may come from any file: torch raises RuntimeError for what it cannot allocate.
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise KdpError(f"cannot build {name!r}: {first_line(error)}") from error
+
+
+_buildable: set[str] = set()
+"""Networks and arguments that `build` has built on the meta device, so that it does so once."""
+
+
+def build_on_meta(arch: Arch) -> nn.Module:
+    """Build a network on the meta device: shapes without values, and nearly without memory.
+
+    Raises:
+        KdpError: unknown network, arguments that it does not accept, or a network that is larger
+            than any that kdp can train.
+    """
+    with torch.device("meta"), limit_size():
+        return build(arch.name, **arch.args).to("meta")
 
 
 def fused_arch(arch: Arch) -> Arch:

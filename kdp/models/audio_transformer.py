@@ -16,13 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdp.errors import KdpError, first_line
-from kdp.models.class_names import check_classes
+from kdp.models.arguments import check_classes
 from kdp.models.mobile import SCENES
+from kdp.models.size_limit import limit_size
 from kdp.models.torchvision_shim import install
 
 NEEDED = "audio transformers need another package: pip install 'transformers>=5'"
 KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 INPUT = ("num_mel_bins", "patch_size", "frequency_stride", "time_stride")
+MAX_FRAMES = 10_000
+"""100 seconds; attention takes memory by the square of the frames."""
 FRAMES = 101
 """Frames of one second at the 10 ms hop that published networks were trained with."""
 
@@ -44,6 +47,8 @@ class AudioTransformer(nn.Module):
     def __init__(self, classes: Sequence[str] = SCENES, frames: int = FRAMES, **sizes: int) -> None:
         super().__init__()
         check_classes(classes, least=2)
+        if not 1 <= frames <= MAX_FRAMES:
+            raise ValueError(f"frames must be between 1 and {MAX_FRAMES}, not {frames}")
         install()
         try:
             from transformers import ASTConfig, ASTModel
@@ -79,8 +84,11 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     """
     install()
     try:
-        from transformers import ASTModel
+        from transformers import ASTConfig, ASTModel
 
+        # The folder says how large the network is: it is built without values first.
+        with torch.device("meta"), limit_size():
+            ASTModel(ASTConfig.from_pretrained(folder, local_files_only=True))
         whole = ASTModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except ImportError as error:
         raise KdpError(NEEDED) from error

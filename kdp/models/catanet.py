@@ -25,6 +25,8 @@ from kdp.models.catanet_tab import TAB
 PATCH_SIZES = (16, 20, 24, 28, 16, 20, 24, 28)
 NUM_TOKENS = (16, 32, 64, 128, 16, 32, 64, 128)
 GROUP_SIZES = (256, 128, 64, 32, 256, 128, 64, 32)
+MAX_SIZE = 1024
+"""Of a patch, of a group, and of the tokens: inputs are padded to them."""
 
 
 class CATANet(nn.Module):
@@ -148,6 +150,11 @@ def _depth(
     depth = len(patch_sizes)
     if not depth or len(num_tokens) != depth or len(group_sizes) != depth:
         raise ValueError("patch_sizes, num_tokens and group_sizes need one entry per block")
+    sizes = [*patch_sizes, *num_tokens, *group_sizes]
+    if min(sizes) < 1 or max(sizes) > MAX_SIZE:
+        raise ValueError(
+            f"patch_sizes, num_tokens and group_sizes must be between 1 and {MAX_SIZE}"
+        )
     return depth
 
 

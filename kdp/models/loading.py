@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load
 from kdp.errors import KdpError, join_names
-from kdp.models import INFER, MODELS, build
+from kdp.models import INFER, MODELS, build, build_on_meta
 from kdp.models.onnx_file import load_onnx
 from kdp.models.ultralytics_file import read_ultralytics
 from kdp.models.ultralytics_names import from_ultralytics
@@ -36,13 +37,20 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     if arch.name not in MODELS:
         raise KdpError(f"{path} holds {arch.name!r}, which this version of kdp does not know")
     _compare(path, arch, expected)
+    _load(path, arch, build_on_meta(arch), artifact.params)  # shapes, before memory is taken
     model = build(arch.name, **arch.args)
+    _load(path, arch, model, artifact.params)
+    return model.eval(), arch, artifact
+
+
+def _load(path: Path, arch: Arch, model: nn.Module, params: Mapping[str, Tensor]) -> None:
     try:
-        model.load_state_dict(artifact.params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that values are lost on the meta device
+            model.load_state_dict(params)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise KdpError(f"{path} does not fit {arch.name}: {reason}") from error
-    return model.eval(), arch, artifact
 
 
 def read_weights(path: Path) -> Artifact:

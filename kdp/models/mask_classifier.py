@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from kdp.models.class_names import check_classes
+from kdp.models.arguments import check_classes, check_image_size
 
 CLASSES = ("with_mask", "without_mask")
 IMAGE_SIZE = 128
@@ -44,7 +44,8 @@ class MaskClassifier(nn.Module):
         super().__init__()
         if not channels or min(channels) < 1:
             raise ValueError("mask_classifier needs channels >= 1")
-        _check(classes, image_size, 2 ** len(channels))
+        check_classes(classes, least=2)
+        check_image_size(image_size, least=2 ** len(channels))
         self.classes, self.image_size = tuple(classes), image_size
         self.blocks = nn.Sequential(*(_block(*pair) for pair in pairwise([3, *channels])))
         self.dropout = nn.Dropout(dropout)
@@ -55,14 +56,6 @@ class MaskClassifier(nn.Module):
         # inference.
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         return self.head(self.dropout(self.blocks(x_BCHW).mean((2, 3))))
-
-
-def _check(classes: Sequence[str], image_size: int, smallest: int) -> None:
-    """Validate values that may come from a configuration file."""
-    check_classes(classes, least=2)
-    # `type` and not isinstance: True is an int in Python.
-    if type(image_size) is not int or image_size < smallest:
-        raise ValueError(f"image_size must be a whole number >= {smallest}, not {image_size!r}")
 
 
 def _block(before: int, after: int) -> nn.Sequential:

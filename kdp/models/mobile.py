@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.models.class_names import check_classes
+from kdp.models.arguments import check_classes
 from kdp.models.reparam import Kind, Pair, convolution
 
 SCENES = (

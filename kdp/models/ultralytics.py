@@ -55,7 +55,8 @@ def import_ultralytics(name: str = "") -> Any:
         raise KdpError(NEEDED) from error
     if not fits:
         raise KdpError(NEEDED)
-    with _process_state_kept():
+    # Its classes hold tensors, which an import on the meta device would leave there for good.
+    with _process_state_kept(), torch.device("cpu"):
         try:
             return importlib.import_module(full)
         except ImportError as error:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
-from kdp.models.class_names import check_classes
+from kdp.models.arguments import check_classes, check_image_size
 from kdp.models.ultralytics import import_ultralytics
 
 SCALES = ("n", "s", "m", "l", "x")
@@ -250,5 +250,4 @@ def _check(scale: str, classes: Sequence[str], image_size: int) -> None:
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, not {scale!r}")
     check_classes(classes, least=1)
-    if type(image_size) is not int or image_size < STRIDES[-1] or image_size % STRIDES[-1]:
-        raise ValueError(f"image_size must be a multiple of {STRIDES[-1]}, not {image_size!r}")
+    check_image_size(image_size, least=STRIDES[-1], step=STRIDES[-1])

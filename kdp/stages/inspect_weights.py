@@ -15,9 +15,8 @@ from torch import Tensor
 from kdp.artifacts import Artifact
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256
-from kdp.measure.complexity import build_on_meta
 from kdp.measure.sparsity import Sparsity, sparsity_of, total
-from kdp.models import MODELS
+from kdp.models import MODELS, build_on_meta
 from kdp.models.loading import inferred, read_weights
 from kdp.serialize import json_text
 from kdp.stages.tables import plain_table, print_line, with_unit

@@ -10,7 +10,7 @@ import pytest
 from kdp.config import Config, base
 from kdp.config.compose import composed_files, load_config
 from kdp.errors import KdpError
-from kdp.measure.complexity import build_on_meta
+from kdp.models import build_on_meta
 from kdp.shipped import CONFIGS
 from kdp.tasks.super_resolution.section import PatchOptions
 from tests.conftest import ROOT

@@ -20,7 +20,6 @@ from kdp.errors import KdpError
 from kdp.files import input_path, write_atomic
 from kdp.measure.complexity import (
     COUNTER,
-    build_on_meta,
     count_macs,
     count_module_macs,
     parameters,
@@ -29,6 +28,7 @@ from kdp.measure.complexity import (
 )
 from kdp.measure.latency import Latency, device_name, latencies
 from kdp.measure.precision import HalfPrecision, weight_bytes
+from kdp.models import build_on_meta
 from kdp.models.loading import load_runnable
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress

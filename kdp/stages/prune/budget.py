@@ -7,7 +7,8 @@ from functools import cache
 
 from kdp.config import PruneConfig
 from kdp.errors import KdpError
-from kdp.measure.complexity import build_on_meta, count_macs_of
+from kdp.measure.complexity import count_macs_of
+from kdp.models import build_on_meta
 from kdp.pruning.counting import weight_mac_counter
 from kdp.pruning.groups import Group
 from kdp.pruning.knapsack import MacCounter

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kdp.config.measure import LimitsConfig
 from kdp.errors import KdpError
-from kdp.measure.complexity import build_on_meta, count_macs, count_parameters, parameter_bytes
-from kdp.models import fused_arch
+from kdp.measure.complexity import count_macs, count_parameters, parameter_bytes
+from kdp.models import build_on_meta, fused_arch
 from kdp.tasks.base import ExampleTask
 from kdp.types import Arch
 
