@@ -2,95 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.chain_stage import resumable_stage
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    ChainConfig,
-    OutputFolder,
-    Overrides,
-    Overwrite,
-    Rerun,
-    Resume,
-    SetValues,
-    StageDevice,
-    merged,
-)
+from kdp.cli.options import ChainConfig, Overrides, Overwrite, SetValues, StageDevice, merged
 from kdp.log import log
 
 if TYPE_CHECKING:
     from kdp.stages.chains import OpenedChain
 
 
-@command("prune", "kdp prune -c config_catanet.yml mac_constraint=0.5")
-def prune(
-    overrides: Overrides = None,
-    config: ChainConfig = None,
-    values: SetValues = None,
-    device: StageDevice = None,
-    output: OutputFolder = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    rerun: Rerun = False,
-) -> None:
+@resumable_stage("prune", "kdp prune -c config_catanet.yml mac_constraint=0.5")
+def prune(chain: OpenedChain, *, resume: bool, overwrite: bool, rerun: bool) -> Iterable[Path]:
     """Choose what to remove so that a budget holds, and set it to zero.
 
     The importance of units is measured once and reused. The section `rounds` prunes, fine-tunes
     and rebuilds again and again.
     """
-    from kdp.stages.chains import open_chain
-
-    chain = open_chain("prune", config, merged(overrides, values, device, output))
-    options = {"resume": resume, "overwrite": overwrite}
     if chain.config.rounds:
-        written = _in_rounds(chain, **options, rerun=rerun)
-    else:
-        written = _at_once(chain, **options)
-    for path in written:
-        echo(path)
+        from kdp.stages.prune.progressive import prune_in_rounds
+        from kdp.stages.prune.report import show_rounds
 
+        rounds = chain.run(prune_in_rounds, resume=resume, overwrite=overwrite, rerun=rerun)
+        show_rounds(rounds.rows)
+        return rounds.path, rounds.table
 
-def _at_once(chain: OpenedChain, **options: bool) -> tuple[Path, ...]:
     from kdp.stages.prune.prune import prune as run
     from kdp.stages.prune.report import show
 
-    pruned = chain.run(run, **options)
+    pruned = chain.run(run, resume=resume, overwrite=overwrite)
     show(pruned)
     return pruned.pruned, pruned.masks
 
 
-def _in_rounds(chain: OpenedChain, **options: bool) -> tuple[Path, ...]:
-    from kdp.stages.prune.progressive import prune_in_rounds
-    from kdp.stages.prune.report import show_rounds
-
-    rounds = chain.run(prune_in_rounds, **options)
-    show_rounds(rounds.rows)
-    return rounds.path, rounds.table
-
-
-@command("finetune", "kdp finetune", "kdp finetune -c config_catanet.yml finetune.steps=500")
-def finetune(
-    overrides: Overrides = None,
-    config: ChainConfig = None,
-    values: SetValues = None,
-    device: StageDevice = None,
-    output: OutputFolder = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    rerun: Rerun = False,
-) -> None:
+@resumable_stage(
+    "finetune", "kdp finetune", "kdp finetune -c config_catanet.yml finetune.steps=500"
+)
+def finetune(chain: OpenedChain, *, resume: bool, overwrite: bool, rerun: bool) -> Iterable[Path]:
     """Recover the accuracy of a pruned network by distillation; removed units stay removed."""
-    from kdp.stages.chains import open_chain
-
-    chain = open_chain("finetune", config, merged(overrides, values, device, output))
     from kdp.stages.train.finetune import finetune as run
 
-    for path in chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values():
-        echo(path)
+    return chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values()
 
 
 @command("rebuild", "kdp rebuild", "kdp rebuild -c config_catanet.yml -o small.pth")

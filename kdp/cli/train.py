@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.chain_stage import resumable_stage
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    ChainConfig,
-    OutputFolder,
-    Overrides,
-    Overwrite,
-    Rerun,
-    Resume,
-    SetValues,
-    StageDevice,
-    merged,
-)
+from kdp.cli.options import ChainConfig, Overrides, Overwrite, SetValues, StageDevice, merged
 from kdp.log import log
 
+if TYPE_CHECKING:
+    from kdp.stages.chains import OpenedChain
 
-@command("train", "kdp train -c student_dynamic.yml train.steps=1000 --device cuda")
-def train(
-    overrides: Overrides = None,
-    config: ChainConfig = None,
-    values: SetValues = None,
-    device: StageDevice = None,
-    output: OutputFolder = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    rerun: Rerun = False,
-) -> None:
+
+@resumable_stage("train", "kdp train -c student_dynamic.yml train.steps=1000 --device cuda")
+def train(chain: OpenedChain, *, resume: bool, overwrite: bool, rerun: bool) -> Iterable[Path]:
     """Train a network: a teacher, or a student that learns from teachers.
 
     The section `distill` makes it a student; the section `dynamic` prunes it while it trains.
     """
-    from kdp.stages.chains import open_chain
-
-    chain = open_chain("train", config, merged(overrides, values, device, output))
     from kdp.stages.train.train import train as run
 
-    for path in chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values():
-        echo(path)
+    return chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values()
 
 
 @command("cache-targets", "kdp cache-targets -c rep_mobile_kd.yml")
