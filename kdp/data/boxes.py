@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from kdp.data.images import ImageArray
 from kdp.errors import KdpError, join_names
@@ -25,8 +23,6 @@ TOLERANCE = 1.0
 """Pixels by which a box may extend beyond its image without a report; it is always clipped."""
 NAMED = 3
 """Number of images that a log line names."""
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
-"""EXIF tag of the orientation, and its values that swap width and height."""
 
 
 @dataclass(frozen=True)
@@ -111,23 +107,6 @@ def _is_first_occurrence(rows: Rows) -> npt.NDArray[np.bool_]:
     first = np.zeros(len(rows), bool)
     first[np.unique(rows, axis=0, return_index=True)[1]] = True
     return first
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width as `read_rgb` returns them, from the file's header alone.
-
-    Raises:
-        KdpError: the file is missing, corrupt or of an unsupported kind.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # OpenCV rotates every image by its EXIF orientation, Pillow only TIFF (where it then
-            # reports no EXIF), so the sides are swapped here for the other formats.
-            swapped = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise KdpError(f"cannot read the image {path}: it is missing or corrupt") from error
-    return (width, height) if swapped else (height, width)
 
 
 def require_objects(images: Sequence[AnnotatedImage], dataset: str, classes: Sequence[str]) -> None:

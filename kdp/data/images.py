@@ -8,12 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from kdp.errors import KdpError
 
 ImageArray = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+"""EXIF tag of the orientation, and its values that swap width and height."""
 
 
 def read_rgb(path: Path) -> ImageArray:
@@ -33,6 +36,23 @@ def read_rgb(path: Path) -> ImageArray:
         kind = None if raw is None else f"pixels of {raw.dtype} are not supported"
         raise KdpError(f"cannot read the image {path}: {kind or 'it is missing or corrupt'}")
     return np.ascontiguousarray(image[..., ::-1])
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width as `read_rgb` returns them, from the file's header alone.
+
+    Raises:
+        KdpError: the file is missing, corrupt or of an unsupported kind.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # OpenCV rotates every image by its EXIF orientation, Pillow only TIFF (where it then
+            # reports no EXIF), so the sides are swapped here for the other formats.
+            swapped = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise KdpError(f"cannot read the image {path}: it is missing or corrupt") from error
+    return (width, height) if swapped else (height, width)
 
 
 def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:

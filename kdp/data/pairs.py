@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdp.data.images import ImageArray, list_images, png_bytes, read_rgb
+from kdp.data.images import ImageArray, image_size, list_images, png_bytes, read_rgb
 from kdp.data.resize import bicubic_uint8
 from kdp.errors import KdpError
 from kdp.files import write_atomic
@@ -118,7 +118,7 @@ def _cropped_to_partner(path: Path, partner: Path, scale: int) -> ImageArray:
     cropped ones; a difference of `scale` or more means that the files do not belong together.
     """
     hr = read_rgb(path)
-    height, width = (side * scale for side in read_rgb(partner).shape[:2])
+    height, width = (side * scale for side in image_size(partner))
     spare = hr.shape[0] - height, hr.shape[1] - width
     if not all(0 <= side < scale for side in spare):
         raise KdpError(

@@ -9,15 +9,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from kdp.data.boxes import (
-    AnnotatedImage,
-    DatasetIssues,
-    Rows,
-    image_size,
-    require_objects,
-    usable_boxes,
-)
-from kdp.data.images import list_images, read_rgb
+from kdp.data.boxes import AnnotatedImage, DatasetIssues, Rows, require_objects, usable_boxes
+from kdp.data.images import image_size, list_images, read_rgb
 from kdp.errors import KdpError, suggest
 
 SPLITS = Path("ImageSets/Main")

@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kdp.data.boxes import (
-    AnnotatedImage,
-    DatasetIssues,
-    Rows,
-    image_size,
-    require_objects,
-    usable_boxes,
-)
-from kdp.data.images import SUFFIXES, read_rgb
+from kdp.data.boxes import AnnotatedImage, DatasetIssues, Rows, require_objects, usable_boxes
+from kdp.data.images import SUFFIXES, image_size, read_rgb
 from kdp.errors import KdpError, suggest
 
 Line = tuple[float, float, float, float, float]

@@ -12,9 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from kdp.data import boxes as boxes_module
-from kdp.data.boxes import AnnotatedImage, DatasetIssues, image_size, usable_boxes
-from kdp.data.images import read_rgb
+from kdp.data.boxes import AnnotatedImage, DatasetIssues, usable_boxes
+from kdp.data.images import ORIENTATION, image_size, read_rgb
 from kdp.data.voc import voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
 from kdp.errors import KdpError
@@ -350,7 +349,7 @@ def test_the_header_size_respects_exif_orientation(
     tmp_path: Path, suffix: str, turned: int
 ) -> None:
     path, exif = tmp_path / f"a{suffix}", Image.Exif()
-    exif[boxes_module.ORIENTATION] = turned
+    exif[ORIENTATION] = turned
     Image.new("RGB", (WIDTH, HEIGHT)).save(path, **({} if suffix == ".bmp" else {"exif": exif}))
     assert image_size(path) == read_rgb(path).shape[:2]
 

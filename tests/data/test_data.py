@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from kdp.data import pairs as pairs_module
 from kdp.data.images import png_bytes, read_rgb
 from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset
@@ -141,6 +142,18 @@ def test_hr_images_are_cropped_to_a_multiple_of_the_scale(tmp_path: Path) -> Non
     _write(tmp_path / "lr" / "a.png", bicubic_uint8(image[:24, :36], 1 / 2))
     (pair,) = paired(tmp_path / "hr", tmp_path / "lr", 2)
     np.testing.assert_array_equal(pair.hr(), image[:24, :36])
+
+
+def test_reading_an_hr_image_decodes_no_lr_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hr, lr = _folders(tmp_path, {"a.png": "a.png"})
+    decoded: list[Path] = []
+    monkeypatch.setattr(
+        pairs_module, "read_rgb", lambda path: decoded.append(path) or read_rgb(path)
+    )
+    paired(hr, lr, 2)[0].hr()
+    assert decoded == [hr / "a.png"]
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
