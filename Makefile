@@ -47,7 +47,7 @@ face: $(READY)
 	$(MAKE) --no-print-directory train CONFIG=face_mask.yml
 	$(MAKE) --no-print-directory train CONFIG=face_mask_kd_small.yml
 	$(MAKE) --no-print-directory all CONFIG=face_mask_prune.yml
-	$(KDP) compare runs/toy_faces/face_mask{,_small,_pruned_rebuilt}.pth \
+	$(KDP) compare runs/toy_faces/face_mask{,_small,_slim_rebuilt}.pth \
 		--config face_mask.yml --device $(DEVICE) -o runs/toy_faces/compare.md
 	$(KDP) infer weights/face_mask_pruned_70.pth --device $(DEVICE) \
 		-o runs/toy_faces/labelled "$$($(VENV)/bin/python -c $(PHOTO))"
@@ -70,10 +70,10 @@ yolo: $(READY)
 	$(MAKE) --no-print-directory train CONFIG=yolo11_smoke_teacher.yml
 	$(MAKE) --no-print-directory train CONFIG=yolo11_smoke.yml
 	$(MAKE) --no-print-directory all CONFIG=yolo11_prune.yml
-	$(KDP) compare $(SHAPES)/yolo11_{teacher,student,pruned_rebuilt}.pth \
+	$(KDP) compare $(SHAPES)/yolo11_{teacher,student,slim_rebuilt}.pth \
 		--config yolo11_smoke.yml --device $(DEVICE) -o $(SHAPES)/compare.md
 	$(VENV)/bin/python -c $(EXAMPLE)
-	$(KDP) infer $(SHAPES)/yolo11_pruned_rebuilt.pth --device $(DEVICE) --set detect.confidence=0.08 \
+	$(KDP) infer $(SHAPES)/yolo11_slim_rebuilt.pth --device $(DEVICE) --set detect.confidence=0.08 \
 		-o $(SHAPES)/labelled $(SHAPES)/example.png
 
 help:

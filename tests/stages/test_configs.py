@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from kdp.config.compose import load_config
 from kdp.errors import KdpError
 from kdp.shipped import CONFIGS
 from kdp.stages.configs import copy_config, list_configs, show_config, to_text
+from kdp.stages.paths import chain_paths
 from tests.conftest import ROOT
 
 
@@ -43,6 +45,13 @@ def test_user_files_come_first_and_shadow_shipped_ones() -> None:
     assert (first.name, first.description) == ("config_catanet.yml", "Mine.")
     assert "config_catanet.yml" not in {entry.name for entry in others}
     assert to_text(list_configs()).startswith("configurations (configs)\n")
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("overlays")])
+def test_no_file_of_a_chain_says_a_stage_twice(name: str) -> None:
+    for path in asdict(chain_paths(load_config(Path(name)))).values():
+        words = [word for word in path.stem.split("_") if word.endswith("ed")]
+        assert len(words) == len(set(words)), path
 
 
 @pytest.mark.parametrize("name", ["face_mask_prune.yml", "prune_schedule.yml", "yolo11_prune.yml"])
