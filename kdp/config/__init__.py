@@ -20,7 +20,12 @@ from kdp.config.measure import LimitsConfig, MeasureConfig
 from kdp.config.model import ModelConfig
 from kdp.config.output import OutputConfig
 from kdp.config.prune import CalibrationConfig, PruneConfig, RoundConfig
-from kdp.config.registry import register_data_kind, register_data_options, register_section
+from kdp.config.registry import (
+    register_calibration_options,
+    register_data_kind,
+    register_data_options,
+    register_section,
+)
 from kdp.config.schema import Config
 from kdp.config.train import TrainConfig
 
@@ -47,6 +52,7 @@ __all__ = [
     "SparsityConfig",
     "TeacherConfig",
     "TrainConfig",
+    "register_calibration_options",
     "register_data_kind",
     "register_data_options",
     "register_section",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,6 +38,17 @@ class Section(BaseModel):
             _warn_renamed(old, cls.renamed_keys[old])
         kept = {key: value for key, value in data.items() if key not in cls.retired_keys}
         return {cls.renamed_keys.get(key, key): value for key, value in kept.items()}
+
+
+S = TypeVar("S", bound=Section)
+
+
+class OpenSection(Section):
+    """A section that families add keys to; see `kdp.config.registry`."""
+
+    def options(self, section: type[S]) -> S:
+        """The keys that a family registered for this section."""
+        return self if isinstance(self, section) else section()
 
 
 @cache

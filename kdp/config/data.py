@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from kdp.config import registry
-from kdp.config.base import Section
-
-S = TypeVar("S", bound=Section)
+from kdp.config.base import OpenSection, Section
 
 
 class SamplesConfig(Section):
@@ -41,17 +39,13 @@ class EmbeddedSamples(SamplesConfig):
     """A few samples that come with kdp, or are generated: enough to try a command."""
 
 
-class DataConfig(SamplesConfig):
+class DataConfig(SamplesConfig, OpenSection):
     """Training samples; the fields of their kind stand beside these."""
 
     augment: bool = True
     """Change samples at random."""
     workers: int = Field(0, ge=0)
     """Processes that load samples beside the training; 0 loads them in between."""
-
-    def options(self, section: type[S]) -> S:
-        """The keys that a family registered for `data`."""
-        return self if isinstance(self, section) else section()
 
 
 def samples_schema() -> Any:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, create_model
 
-from kdp.config.base import Section
+from kdp.config import registry
+from kdp.config.base import OpenSection, Section
 
 
-class CalibrationConfig(Section):
+class CalibrationConfig(OpenSection):
     """The training samples that importance is measured on."""
 
     patches: PositiveInt = 8
     """Number of samples."""
-    patch_size: PositiveInt = 28
-    """Side of a sample, in pixels, where the task crops its samples."""
 
 
 class PruneConfig(Section):
@@ -37,6 +36,19 @@ class PruneConfig(Section):
     min_units."""
     kinds: list[str] | None = None
     """Kinds of groups that may be pruned; all if not given."""
+
+
+def prune_schema() -> type[PruneConfig]:
+    """`PruneConfig` with all keys that families registered for `calibration`."""
+    # Pydantic takes the fields of the last base first.
+    bases: tuple[type[Section], ...] = (*registry.calibration_options(), CalibrationConfig)
+    doc = CalibrationConfig.__doc__
+    calibration = create_model("CalibrationConfig", __base__=bases, __doc__=doc)
+    sentence = PruneConfig.model_fields["calibration"].description
+    field: Any = (calibration, Field(calibration(), description=sentence))
+    return create_model(
+        "PruneConfig", __base__=PruneConfig, __doc__=PruneConfig.__doc__, calibration=field
+    )
 
 
 class RoundConfig(Section):

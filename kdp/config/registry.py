@@ -10,6 +10,8 @@ A family registers, when `kdp.tasks.sections` is imported:
   One class may serve several kinds. The family's loader narrows by `isinstance`.
 - `register_data_options(SectionClass)`: further keys of `data:`, of any kind, read by
   `config.data.options(SectionClass)`: how this family changes its training samples.
+- `register_calibration_options(SectionClass)`: further keys of `prune.calibration`, read by
+  `config.prune.calibration.options(SectionClass)`: how this family takes its calibration samples.
 
 A section module imports pydantic and `kdp.config` alone (no torch), so that a configuration is
 checked before anything heavy is loaded:
@@ -47,7 +49,8 @@ so that every reader of a configuration knows all sections, and this package imp
 
 _sections: dict[str, type[Section]] = {}
 _kinds: dict[str, type[SamplesConfig]] = {}
-_options: list[type[Section]] = []
+_data_options: list[type[Section]] = []
+_calibration_options: list[type[Section]] = []
 _version = 0
 
 
@@ -75,15 +78,16 @@ def register_data_options(options: type[Section]) -> None:
     Raises:
         ValueError: other options have one of the keys.
     """
-    global _version
-    for known in _options:
-        if _same(known, options):
-            return
-        shared = known.model_fields.keys() & options.model_fields.keys()
-        if shared:
-            raise ValueError(f"the data option {min(shared)!r} is registered by {known.__name__}")
-    _options.append(options)
-    _version += 1
+    _add_options(_data_options, options)
+
+
+def register_calibration_options(options: type[Section]) -> None:
+    """Add keys to the section `prune.calibration`.
+
+    Raises:
+        ValueError: other options have one of the keys.
+    """
+    _add_options(_calibration_options, options)
 
 
 def sections() -> Mapping[str, type[Section]]:
@@ -101,7 +105,13 @@ def data_kinds() -> Mapping[str, type[SamplesConfig]]:
 def data_options() -> tuple[type[Section], ...]:
     """The registered options of `data`."""
     load_table()
-    return tuple(sorted(_options, key=lambda options: min(options.model_fields)))
+    return _by_name(_data_options)
+
+
+def calibration_options() -> tuple[type[Section], ...]:
+    """The registered options of `prune.calibration`."""
+    load_table()
+    return _by_name(_calibration_options)
 
 
 def version() -> int:
@@ -125,6 +135,22 @@ def _add(table: dict[str, type], key: str, section: type) -> None:
         raise ValueError(f"{key!r} is registered by {known.__module__}.{known.__qualname__}")
     table[key] = section
     _version += 1
+
+
+def _add_options(table: list[type[Section]], options: type[Section]) -> None:
+    global _version
+    for known in table:
+        if _same(known, options):
+            return
+        shared = known.model_fields.keys() & options.model_fields.keys()
+        if shared:
+            raise ValueError(f"the option {min(shared)!r} is registered by {known.__name__}")
+    table.append(options)
+    _version += 1
+
+
+def _by_name(table: list[type[Section]]) -> tuple[type[Section], ...]:
+    return tuple(sorted(table, key=lambda options: min(options.model_fields)))
 
 
 def _same(known: type, other: type) -> bool:

@@ -18,7 +18,7 @@ from kdp.config.experiments import ExperimentsConfig
 from kdp.config.measure import LimitsConfig, MeasureConfig
 from kdp.config.model import ModelConfig
 from kdp.config.output import OutputConfig
-from kdp.config.prune import PruneConfig, RoundConfig
+from kdp.config.prune import PruneConfig, RoundConfig, prune_schema
 from kdp.config.train import TrainConfig
 from kdp.errors import KdpError
 
@@ -125,6 +125,7 @@ def _full_schema(version: int) -> type[Config]:
             dict[str, samples_schema()],  # type: ignore[misc]
             _default("evaluation", lambda: {"embedded": {}}),
         ),
+        "prune": (prune_schema(), _default("prune", dict)),
     }
     for key, section in registry.sections().items():
         required = any(field.is_required() for field in section.model_fields.values())

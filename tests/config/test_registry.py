@@ -11,6 +11,7 @@ from kdp.config import (
     Config,
     SamplesConfig,
     Section,
+    register_calibration_options,
     register_data_kind,
     register_data_options,
     register_section,
@@ -48,17 +49,26 @@ class Wind(Section):
     """Loudness of added wind."""
 
 
+class Dawn(Section):
+    """Which sounds importance is measured on."""
+
+    hour: int = 5
+    """Hour of the day."""
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The families of this file, until the end of the test."""
     registry.load_table()
     monkeypatch.setattr(registry, "_sections", dict(registry.sections()))
     monkeypatch.setattr(registry, "_kinds", dict(registry.data_kinds()))
-    monkeypatch.setattr(registry, "_options", list(registry.data_options()))
+    monkeypatch.setattr(registry, "_data_options", list(registry.data_options()))
+    monkeypatch.setattr(registry, "_calibration_options", list(registry.calibration_options()))
     register_section("songs", Songs)
     register_section("nests", Nests)
     register_data_kind("birds", BirdFolders)
     register_data_options(Wind)
+    register_calibration_options(Dawn)
     yield
     # What was registered is taken back by monkeypatch; the schema must follow.
     monkeypatch.undo()
@@ -97,9 +107,20 @@ def test_options_are_keys_of_data_of_any_kind() -> None:
     assert _config().data.options(Wind).wind == 0.5
 
 
+def test_calibration_options_are_keys_of_that_section() -> None:
+    config = _config(prune={"calibration": {"hour": 6}})
+    assert config.prune.calibration.options(Dawn).hour == 6
+    assert _config().prune.calibration.options(Dawn).hour == 5
+    assert Config.model_validate(config.plain()) == config
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "prune: {calibration: {hr: 1}}",
+            "unknown key 'prune.calibration.hr'; did you mean 'hour'",
+        ),
         ("songs: {pich: 3}", "unknown key 'songs.pich'; did you mean 'pitch'?"),
         ("sngs: {pitch: 3}", "unknown key 'sngs'; did you mean 'songs'?"),
         ("data: {kind: birs}", "data.kind: no kind 'birs'; did you mean 'birds'?"),

@@ -8,7 +8,12 @@ from pydantic import PositiveInt, model_validator
 
 from kdp.config.base import Section
 from kdp.config.data import SamplesConfig
-from kdp.config.registry import register_data_kind, register_data_options, register_section
+from kdp.config.registry import (
+    register_calibration_options,
+    register_data_kind,
+    register_data_options,
+    register_section,
+)
 
 
 class PairedSamples(SamplesConfig):
@@ -38,6 +43,13 @@ class PatchOptions(Section):
     """Side of an LR crop, in pixels."""
 
 
+class CalibrationPatches(Section):
+    """Crops that importance is measured on."""
+
+    patch_size: PositiveInt = 28
+    """Super-resolution: side of an LR crop, in pixels."""
+
+
 class TileConfig(Section):
     """Large images are computed in overlapping tiles."""
 
@@ -56,4 +68,5 @@ class TileConfig(Section):
 register_data_kind("paired", PairedSamples)
 register_data_kind("hr_only", HrOnlySamples)
 register_data_options(PatchOptions)
+register_calibration_options(CalibrationPatches)
 register_section("tiles", TileConfig)

@@ -25,6 +25,7 @@ from kdp.tasks.super_resolution.crops import comparison
 from kdp.tasks.super_resolution.ensemble import self_ensemble
 from kdp.tasks.super_resolution.groups import catanet_groups
 from kdp.tasks.super_resolution.section import (
+    CalibrationPatches,
     HrOnlySamples,
     PairedSamples,
     PatchOptions,
@@ -93,7 +94,8 @@ class SuperResolution:
         On a patch of plain sky every unit looks unimportant.
         """
         section = self.config.prune.calibration
-        data = self._patches(section.patch_size, self.config.seed + 1, 4 * section.patches)
+        side = section.options(CalibrationPatches).patch_size
+        data = self._patches(side, self.config.seed + 1, 4 * section.patches)
         samples = [data[i] for i in range(len(data))]
         contrast = torch.stack([sample["lr"].std() for sample in samples])
         chosen = contrast.argsort(descending=True, stable=True)[: section.patches].sort().values
