@@ -1,58 +1,86 @@
-"""Evaluating several networks on the same samples, each of which is read once."""
+"""Evaluating networks set by set: what the families share of `kdp.tasks.base.EvaluationTask`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from kdp.progress import Advance
-from kdp.tasks.base import Metrics
-
-EvaluateSet = Callable[[Sequence[nn.Module], Any, Advance], list[Metrics]]
-"""(networks, samples of a set, advance) -> the metrics of every network."""
+from kdp.tasks.base import Metrics, Prediction
 
 
 def no_progress(count: int = 1) -> None:
     """Report nothing."""
 
 
-def evaluate_sets(
-    models: Sequence[nn.Module],
-    sets: Mapping[str, Any],
-    evaluate_set: EvaluateSet,
-    advance: Advance = no_progress,
-) -> list[dict[str, Metrics]]:
-    """Metrics of every network by evaluation set; the networks are left in eval mode.
+class SetwiseEvaluation(ABC):
+    """A task that evaluates one set of samples after another."""
 
-    Reading and decoding a sample takes longer than a small network's forward pass, so that
-    `evaluate_set` is to run all networks on a sample before it reads the next one.
+    @property
+    @abstractmethod
+    def evaluation_sets(self) -> Mapping[str, Any]:
+        """The samples to evaluate on, by set."""
 
-    Args:
-        models: each on its own device.
-        sets: samples by name.
-        evaluate_set: evaluates one set.
-        advance: called with the number of samples that were finished.
-    """
-    for model in models:
+    @abstractmethod
+    def evaluate_set(
+        self, models: Sequence[nn.Module], samples: Any, advance: Advance
+    ) -> list[Metrics]:
+        """The metrics of every network on one set.
+
+        Reading and decoding a sample takes longer than a small network's forward pass, so all
+        networks are to run on a sample before the next one is read.
+
+        Args:
+            models: in eval mode, each on its own device.
+            samples: of the set.
+            advance: called with the number of samples that all networks have finished.
+        """
+
+    def validate_set(self, model: nn.Module, samples: Any) -> Metrics:
+        """`evaluate_set` of one network, with `loss` where a family overrides this.
+
+        Args:
+            model: in eval mode.
+            samples: of the set.
+        """
+        return self.evaluate_set([model], samples, no_progress)[0]
+
+    @abstractmethod
+    def predict_set(self, model: nn.Module, samples: Any) -> Iterable[Prediction]:
+        """Rows of the table of predictions for one set, without the column `set`.
+
+        Args:
+            model: in eval mode.
+            samples: of the set.
+        """
+
+    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
+        return self.evaluate_all([model])[0]
+
+    def evaluate_all(
+        self, models: Sequence[nn.Module], advance: Advance = no_progress
+    ) -> list[dict[str, Metrics]]:
+        for model in models:
+            model.eval()
+        results: list[dict[str, Metrics]] = [{} for _ in models]
+        for name, samples in self.evaluation_sets.items():
+            all_metrics = self.evaluate_set(models, samples, advance)
+            for result, metrics in zip(results, all_metrics, strict=True):
+                result[name] = metrics
+        return results
+
+    def validate(self, model: nn.Module) -> dict[str, Metrics]:
         model.eval()
-    results: list[dict[str, Metrics]] = [{} for _ in models]
-    for name, samples in sets.items():
-        for result, metrics in zip(results, evaluate_set(models, samples, advance), strict=True):
-            result[name] = metrics
-    return results
+        sets = self.evaluation_sets.items()
+        return {name: self.validate_set(model, samples) for name, samples in sets}
 
-
-def validate_sets(
-    model: nn.Module, sets: Mapping[str, Any], validate_set: Callable[[nn.Module, Any], Metrics]
-) -> dict[str, Metrics]:
-    """Metrics and loss of one network by evaluation set; it is left in eval mode.
-
-    Args:
-        model: on its own device.
-        sets: samples by name.
-        validate_set: (network, samples of a set) -> metrics, `loss` among them.
-    """
-    model.eval()
-    return {name: validate_set(model, samples) for name, samples in sets.items()}
+    def predictions(self, model: nn.Module) -> list[Prediction]:
+        model.eval()
+        return [
+            {"set": name, **row}
+            for name, samples in self.evaluation_sets.items()
+            for row in self.predict_set(model, samples)
+        ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, default_collate
 
 from kdp.config import Config, SamplesConfig
 from kdp.errors import KdpError
-from kdp.progress import Advance
-from kdp.tasks.base import Batch, Metrics, Prediction
+from kdp.tasks.base import Batch, Prediction
+from kdp.tasks.evaluation import SetwiseEvaluation
 from kdp.types import Arch
 
 
@@ -36,7 +36,23 @@ def check_embedded(classes: Sequence[str], embedded: Sequence[str], kinds: str) 
         )
 
 
-class FixedSizeTask(ABC):
+def class_columns(classes: Sequence[str], label: int, probabilities: Tensor) -> Prediction:
+    """Columns of a table of predictions: the label, the predicted class, and all probabilities.
+
+    Args:
+        classes: names, in the order of the outputs.
+        label: index of the true class.
+        probabilities: (classes,).
+    """
+    by_class = zip(classes, probabilities.tolist(), strict=True)
+    return {
+        "label": classes[label],
+        "predicted": classes[int(probabilities.argmax())],
+        **{f"p_{name}": f"{probability:.6f}" for name, probability in by_class},
+    }
+
+
+class FixedSizeTask(SetwiseEvaluation):
     """A task whose samples hold `image` and whose network reads inputs of one size.
 
     Args:
@@ -87,22 +103,6 @@ class FixedSizeTask(ABC):
         data = self.samples(count, self.config.seed + 1, augment=False)
         return self.prepare(default_collate([data[i] for i in range(count)]), augment=False)
 
-    @abstractmethod
-    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
-        """Metrics on every evaluation set; the model is left in eval mode."""
-
-    def validate(self, model: nn.Module) -> dict[str, Metrics]:
-        """No loss, unless a family overrides this."""
-        return self.evaluate(model)
-
-    def evaluate_all(
-        self, models: Sequence[nn.Module], advance: Advance
-    ) -> list[dict[str, Metrics]]:
-        """One network after another; families whose samples are read from files override this."""
-        results = [self.evaluate(model) for model in models]
-        advance(sum(len(samples) for samples in self.evaluation_sets.values()))
-        return results
-
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         return batch
 
@@ -125,7 +125,7 @@ class FixedSizeTask(ABC):
         """How many samples there are; corrupt ones are reported and left out."""
         return self.sample_counts
 
-    def predictions(self, model: nn.Module) -> list[Prediction]:
+    def predict_set(self, model: nn.Module, samples: Any) -> Iterable[Prediction]:
         raise KdpError(f"{self.arch.name} has no table of predictions")
 
     def comparison_images(

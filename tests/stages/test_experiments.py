@@ -233,13 +233,15 @@ def test_the_difference_of_two_runs(kept: Path, tmp_path: Path) -> None:
 
 
 def test_experiments_of_the_old_format_are_read(kept: Path) -> None:
-    """Earlier versions called the primary metric the headline."""
+    """Earlier versions had other names for the primary metric and for the predicted class."""
     path = kept / ids(kept)[0]
     info = json.loads((path / "info.json").read_text())
     info["headline"] = info.pop("primary_metric")
     (path / "info.json").write_text(json.dumps(info))
     table = (kept / "results.csv").read_text()
     (kept / "results.csv").write_text(table.replace(",primary_metric,", ",headline,"))
+    predictions = (path / "predictions.csv").read_text()
+    (path / "predictions.csv").write_text(predictions.replace(",predicted,", ",found,", 1))
     rows = list_experiments(kept, sort="headline").rows
     assert [row["primary_metric"] for row in rows] == ["accuracy", "accuracy"]
     assert kdp("experiments", "--folder", kept, "--diff", *ids(kept)).exit_code == 0
@@ -294,7 +296,7 @@ def test_predictions_of_audio(tmp_path: Path) -> None:
     task: Any = task_for(Arch("cp_mobile", {}), config)
     task.evaluation_sets = {"toy": task.evaluation_sets["toy"][:3]}
     rows = task.predictions(build("cp_mobile"))
-    assert list(rows[0])[:6] == ["set", "clip", "start", "device", "label", "found"]
+    assert list(rows[0])[:6] == ["set", "clip", "start", "device", "label", "predicted"]
     assert len(rows) == 3
     assert sum(float(p) for key, p in rows[0].items() if key[:2] == "p_") == pytest.approx(
         1, abs=1e-5

@@ -70,7 +70,7 @@ def reproduce(
     table = _predict(path, info, devices[1]).encode()
     if target is not None:
         write_atomic(target, table)
-    different = _different(table, (path / PREDICTIONS).read_bytes())
+    different = _different(table, _renamed((path / PREDICTIONS).read_bytes()))
     return Reproduction(path, table.count(b"\n") - 1, different, devices)
 
 
@@ -99,6 +99,12 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _renamed(table: bytes) -> bytes:
+    """A recorded table, with the column that older versions called `found` under its new name."""
+    header, newline, rows = table.partition(b"\n")
+    return header.replace(b",found,", b",predicted,") + newline + rows
 
 
 def _different(new: bytes, old: bytes) -> int:

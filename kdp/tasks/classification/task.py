@@ -25,8 +25,8 @@ from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.classification.captions import captioned
 from kdp.tasks.classification.section import FolderSamples
-from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
-from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
+from kdp.tasks.evaluation import no_progress
+from kdp.tasks.fixed_size import FixedSizeTask, check_embedded, class_columns
 from kdp.types import Arch
 
 BATCH = 64
@@ -65,44 +65,28 @@ class Classification(FixedSizeTask):
     def load(self, section: SamplesConfig, validation: bool) -> list[LabelledImage]:
         return load_labelled(section, self.classes, validation)
 
-    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
-        """Accuracy and macro F1 (0..1), and the confusion matrix by name."""
-        return self.evaluate_all([model])[0]
-
-    def evaluate_all(
-        self, models: Sequence[nn.Module], advance: Advance = no_progress
-    ) -> list[dict[str, Metrics]]:
-        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
-
-    def _evaluate(
-        self, models: Sequence[nn.Module], images: Sequence[LabelledImage], advance: Advance
+    def evaluate_set(
+        self, models: Sequence[nn.Module], samples: Sequence[LabelledImage], advance: Advance
     ) -> list[Metrics]:
-        scores = self.predict_all(models, (image.read() for image in images), advance)
-        return [self._metrics(own, _labels(images)) for own in scores]
+        """Accuracy and macro F1 (0..1), and the confusion matrix by name."""
+        scores = self.predict_all(models, (image.read() for image in samples), advance)
+        return [self._metrics(own, _labels(samples)) for own in scores]
 
     def _metrics(self, scores: Tensor, labels: Tensor) -> Metrics:
         return summary(confusion(labels, scores.argmax(1), len(self.classes)), self.classes)
 
-    def validate(self, model: nn.Module) -> dict[str, Metrics]:
-        return validate_sets(model, self.evaluation_sets, self._validate)
-
-    def _validate(self, model: nn.Module, images: Sequence[LabelledImage]) -> Metrics:
-        (logits,) = self._outputs([model], (image.read() for image in images))
-        labels = _labels(images)
+    def validate_set(self, model: nn.Module, samples: Sequence[LabelledImage]) -> Metrics:
+        (logits,) = self._outputs([model], (image.read() for image in samples))
+        labels = _labels(samples)
         loss = self.loss(logits, {"label": labels})
         return {**self._metrics(logits.softmax(1), labels), "loss": float(loss)}
 
-    def predictions(self, model: nn.Module) -> list[Prediction]:
-        model.eval()
-        rows: list[Prediction] = []
-        for name, images in self.evaluation_sets.items():
-            scores = self.predict(model, (image.read() for image in images))
-            for image, p in zip(images, scores, strict=True):
-                label, predicted = self.classes[image.label], self.classes[int(p.argmax())]
-                row = {"set": name, "name": image.name, "label": label, "found": predicted}
-                by_class = zip(self.classes, p.tolist(), strict=True)
-                rows.append({**row, **{f"p_{cls}": f"{value:.6f}" for cls, value in by_class}})
-        return rows
+    def predict_set(
+        self, model: nn.Module, samples: Sequence[LabelledImage]
+    ) -> Iterator[Prediction]:
+        scores = self.predict(model, (image.read() for image in samples))
+        for image, own in zip(samples, scores, strict=True):
+            yield {"name": image.name, **class_columns(self.classes, image.label, own)}
 
     def predict(self, model: nn.Module, images: Iterable[ImageArray]) -> Tensor:
         """Class probabilities of (H, W, 3) uint8 images of any size: (N, classes), on the CPU."""

@@ -51,23 +51,23 @@ def side_by_side(
 def judge(
     truth: Sequence[LabelledBox], boxes: Sequence[LabelledBox]
 ) -> tuple[list[bool], list[bool]]:
-    """Whether each detection is right, and whether each true box is found.
+    """Whether each detection is right, and whether each true box is detected.
 
     As in average precision: the most confident detection takes the true box of its class that it
     overlaps most, and a true box is taken once.
     """
-    found = [False] * len(truth)
+    detected = [False] * len(truth)
     right = []
     for box in boxes:
         overlaps = [
             0.0 if taken or true.label != box.label else _iou(true.box, box.box)
-            for true, taken in zip(truth, found, strict=True)
+            for true, taken in zip(truth, detected, strict=True)
         ]
         best = int(np.argmax(overlaps)) if overlaps else -1
         right.append(best >= 0 and overlaps[best] >= IOU)
         if right[-1]:
-            found[best] = True
-    return right, found
+            detected[best] = True
+    return right, detected
 
 
 def _panel(
@@ -77,9 +77,9 @@ def _panel(
     boxes: Sequence[LabelledBox],
     label: str,
 ) -> ImageArray:
-    right, found = judge(truth, boxes)
+    right, detected = judge(truth, boxes)
     canvas = image.copy()
-    missed = [true for true, is_found in zip(truth, found, strict=True) if not is_found]
+    missed = [true for true, is_detected in zip(truth, detected, strict=True) if not is_detected]
     for true in missed:
         _draw(canvas, true, true.name, factor, MISSED)
     for box, is_right in zip(boxes, right, strict=True):

@@ -30,7 +30,6 @@ from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.detection.metrics import Detections, average_precision, nms
 from kdp.tasks.detection.panels import side_by_side
 from kdp.tasks.detection.section import BoxSamples, DetectConfig, MosaicOptions
-from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.tasks.labelled_boxes import LabelledBox
 from kdp.types import Arch
@@ -101,7 +100,11 @@ class Detection(FixedSizeTask):
         return (score_error + confidence * side_error).mean(1)
 
     def confidence_map(self, output: Tensor) -> Tensor:
-        """The largest class probability of every cell."""
+        """The largest class probability of every cell.
+
+        The loss `score_weighted` with it, at weight 6 and on what the detection head reads, is that
+        of the `DistillationModel` of Ultralytics 8.4.
+        """
         return output[:, 4 * BINS :].sigmoid().amax(1)
 
     def samples(self, length: int, seed: int, augment: bool) -> BoxDataset:
@@ -119,37 +122,26 @@ class Detection(FixedSizeTask):
     def load(self, section: SamplesConfig, validation: bool) -> list[AnnotatedImage]:
         return load_boxed(section, self.classes, validation)
 
-    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
-        """Average precision (0..1), mean and by class."""
-        return self.evaluate_all([model])[0]
-
-    def evaluate_all(
-        self, models: Sequence[nn.Module], advance: Advance = no_progress
-    ) -> list[dict[str, Metrics]]:
-        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
-
-    def _evaluate(
-        self, models: Sequence[nn.Module], images: Sequence[AnnotatedImage], advance: Advance
+    def evaluate_set(
+        self, models: Sequence[nn.Module], samples: Sequence[AnnotatedImage], advance: Advance
     ) -> list[Metrics]:
+        """Average precision (0..1), mean and by class."""
         detections: list[list[Detections]] = [[] for _ in models]
-        pixels = (image.read() for image in images)
+        pixels = (image.read() for image in samples)
         while batch := list(islice(pixels, BATCH)):
             for model, own in zip(models, detections, strict=True):
                 own += self.detect(model, iter(batch), CONF_THRESHOLD, IOU_THRESHOLD)
             advance(len(batch))
-        truth = [_truth(image) for image in images]
+        truth = [_truth(image) for image in samples]
         return [average_precision(own, truth, self.classes) for own in detections]
 
-    def validate(self, model: nn.Module) -> dict[str, Metrics]:
-        return validate_sets(model, self.evaluation_sets, self._validate)
-
     @torch.no_grad()
-    def _validate(self, model: nn.Module, images: Sequence[AnnotatedImage]) -> Metrics:
+    def validate_set(self, model: nn.Module, samples: Sequence[AnnotatedImage]) -> Metrics:
         """The loss is the mean over batches, within which the objects are weighted."""
         detections: list[Detections] = []
         loss, device = 0.0, device_of(model)
-        for start in range(0, len(images), BATCH):
-            annotated = images[start : start + BATCH]
+        for start in range(0, len(samples), BATCH):
+            annotated = samples[start : start + BATCH]
             pixels = [image.read() for image in annotated]
             squares = [letterbox(image, self.size) for image in pixels]
             x = _stacked(squares).to(device)
@@ -157,9 +149,9 @@ class Detection(FixedSizeTask):
             detections += self._boxes(output, pixels, squares, CONF_THRESHOLD, IOU_THRESHOLD)
             batch = {"image": x, "boxes": self._targets(annotated, squares).to(device)}
             loss += float(self.loss(output.float(), batch)) * len(annotated)
-        truth = [_truth(image) for image in images]
+        truth = [_truth(image) for image in samples]
         metrics = average_precision(detections, truth, self.classes)
-        return {**metrics, "loss": loss / len(images)}
+        return {**metrics, "loss": loss / len(samples)}
 
     def _targets(self, images: Sequence[AnnotatedImage], squares: Sequence[Letterbox]) -> Tensor:
         """The true boxes as training samples hold them: (B, M, 5)."""
@@ -173,13 +165,6 @@ class Detection(FixedSizeTask):
             for own, image in zip(boxes, images, strict=True)
         ]
         return torch.stack(rows)
-
-    def _detect_all(
-        self, model: nn.Module, images: Sequence[AnnotatedImage]
-    ) -> Iterator[Detections]:
-        """The detections that quality is measured on."""
-        pixels = (image.read() for image in images)
-        return self.detect(model, pixels, CONF_THRESHOLD, IOU_THRESHOLD)
 
     @torch.no_grad()
     def detect(
@@ -231,17 +216,18 @@ class Detection(FixedSizeTask):
             labelled.append(LabelledBox(box, label, self.classes[label], score))
         return labelled
 
-    def predictions(self, model: nn.Module) -> list[Prediction]:
-        model.eval()
-        rows: list[Prediction] = []
-        for name, images in self.evaluation_sets.items():
-            for image, boxes in zip(images, self._detect_all(model, images), strict=True):
-                for corners, label, score in _rows(boxes):
-                    sides = zip(("x0", "y0", "x1", "y1"), corners, strict=True)
-                    row = {"set": name, "name": image.name, "found": self.classes[label]}
-                    numbers = {key: f"{value:.2f}" for key, value in sides}
-                    rows.append({**row, **numbers, "probability": f"{score:.6f}"})
-        return rows
+    def predict_set(
+        self, model: nn.Module, samples: Sequence[AnnotatedImage]
+    ) -> Iterator[Prediction]:
+        """A row for each detection that quality is measured on."""
+        pixels = (image.read() for image in samples)
+        detections = self.detect(model, pixels, CONF_THRESHOLD, IOU_THRESHOLD)
+        for image, boxes in zip(samples, detections, strict=True):
+            for corners, label, score in _rows(boxes):
+                sides = zip(("x0", "y0", "x1", "y1"), corners, strict=True)
+                numbers = {key: f"{value:.2f}" for key, value in sides}
+                row = {"name": image.name, "predicted": self.classes[label], **numbers}
+                yield {**row, "probability": f"{score:.6f}"}
 
     def comparison_images(
         self, models: Sequence[nn.Module], labels: Sequence[str]

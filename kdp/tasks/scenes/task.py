@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 
@@ -31,8 +31,8 @@ from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
-from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
-from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
+from kdp.tasks.evaluation import no_progress
+from kdp.tasks.fixed_size import FixedSizeTask, check_embedded, class_columns
 from kdp.tasks.scenes.section import AudioOptions, SceneSamples
 from kdp.types import Arch
 
@@ -111,25 +111,14 @@ class AcousticScenes(FixedSizeTask):
         """The segments to evaluate on, by set."""
         return {name: segments(clips) for name, clips in self._evaluation.items()}
 
-    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
-        """Accuracies (0..1): macro, overall, of clips, by class and by device."""
-        return self.evaluate_all([model])[0]
-
-    def evaluate_all(
-        self, models: Sequence[nn.Module], advance: Advance = no_progress
-    ) -> list[dict[str, Metrics]]:
-        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
-
-    def _evaluate(
+    def evaluate_set(
         self, models: Sequence[nn.Module], samples: Sequence[Segment], advance: Advance
     ) -> list[Metrics]:
+        """Accuracies (0..1): macro, overall, of clips, by class and by device."""
         scores = self.predict_all(models, samples, advance)
         return [self._metrics(own, samples) for own in scores]
 
-    def validate(self, model: nn.Module) -> dict[str, Metrics]:
-        return validate_sets(model, self.evaluation_sets, self._validate)
-
-    def _validate(self, model: nn.Module, samples: Sequence[Segment]) -> Metrics:
+    def validate_set(self, model: nn.Module, samples: Sequence[Segment]) -> Metrics:
         (logits,) = self._outputs([model], samples)
         loss = self.loss(logits, {"label": _labels(samples)})
         return {**self._metrics(logits.softmax(1), samples), "loss": float(loss)}
@@ -146,18 +135,11 @@ class AcousticScenes(FixedSizeTask):
             **by_part("device", [segment.clip.device for segment in samples], correct),
         }
 
-    def predictions(self, model: nn.Module) -> list[Prediction]:
-        model.eval()
-        rows: list[Prediction] = []
-        for name, samples in self.evaluation_sets.items():
-            for segment, p in zip(samples, self.predict(model, samples), strict=True):
-                clip, predicted = segment.clip, self.classes[int(p.argmax())]
-                position = {"clip": clip.name, "start": f"{segment.start / RATE:g}"}
-                row = {"set": name, **position, "device": clip.device}
-                row |= {"label": self.classes[clip.label], "found": predicted}
-                by_class = zip(self.classes, p.tolist(), strict=True)
-                rows.append({**row, **{f"p_{cls}": f"{value:.6f}" for cls, value in by_class}})
-        return rows
+    def predict_set(self, model: nn.Module, samples: Sequence[Segment]) -> Iterator[Prediction]:
+        for segment, own in zip(samples, self.predict(model, samples), strict=True):
+            clip, start = segment.clip, f"{segment.start / RATE:g}"
+            row = {"clip": clip.name, "start": start, "device": clip.device}
+            yield {**row, **class_columns(self.classes, clip.label, own)}
 
     def predict(self, model: nn.Module, samples: Sequence[Segment]) -> Tensor:
         """Class probabilities of segments: (N, classes), on the CPU."""

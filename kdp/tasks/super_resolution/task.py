@@ -20,7 +20,7 @@ from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import Advance
 from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
-from kdp.tasks.evaluation import evaluate_sets, no_progress, validate_sets
+from kdp.tasks.evaluation import SetwiseEvaluation, no_progress
 from kdp.tasks.super_resolution.crops import comparison
 from kdp.tasks.super_resolution.ensemble import self_ensemble
 from kdp.tasks.super_resolution.groups import catanet_groups
@@ -35,7 +35,7 @@ from kdp.tasks.super_resolution.tiles import run_in_tiles, upscale_image
 from kdp.types import Arch
 
 
-class SuperResolution:
+class SuperResolution(SetwiseEvaluation):
     """The task of CATANet; see `kdp.tasks.base.Task`."""
 
     primary_metric = "psnr"
@@ -116,19 +116,12 @@ class SuperResolution:
         sets = self.config.evaluation
         return {name: load_pairs(s, self.scale, validation=True) for name, s in sets.items()}
 
-    def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
-        return self.evaluate_all([model])[0]
-
-    def evaluate_all(
-        self, models: Sequence[nn.Module], advance: Advance = no_progress
-    ) -> list[dict[str, Metrics]]:
-        return evaluate_sets(models, self.evaluation_sets, self._evaluate, advance)
-
-    def _evaluate(
-        self, models: Sequence[nn.Module], pairs: Sequence[Pair], advance: Advance = no_progress
+    def evaluate_set(
+        self, models: Sequence[nn.Module], samples: Sequence[Pair], advance: Advance
     ) -> list[Metrics]:
+        """Mean PSNR (dB) and SSIM (0..1)."""
         scores: list[list[tuple[float, float]]] = [[] for _ in models]
-        for pair in pairs:
+        for pair in samples:
             lr, hr = pair.lr(), pair.hr()
             for model, own in zip(models, scores, strict=True):
                 output = self.upscale(model, lr)
@@ -139,29 +132,22 @@ class SuperResolution:
     def _quality(self, output: np.ndarray, hr: np.ndarray) -> tuple[float, float]:
         return psnr(output, hr, self.scale), ssim(output, hr, self.scale)
 
-    def validate(self, model: nn.Module) -> dict[str, Metrics]:
-        return validate_sets(model, self.evaluation_sets, self._validate)
-
-    def _validate(self, model: nn.Module, pairs: Sequence[Pair]) -> Metrics:
+    def validate_set(self, model: nn.Module, samples: Sequence[Pair]) -> Metrics:
         """Means over the images, of the loss too."""
         device, tiles = device_of(model), self.tiles_for(model)
         scores = []
-        for pair in pairs:
+        for pair in samples:
             hr = pair.hr()
             output = run_in_tiles(model, to_tensor(pair.lr()).to(device), self.scale, tiles)
             loss = self.loss(output, {"hr": to_tensor(hr).to(device)})
             scores.append((*self._quality(_image(output.clamp(0, 1)), hr), float(loss)))
         return _means(scores, "psnr", "ssim", "loss")
 
-    def predictions(self, model: nn.Module) -> list[Prediction]:
-        model.eval()
-        rows: list[Prediction] = []
-        for name, pairs in self.evaluation_sets.items():
-            for pair in pairs:
-                metrics = self._evaluate([model], [pair])[0]
-                scores = {"psnr": f"{metrics['psnr']:.4f}", "ssim": f"{metrics['ssim']:.6f}"}
-                rows.append({"set": name, "name": pair.name, **scores})
-        return rows
+    def predict_set(self, model: nn.Module, samples: Sequence[Pair]) -> Iterator[Prediction]:
+        for pair in samples:
+            metrics = self.evaluate_set([model], [pair], no_progress)[0]
+            scores = {"psnr": f"{metrics['psnr']:.4f}", "ssim": f"{metrics['ssim']:.6f}"}
+            yield {"name": pair.name, **scores}
 
     def upscale(self, model: nn.Module, lr: np.ndarray, ensemble: bool = False) -> np.ndarray:
         """Super-resolve an (h, w, 3) uint8 image, in tiles where it is large.
