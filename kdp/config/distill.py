@@ -55,8 +55,8 @@ class TeacherConfig(Section):
     """One or several teachers; outputs are averaged, features compared with those of each."""
 
     weights: Path | list[Path]
-    """File of the teacher, or a list of files. The name of a model file of Ultralytics
-    (.yaml) stands for an untrained network: a dry run."""
+    """File of the teacher, or a list of files. The name of a description without weights (.yaml)
+    stands for an untrained network: a dry run."""
     shares: list[PositiveFloat] | None = None
     """Weights of the teachers in the average; equal if not given."""
 

@@ -176,8 +176,7 @@ def logits(student: Tensor, teacher: Tensor, *, temperature: PositiveFloat = 4.0
 def score_weighted(student: Tensor, teacher: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """Squared difference of features, weighted by the teacher's confidence at each position.
 
-    Source: the `DistillationModel` of Ultralytics 8.4, which gives it weight 6 and taps what the
-    detection head reads.
+    For networks with a confidence at each position; the family that has one names the source.
 
     Args:
         student, teacher: (B, C, ...).
@@ -185,7 +184,7 @@ def score_weighted(student: Tensor, teacher: Tensor, *, weights: Tensor | None =
     """
     squared_BP = (student - teacher).square().mean(1).flatten(1)
     weights_BP = torch.ones_like(squared_BP) if weights is None else weights
-    # Ultralytics adds 1e-9 to a denominator that also sums over the channels, hence the division.
+    # The published loss adds 1e-9 to a sum over positions and channels, hence the division.
     return (squared_BP * weights_BP).sum() / (weights_BP.sum() + 1e-9 / student.shape[1])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 
 import torch
@@ -24,8 +25,6 @@ from kdp.types import Arch
 
 COUNTER = "torch FlopCounterMode / 2, math attention, true head widths"
 """Description of how `count_macs` counts."""
-
-_THOP_DISTRIBUTIONS = ("thop", "ultralytics-thop")
 
 
 def count_macs(model: nn.Module, example: Tensor) -> int:
@@ -80,18 +79,16 @@ def count_module_macs(model: nn.Module, example: Tensor) -> tuple[int, str]:
     return int(macs), thop_version()
 
 
+@cache
 def thop_version() -> str:
     """Distribution and version of the installed module `thop`.
 
-    A fork installs the same module and counts attention too, so a count must name its program.
+    Forks install the same module and count attention too, so a count must name its program.
     """
     import thop
 
-    for name in _THOP_DISTRIBUTIONS:
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    for name in sorted(metadata.packages_distributions().get("thop", ())):
+        version = metadata.version(name)
         if version.startswith(thop.__version__):
             return f"{name} {version}"
     return f"thop {thop.__version__}"

@@ -31,7 +31,7 @@ class Listed:
     """A configuration or an overlay.
 
     Attributes:
-        name: what finds it: a path for `--config`, a choice such as `faces=real` for an overlay.
+        name: what finds it: a path for `--config`, a choice GROUP=NAME for an overlay.
         description: the first line of its first comment.
         path: the file.
     """

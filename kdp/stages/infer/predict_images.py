@@ -124,7 +124,7 @@ def _passes_counted(
         yield
     finally:
         hook.remove()
-    if left:  # nothing to run the network on, such as an image without faces
+    if left:  # nothing to run the network on, as in an image where no region was detected
         advance(left)
 
 

@@ -34,7 +34,7 @@ class InferRequest:
         ensemble: average over the eight flips and rotations of an image.
         camera: number of a camera to read.
         csi: read the CSI camera of a Jetson.
-        whole: classify whole images instead of faces.
+        whole: classify whole images instead of the regions detected in them.
         save: the annotated video to write.
         headless: no window; one line of JSON for each frame or image.
         overwrite: replace files that git tracks too.
