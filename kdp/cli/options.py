@@ -21,7 +21,7 @@ ChainConfig = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help=f"Configuration file; {_SHIPPED} Default: go on with the newest chain of this folder "
+        help=f"Configuration file; {_SHIPPED} Default: continue the newest chain of this folder "
         "(see kdp chains).",
     ),
 ]
@@ -71,7 +71,7 @@ OutputFolder = Annotated[
     ),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the checkpoint of an interrupted run.")
+    bool, typer.Option("--resume", help="Continue from the checkpoint of an interrupted run.")
 ]
 Overwrite = Annotated[
     bool,

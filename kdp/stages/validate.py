@@ -31,11 +31,11 @@ MIN_FREE_BYTES = 200_000_000
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, whether it passed, and what it found or why it failed."""
+    """One check: its name, whether it passed, and its result or why it failed."""
 
     what: str
     passed: bool
-    found: str
+    result: str
 
 
 @dataclass

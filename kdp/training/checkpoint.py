@@ -1,4 +1,4 @@
-"""The file that an interrupted training goes on from."""
+"""The file that an interrupted training continues from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         path: of the file.
-        signature: settings that decide the result; a run goes on only with the same ones.
+        signature: settings that decide the result; a run resumes only with the same ones.
         targets: files that the run will replace, by path, as `file_state` gave them at its start.
     """
 
@@ -67,7 +67,7 @@ class Checkpoint:
         return state
 
     def fits(self, steps: int) -> bool:
-        """Whether a run of so many steps can go on from the file."""
+        """Whether a run of so many steps can resume from the file."""
         try:
             return bool(self.read()["step"] <= steps)
         except KdpError:

@@ -84,7 +84,7 @@ class _TrainingRun:
                 # After the last step there is nothing left to resume: the run ends normally.
                 if self._any_rank(shutdown.stop_requested) and self.step < self.settings.steps:
                     self._save_checkpoint()
-                    raise Interrupted(f"stopped after step {self.step}; go on with --resume")
+                    raise Interrupted(f"stopped after step {self.step}; continue with --resume")
         if self.validated != self.step:
             self._validate()
         if self.accelerator.is_main_process:
@@ -138,8 +138,8 @@ class _TrainingRun:
     def _any_rank(self, condition: bool) -> bool:
         """True if the condition holds in any process.
 
-        All processes must stop at the same step: one that goes on alone waits for ever in the
-        next gradient reduction.
+        All processes must stop at the same step: one that continued alone would wait for ever in
+        the next gradient reduction.
         """
         if self.accelerator.num_processes == 1:
             return condition

@@ -1,7 +1,7 @@
 """Optional experiment trackers (TensorBoard, Weights & Biases), through accelerate.
 
-A tracker that is missing or fails costs one warning and is dropped; the training goes on. W&B logs
-offline unless WANDB_MODE=online.
+A tracker that is missing or fails costs one warning and is dropped; the training continues. W&B
+logs offline unless WANDB_MODE=online.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_one_line(tmp_path: Path) -> None:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     (line,) = complaints(stderr)
-    assert line.endswith("go on with --resume")
+    assert line.endswith("continue with --resume")
     assert (folder / "checkpoint.pth").exists()
 
 

@@ -79,7 +79,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_one_line(tmp_path: Path) -> None:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     (line,) = complaints(stderr)
-    stopped = re.fullmatch(r"kdp: stopped after step (\d+); go on with --resume", line)
+    stopped = re.fullmatch(r"kdp: stopped after step (\d+); continue with --resume", line)
     assert stopped
     step = load(folder / "checkpoint.pth").extra["training"]["step"]
     assert step == int(stopped[1])

@@ -55,7 +55,7 @@ def prune_in_rounds(
 
     Args:
         config: of the first round's network (`teacher`) and of everything.
-        resume: go on at the round and step where an earlier run was stopped.
+        resume: continue at the round and step where an earlier run was stopped.
         overwrite: replace whatever is there.
         rerun: resume what fits, replace what an earlier rerun made.
         on_ready: called once the inputs are valid.
@@ -63,7 +63,7 @@ def prune_in_rounds(
     Raises:
         KdpError: `teacher`, `finetune` or `rounds` is missing, a file may not be replaced; or see
             the stages.
-        Interrupted: on SIGINT or SIGTERM; `--resume` goes on.
+        Interrupted: on SIGINT or SIGTERM; `--resume` continues.
     """
     request = RoundsRequest.from_config(config)
     paths = chain_paths(config)
@@ -93,7 +93,7 @@ def prune_in_rounds(
 def _earlier_states(
     request: RoundsRequest, resume: bool, overwrite: bool, rerun: bool
 ) -> list[State]:
-    """The rounds to go on from; none where the run starts anew, once it may replace the files."""
+    """The rounds to continue from; none in a new run, once it may replace the files."""
     earlier = read_progress(chain_paths(request.config).rounds)
     resume = resume or (rerun and bool(earlier))
     if not overwrite:
@@ -155,7 +155,7 @@ def _check_unfinished(progress: Path, target: Path, earlier: list[State], rounds
         done = sum("rebuilt" in state for state in earlier)
         raise KdpError(
             f"{progress} holds an unfinished run ({done} of {rounds} rounds are done): "
-            "go on with --resume, or start over with --overwrite"
+            "continue with --resume, or start over with --overwrite"
         )
     if len(earlier) > rounds:
         raise KdpError(

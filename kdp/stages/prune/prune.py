@@ -68,7 +68,7 @@ def prune(
     Raises:
         KdpError: no teacher or budget given, a file may not be replaced, or the budget cannot be
             met.
-        Interrupted: on SIGINT or SIGTERM; `--resume` goes on.
+        Interrupted: on SIGINT or SIGTERM; `--resume` continues.
     """
     started = time.time()
     request = PruneRequest.from_config(config)

@@ -77,7 +77,7 @@ class Measurements:
                 self._save(groups)
                 advance(group.units, note=group.name)
                 if shutdown.stop_requested:
-                    raise Interrupted(f"stopped after {group.name}; go on with --resume")
+                    raise Interrupted(f"stopped after {group.name}; continue with --resume")
         return self.parts
 
     def unit_costs(

@@ -90,7 +90,7 @@ def start(
         stdout=output or log,
         stderr=log,
         text=True,
-        # A later stage without --config does not go on with a point. Launchers start further
+        # A later stage without --config does not continue a point. Launchers start further
         # interpreters, which leave out the current folder by themselves from Python 3.11 on.
         env={**os.environ, NO_CHAINS: "1", "PYTHONSAFEPATH": "1"},
         start_new_session=output is None,

@@ -55,7 +55,7 @@ def train(
 
     Args:
         config: of the chain.
-        resume: go on from the checkpoint.
+        resume: continue from the checkpoint.
         overwrite: replace whatever is there.
         rerun: resume if the checkpoint fits, replace what an earlier rerun made.
         on_ready: called once the inputs are valid.
