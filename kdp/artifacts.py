@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 
 from kdp import __version__
+from kdp.checksums import check_checksums, with_checksum
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256, write_atomic
+from kdp.finite import first_nonfinite
 from kdp.sizes import check_archive, check_content
 from kdp.types import Arch, Parent, Provenance, RunTime
 
@@ -31,6 +33,11 @@ FORMAT, VERSION = "kdp", 2
 READABLE = (1, 2)
 """Versions that `load` understands. Version 2 added the optional parts of `Arch`."""
 FOREIGN_KEYS = ("params_ema", "params", "state_dict")
+_TORCHSCRIPT = "{} is TorchScript, which kdp writes but does not read"
+NUMBERS = ("scores", "parts", "targets")
+"""Keys of an artifact, beside `params`, that map names to tensors, which have to be finite."""
+TRAINED = ("model", "average", "extra_modules")
+"""The same in the state of a training. Moments of an optimizer may overflow without harm."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,11 @@ def save(path: Path, artifact: Artifact) -> None:
     """Write an artifact atomically.
 
     Raises:
-        KdpError: the file cannot be written.
+        KdpError: a weight, score or target is not finite, or the file cannot be written; the file
+            is as it was.
     """
+    if name := _nonfinite(artifact):
+        raise KdpError(f"{path} was not written: {name} is not finite (NaN or infinite)")
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -66,16 +76,22 @@ def save(path: Path, artifact: Artifact) -> None:
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, with_checksum(buffer.getvalue()))
 
 
 def load(path: Path) -> Artifact:
     """Read an artifact or a foreign checkpoint, on the CPU; nothing but tensors is unpickled.
 
     Raises:
-        KdpError: missing, truncated, not a checkpoint, or holding code.
+        KdpError: missing, damaged, not a checkpoint, holding code or numbers that are not finite.
     """
-    content = _read(path)
+    artifact = _artifact(path, _read(path))
+    if name := _nonfinite(artifact):
+        raise KdpError(f"{path} holds values that are not finite (NaN or infinite), in {name}")
+    return artifact
+
+
+def _artifact(path: Path, content: dict[str, Any]) -> Artifact:
     if content.get("format") != FORMAT:
         return Artifact(_foreign_params(path, content))
     version = content.get("version")
@@ -93,7 +109,29 @@ def load(path: Path) -> Artifact:
         record = Provenance.from_plain(content["record"]) if content["record"] else None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise KdpError(f"{path} is damaged: its architecture or record is not valid") from error
-    return Artifact(content["params"], arch, record, extra)
+    params = content["params"]
+    if not isinstance(params, dict) or not all(isinstance(p, Tensor) for p in params.values()):
+        raise KdpError(f"{path} is damaged: its weights are not a mapping of names to tensors")
+    return Artifact(params, arch, record, extra)
+
+
+def _nonfinite(artifact: Artifact) -> str | None:
+    """The first tensor that has to be finite and is not."""
+    training = _mapping(artifact.extra.get("training"))
+    numbers = {
+        "": artifact.params,
+        **{key: _mapping(artifact.extra.get(key)) for key in NUMBERS},
+        **{key: _mapping(training.get(key)) for key in TRAINED},
+        "best": _mapping(_mapping(training.get("best")).get("params")),
+    }
+    for key, tensors in numbers.items():
+        if name := first_nonfinite(tensors):
+            return f"{key} {name}".strip()
+    return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -113,8 +151,8 @@ def _read(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise KdpError(f"{path} may not be read by this user") from error
     except Exception as error:  # a broken file makes torch raise nearly anything
-        if _is_torchscript(path):
-            raise KdpError(f"{path} is TorchScript, which kdp writes but does not read") from error
+        if _is_torchscript(source):
+            raise KdpError(_TORCHSCRIPT.format(path)) from error
         raise KdpError(f"{path} is truncated or not a checkpoint") from error
     if not isinstance(content, dict):
         raise KdpError(f"{path} holds a {type(content).__name__}, not a checkpoint")
@@ -125,17 +163,19 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_archive(path: Path, source: Path) -> None:
     try:
         check_archive(path, source)
+        check_checksums(path, source)
     except KdpError as error:
         if _is_torchscript(source):  # it holds compressed code
-            raise KdpError(f"{path} is TorchScript, which kdp writes but does not read") from error
+            raise KdpError(_TORCHSCRIPT.format(path)) from error
         raise
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("constants.pkl") for name in archive.namelist())
+    except Exception:  # a broken archive makes zipfile raise nearly anything
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _foreign_params(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load
+from kdp.checksums import DamagedFileError
 from kdp.errors import KdpError, join_names
+from kdp.finite import first_nonfinite
 from kdp.models import INFER, MODELS, build, build_on_meta
 from kdp.models.onnx_file import load_onnx
 from kdp.models.ultralytics_file import read_ultralytics
@@ -61,10 +63,14 @@ def read_weights(path: Path) -> Artifact:
     """
     try:
         return load(path)
+    except DamagedFileError:
+        raise
     except KdpError:
         if path.suffix != ".pt" or not path.is_file():
             raise
         params, arch = read_ultralytics(path)
+        if name := first_nonfinite(params):
+            raise KdpError(f"{path} holds values that are not finite, in {name}") from None
         return Artifact(from_ultralytics(params), arch)
 
 

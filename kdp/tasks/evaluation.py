@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
 
+from kdp.finite import outputs_finite
 from kdp.progress import Advance
 from kdp.tasks.base import Metrics, Prediction
 
@@ -16,8 +18,19 @@ def no_progress(count: int = 1) -> None:
     """Report nothing."""
 
 
+@contextmanager
+def _outputs_finite(models: Sequence[nn.Module], name: str) -> Iterator[None]:
+    with ExitStack() as checks:
+        for model in models:
+            checks.enter_context(outputs_finite(model, f"evaluation on {name}"))
+        yield
+
+
 class SetwiseEvaluation(ABC):
-    """A task that evaluates one set of samples after another."""
+    """A task that evaluates one set of samples after another.
+
+    An output that is not finite is refused (`KdpError`): metrics of it look like numbers.
+    """
 
     @property
     @abstractmethod
@@ -67,20 +80,24 @@ class SetwiseEvaluation(ABC):
             model.eval()
         results: list[dict[str, Metrics]] = [{} for _ in models]
         for name, samples in self.evaluation_sets.items():
-            all_metrics = self.evaluate_set(models, samples, advance)
+            with _outputs_finite(models, name):
+                all_metrics = self.evaluate_set(models, samples, advance)
             for result, metrics in zip(results, all_metrics, strict=True):
                 result[name] = metrics
         return results
 
     def validate(self, model: nn.Module) -> dict[str, Metrics]:
         model.eval()
-        sets = self.evaluation_sets.items()
-        return {name: self.validate_set(model, samples) for name, samples in sets}
+        results = {}
+        for name, samples in self.evaluation_sets.items():
+            with _outputs_finite([model], name):
+                results[name] = self.validate_set(model, samples)
+        return results
 
     def predictions(self, model: nn.Module) -> list[Prediction]:
         model.eval()
-        return [
-            {"set": name, **row}
-            for name, samples in self.evaluation_sets.items()
-            for row in self.predict_set(model, samples)
-        ]
+        rows = []
+        for name, samples in self.evaluation_sets.items():
+            with _outputs_finite([model], name):
+                rows += [{"set": name, **row} for row in self.predict_set(model, samples)]
+        return rows

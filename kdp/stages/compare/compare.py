@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdp.data.images import png_bytes
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import input_path, write_atomic
+from kdp.finite import outputs_finite
 from kdp.measure.complexity import (
     COUNTER,
     count_macs,
@@ -279,7 +281,10 @@ def _qualities(
 ) -> list[dict[str, Metrics]]:
     """Metrics of every network by evaluation set, with a progress bar of the samples."""
     total = sum(len(samples) for samples in task.evaluation_sets.values())
-    with progress("evaluate", total) as advance:
+    with ExitStack() as checks, progress("evaluate", total) as advance:
+        for network in networks:
+            name = f"{network.path} ({network.precision})"
+            checks.enter_context(outputs_finite(network.model, name))
         return task.evaluate_all([network.model for network in networks], advance)
 
 

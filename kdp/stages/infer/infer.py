@@ -9,6 +9,7 @@ from torch import nn
 from kdp.config import Config
 from kdp.devices import pick_device
 from kdp.errors import KdpError
+from kdp.finite import outputs_finite
 from kdp.models.loading import load_runnable
 from kdp.stages.infer.predict_images import predict_images
 from kdp.stages.infer.request import Emit, InferRequest, InferResult, check_supported
@@ -30,8 +31,8 @@ def infer(file: Path, request: InferRequest, config: Config, emit: Emit) -> Infe
 
     Raises:
         KdpError: the family has no `infer`, an option does not apply, the input is missing or
-            ambiguous, there is no display for a stream that is not `headless`, or a file cannot
-            be written.
+            ambiguous, there is no display for a stream that is not `headless`, an output is not
+            finite, or a file cannot be written.
         Interrupted: stopped on request; the files that were written are complete.
     """
     model, arch, _ = load_runnable(file)
@@ -43,7 +44,7 @@ def infer(file: Path, request: InferRequest, config: Config, emit: Emit) -> Infe
     # A predictor without `--camera` takes images alone, whatever their names.
     stream = open_stream(request) if CAMERA in predictor.options else None
     model.to(pick_device(config.device))
-    with graceful_shutdown() as shutdown:
+    with graceful_shutdown() as shutdown, outputs_finite(model, str(file)):
         if stream is None:
             return predict_images(model, predictor, request, emit, shutdown)
         return predict_frames(stream, predictor, request, emit, shutdown)

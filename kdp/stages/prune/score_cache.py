@@ -9,12 +9,13 @@ from functools import cached_property
 from inspect import signature
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import PruneConfig
 from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
+from kdp.finite import is_finite
 from kdp.log import log
 from kdp.progress import progress
 from kdp.pruning.groups import Group
@@ -59,6 +60,7 @@ class Measurements:
         """Measure what is missing, with a progress bar; the file is written after every group.
 
         Raises:
+            KdpError: importance is not finite.
             Interrupted: on SIGINT or SIGTERM, with the file written.
         """
         missing = [group for group in groups if group.name not in self.parts]
@@ -72,13 +74,21 @@ class Measurements:
         with graceful_shutdown() as shutdown, progress("importance", total, done) as advance:
             for group in missing:
                 started = time.perf_counter()
-                self.parts[group.name] = score(group)
+                self.parts[group.name] = self._checked(group.name, score(group))
                 self.seconds += time.perf_counter() - started
                 self._save(groups)
                 advance(group.units, note=group.name)
                 if shutdown.stop_requested:
                     raise Interrupted(f"stopped after {group.name}; continue with --resume")
         return self.parts
+
+    def _checked(self, name: str, measured: Tensor) -> Tensor:
+        if not is_finite(measured):
+            raise KdpError(
+                f"the importance of {name} is not finite: {self.request.teacher} gives NaN or "
+                "infinite values on the calibration data"
+            )
+        return measured
 
     def unit_costs(
         self,
