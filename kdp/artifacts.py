@@ -26,6 +26,7 @@ from kdp.checksums import check_checksums, with_checksum
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256, write_atomic
 from kdp.finite import first_nonfinite
+from kdp.removed import REMOVED, check_still_removed
 from kdp.sizes import check_archive, check_content
 from kdp.types import Arch, Parent, Provenance, RunTime
 
@@ -83,11 +84,13 @@ def load(path: Path) -> Artifact:
     """Read an artifact or a foreign checkpoint, on the CPU; nothing but tensors is unpickled.
 
     Raises:
-        KdpError: missing, damaged, not a checkpoint, holding code or numbers that are not finite.
+        KdpError: missing, damaged, not a checkpoint, holding code or numbers that are not finite;
+            or a removed unit is not zero.
     """
     artifact = _artifact(path, _read(path))
     if name := _nonfinite(artifact):
         raise KdpError(f"{path} holds values that are not finite (NaN or infinite), in {name}")
+    check_still_removed(path, artifact.params, artifact.extra.get(REMOVED))
     return artifact
 
 

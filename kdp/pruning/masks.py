@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdp.artifacts import load
+from kdp.artifacts import Artifact
 from kdp.errors import KdpError
 from kdp.pruning.groups import Group, MaskPoint, Masks, unit_indices, weights_per_unit
 
@@ -33,15 +33,24 @@ def check_masks(groups: Sequence[Group], masks: Masks, source: str) -> None:
         raise KdpError(f"{source} holds the masks of another network (see group {mismatched[0]})")
 
 
-def load_masks(path: Path, groups: Sequence[Group]) -> Masks:
-    """Read the masks that `kdp prune` wrote and check them against a network's groups.
+def masks_of(path: Path, artifact: Artifact, groups: Sequence[Group]) -> Masks:
+    """The masks in a file that `kdp prune` wrote, checked against a network's groups.
+
+    Args:
+        path: of the file, for messages.
+        artifact: its content.
+        groups: all groups of the network.
 
     Raises:
-        KdpError: the file is unreadable, holds no masks, or holds those of another network.
+        KdpError: the file holds no masks, or those of another network.
     """
-    masks = load(path).extra.get("masks")
+    masks = artifact.extra.get("masks")
     if masks is None:
         raise KdpError(f"{path} holds no masks: give the *_pruning_masks.pth of `kdp prune`")
+    if not isinstance(masks, dict) or not all(
+        isinstance(mask, Tensor) and mask.dtype == torch.bool for mask in masks.values()
+    ):
+        raise KdpError(f"{path} is damaged: its masks are not booleans by group")
     check_masks(groups, masks, str(path))
     return dict(masks)
 

@@ -18,6 +18,7 @@ from kdp.files import input_path, sha256
 from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS, build_on_meta
 from kdp.models.loading import inferred, read_weights
+from kdp.pruning.identity import MasksIdentity
 from kdp.serialize import json_text
 from kdp.stages.tables import plain_table, print_line, with_unit
 from kdp.types import Arch, Provenance
@@ -62,6 +63,7 @@ class Inspection:
         parameters: sparsity of every parameter.
         buffer_elements: numbers in the state dict that are not parameters (running averages).
         masks: kept units by group, empty in a file without masks.
+        identity: of the masks in the file, or of those that its network was made with.
         origin: its provenance.
     """
 
@@ -71,6 +73,7 @@ class Inspection:
     parameters: list[Sparsity]
     buffer_elements: int
     masks: list[GroupMask]
+    identity: MasksIdentity
     origin: Origin
 
 
@@ -94,6 +97,7 @@ def inspect(path: Path) -> Inspection:
         parameters=sparsity_of(params),
         buffer_elements=elements - sum(tensor.numel() for tensor in params.values()),
         masks=_masks(artifact.extra.get("masks", {}), artifact.extra.get("scores", {})),
+        identity=MasksIdentity.of(artifact),
         origin=_origin(str(path), sha256(path), artifact.record),
     )
 
@@ -124,6 +128,8 @@ def show(
         if inspection.masks:
             console.print(_mask_table(inspection))
     console.print(_summary(inspections))
+    for line in _identities(inspections):
+        print_line(console, line)
     printed: set[str] = set()
     for inspection in inspections:
         for line in _tree(inspection.origin, printed):
@@ -213,6 +219,19 @@ def _summary(inspections: Sequence[Inspection]) -> Table:
             f"{kept}/{units}" if units else "",
         )
     return table
+
+
+def _identities(inspections: Sequence[Inspection]) -> Iterable[str]:
+    """Which masks each file was made with, and how many there are if not the same ones."""
+    known = [inspection for inspection in inspections if inspection.identity.masks]
+    for inspection in known:
+        masks, network = (
+            (digest or "unknown")[:12]
+            for digest in (inspection.identity.masks, inspection.identity.network)
+        )
+        yield f"{inspection.path}: masks {masks} of network {network}"
+    if any(inspection.identity.contradicts(known[0].identity) for inspection in known):
+        yield "these files are of different prunings"
 
 
 def _zeros(elements: int, zeros: int) -> tuple[str, str, str]:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from kdp.artifacts import Artifact, load, save
+from kdp.artifacts import Artifact, save
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.models.loading import load_network
 from kdp.stages.paths import chain_paths
-from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
+from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.prune.request import MasksRequest
@@ -111,22 +110,3 @@ def test_rebuild_right_after_prune_takes_the_pruned_network(
     done = rebuild(config(folder, **SMALL))
     assert done.parameters < done.full_parameters
     assert "tiny_pruned.pth: no network was fine-tuned yet" in logged.text
-
-
-@pytest.mark.parametrize(("fits", "source"), [(True, "finetuned_feature_kd"), (False, "pruned")])
-def test_rebuild_takes_a_fine_tuned_network_of_the_same_masks_only(
-    folder: Path, logged: pytest.LogCaptureFixture, fits: bool, source: str
-) -> None:
-    settings = config(folder, **SMALL)
-    paths = chain_paths(settings)
-    pruned = load(paths.pruned)
-    masks = load(paths.masks).extra["masks"]
-    others = {name: torch.zeros_like(mask) for name, mask in masks.items()}
-    extra = {DIGEST: masks_digest(masks if fits else others)}
-    save(paths.finetuned, Artifact(pruned.params, pruned.arch, pruned.record, extra))
-    done = rebuild(settings)
-    record = load(done.path).record
-    assert record is not None
-    assert record.parents[0].path.endswith(f"tiny_{source}.pth")
-    assert f"tiny_{source}.pth" in logged.text
-    paths.finetuned.unlink()

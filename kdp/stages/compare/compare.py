@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +18,9 @@ from kdp.config.compose import load_config
 from kdp.data.images import png_bytes
 from kdp.devices import pick_device
 from kdp.errors import KdpError
-from kdp.files import input_path, write_atomic
+from kdp.files import input_path, sha256, write_atomic
 from kdp.finite import outputs_finite
+from kdp.log import log
 from kdp.measure.complexity import (
     COUNTER,
     count_macs,
@@ -37,7 +38,7 @@ from kdp.progress import progress
 from kdp.stages.compare.labels import short_labels
 from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics
-from kdp.types import Arch
+from kdp.types import Arch, Parent, Provenance
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,28 @@ def _load(paths: Sequence[Path], device: torch.device) -> list[_LoadedNetwork]:
             raise KdpError(f"{path}: ONNX files run on the CPU only; compare with --device cpu")
         precision = model.precision if isinstance(model, OnnxNetwork) else "fp32"
         networks.append(_LoadedNetwork(label, path, model.to(device), arch, artifact, precision))
+    _log_stale(networks)
     return networks
+
+
+def _log_stale(networks: Sequence[_LoadedNetwork]) -> None:
+    """Warn of a file that was made from an earlier version of another one of them."""
+    hashes = {network.path.resolve(): sha256(network.path) for network in networks}
+    for network in networks:
+        used = {(p.path, p.sha256) for p in _ancestors(network.artifact.record)}
+        for path, digest in sorted(used):
+            current = hashes.get(Path(path).resolve(), digest)
+            if current != digest:
+                log.warning(
+                    f"{network.path} was made from another {path} ({digest[:12]}) "
+                    f"than the one compared here ({current[:12]})"
+                )
+
+
+def _ancestors(record: Provenance | None) -> Iterator[Parent]:
+    for parent in record.parents if record else ():
+        yield parent
+        yield from _ancestors(parent.record)
 
 
 def _also_in_half(networks: Sequence[_LoadedNetwork], example: Tensor) -> list[_LoadedNetwork]:

@@ -17,7 +17,9 @@ from kdp import __version__
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import file_lock, sha256, write_atomic
+from kdp.finite import outputs_finite
 from kdp.measure.complexity import parameters, run_checked
+from kdp.measure.difference import relative_difference
 from kdp.models import with_decoding
 from kdp.models.loading import load_network
 from kdp.stages.export.onnx import AXES, onnx_format
@@ -94,7 +96,8 @@ def export(file: Path, request: ExportRequest, config: Config) -> Exported:
     spec = family_of(arch).export_spec(arch, config)
     target = _checked_target(request, chosen, file)
     examples = _examples(spec, request.size or spec.size)
-    expected = [run_checked(model, example) for example in examples]
+    with outputs_finite(model, str(file)):
+        expected = [run_checked(model, example) for example in examples]
     with file_lock(target), _exporters_silenced():
         description = _description(file, model, spec)
         content, run = chosen.write(model, examples[0], spec, description, request.precision)
@@ -190,8 +193,7 @@ def _difference(output: Tensor, expected: Tensor, splits: Sequence[int]) -> floa
     probabilities that are entirely wrong.
     """
     parts = (x.split(splits, 1) if splits else [x] for x in (output, expected))
-    relative = [(a - b).abs().max() / b.abs().max() for a, b in zip(*parts, strict=True)]
-    return float(torch.stack(relative).max())
+    return max(relative_difference(a, b) for a, b in zip(*parts, strict=True))
 
 
 @contextmanager

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from kdp.artifacts import Artifact, load
+from kdp.artifacts import load
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256
-from kdp.pruning.groups import Masks
 from kdp.stages.prune.request import MasksRequest
 from kdp.stages.settings import Settings, difference, masks_settings
 from kdp.types import Provenance
-
-DIGEST = "masks_digest"
-"""Where a fine-tuned network's file keeps the identity of the masks it was trained with."""
 
 
 def check_masks_fit(request: MasksRequest, path: Path) -> None:
@@ -38,21 +33,6 @@ def check_masks_fit(request: MasksRequest, path: Path) -> None:
         again = f"run `kdp {request.stage}` again"
         raise KdpError(f"{path} was made with {change}: {again}, or restore the setting")
     _check_teacher(request.teacher, path, record)
-
-
-def masks_digest(masks: Masks) -> str:
-    """The identity of masks: SHA-256 of names and values, whatever file they are in."""
-    digest = hashlib.sha256()
-    for name, mask in sorted(masks.items()):
-        digest.update(f"{name}\0".encode() + mask.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def made_with_masks(artifact: Artifact, masks: Path) -> bool:
-    """Whether a fine-tuned network descends from a file of masks, or from equal masks."""
-    content = load(masks).extra.get("masks", {})
-    parents = {parent.sha256 for parent in artifact.record.parents} if artifact.record else set()
-    return artifact.extra.get(DIGEST) == masks_digest(content) or sha256(masks) in parents
 
 
 def _sections(settings: Settings, names: set[str]) -> Settings:

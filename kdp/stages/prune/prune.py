@@ -13,10 +13,13 @@ from torch import nn
 from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config
 from kdp.devices import pick_device
+from kdp.errors import KdpError
 from kdp.files import file_lock
+from kdp.finite import first_nonfinite
 from kdp.measure.complexity import COUNTER
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, full_masks
+from kdp.pruning.identity import MasksIdentity, masked_extra, masks_digest, network_digest
 from kdp.pruning.importance import combine_scores
 from kdp.pruning.importance.base import Scores, ScoringContext
 from kdp.pruning.knapsack import Limits, MacCounter
@@ -66,8 +69,8 @@ def prune(
         on_ready: called once the inputs are valid.
 
     Raises:
-        KdpError: no teacher or budget given, a file may not be replaced, or the budget cannot be
-            met.
+        KdpError: no teacher or budget given, a file may not be replaced, importance is not finite,
+            or the budget cannot be met.
         Interrupted: on SIGINT or SIGTERM; `--resume` continues.
     """
     started = time.time()
@@ -86,19 +89,24 @@ def prune(
         _log_header(request, model)
         raw_scores = measurements.complete(_context(request, task, model, groups), candidates)
         scores = combine_scores(request.settings.criterion, raw_scores, request.settings.options)
+        if name := first_nonfinite(scores):
+            raise KdpError(f"the importance of {name} is not finite: see {paths.scores}")
         count = macs_by_width(task, arch, groups)
         costs = measurements.unit_costs(candidates, count, task.input_size)
         plan = _plan(request, candidates, scores, costs, count)
         # Groups that were not searched keep everything.
         plan = replace(plan, masks={**full_masks(groups), **plan.masks})
+        identity = MasksIdentity(masks_digest(plan.masks), network_digest(model.state_dict()))
         zero_removed(model.cpu(), groups, plan.masks)
         metrics = _metrics(task, plan)
         record = make_record(
             "prune", config.plain(), [request.teacher], metrics, started, config.device
         )
         # The masks are written last: where they exist, the pruned network does too.
-        save(paths.pruned, Artifact(model.state_dict(), arch, record))
-        save(paths.masks, _masks_artifact(request, plan, scores, arch, record))
+        extra = masked_extra(model, groups, plan.masks, identity)
+        save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
+        masks = _masks_artifact(request, plan, scores, arch, record)
+        save(paths.masks, replace(masks, extra={**masks.extra, **identity.plain()}))
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
 

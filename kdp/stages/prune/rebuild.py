@@ -1,4 +1,4 @@
-"""`kdp rebuild`: the pruned network, physically smaller, proven equal to the masked one."""
+"""`kdp rebuild`: the pruned network, physically smaller, proven equal to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdp.artifacts import Artifact, load, make_record, save
+from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import file_lock
@@ -16,11 +16,11 @@ from kdp.measure.complexity import count_parameters
 from kdp.models import fuse as fuse_network
 from kdp.models.loading import load_network
 from kdp.pruning.groups import full_masks
-from kdp.pruning.masks import load_masks
+from kdp.pruning.identity import MasksIdentity, masks_for
 from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.paths import ChainPaths, check_made, do_nothing
-from kdp.stages.prune.masks_check import check_masks_fit, made_with_masks
+from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.prune.request import RebuildRequest
 from kdp.stages.replacing import check_targets
 from kdp.tasks import task_for
@@ -59,7 +59,7 @@ def rebuild(
     Raises:
         KdpError: files are missing or do not belong together, what decided the masks has changed,
             the target may not be replaced, or the rebuilt network's output on a probe is not that
-            of the masked one.
+            of the source.
     """
     started, request = time.time(), RebuildRequest.from_config(config)
     paths = request.paths
@@ -69,7 +69,9 @@ def rebuild(
     model, arch, artifact = load_network(source)
     task = task_for(arch, config)
     groups = task.groups(model)
-    masks = load_masks(masks_path, groups) if masks_path else full_masks(groups)
+    masks, identity = full_masks(groups), MasksIdentity.of(artifact)
+    if masks_path:
+        masks, identity = masks_for(source, model, artifact, masks_path, groups)
     small, small_arch = cut(model, arch, groups, masks)
     if fuse:
         small, small_arch = fuse_network(small, small_arch)
@@ -77,20 +79,20 @@ def rebuild(
         raise KdpError(f"there is nothing to rebuild: {source} is as small as it will be")
     on_ready()
     probe = task.example(task.input_size)
-    difference = _check_equal(largest_difference(model, small, groups, masks, probe))
+    difference = _check_equal(largest_difference(model, small, probe))
     measured = artifact.record.metrics if artifact.record else {}
     metrics = {**measured, "largest_difference": difference}
     parents = [source, *([masks_path] if masks_path else [])]
     with file_lock(target):
         record = make_record("rebuild", config.plain(), parents, metrics, started)
-        save(target, Artifact(small.state_dict(), small_arch, record))
+        save(target, Artifact(small.state_dict(), small_arch, record, dict(identity.plain())))
     counts = [count_parameters(network) for network in (small, model)]
     return Rebuilt(target, counts[0], counts[1], difference)
 
 
 def _check_equal(difference: float) -> float:
     if not difference <= TOLERANCE:  # "not": NaN has to fail, too
-        raise KdpError(f"the rebuilt network differs from the masked one by {difference:.2g}")
+        raise KdpError(f"the rebuilt network differs from its source by {difference:.2g}")
     return difference
 
 
@@ -107,19 +109,16 @@ def _default_masks(request: RebuildRequest) -> Path | None:
 def _default_source(paths: ChainPaths) -> Path:
     """The chain's last network before this stage; a line says which one.
 
-    That is the fine-tuned network, or the pruned one where none was fine-tuned with these masks;
-    the trained one where the chain does not prune, or prunes while it trains.
+    That is the fine-tuned network, or the pruned one where none was fine-tuned; the trained one
+    where the chain does not prune, or prunes while it trains. A fine-tuned network of other masks
+    is refused later: the pruned one in its place would be worse without a word.
     """
     if paths.source == paths.trained:
         check_made(paths.trained, "train")
         return paths.trained
-    if not paths.finetuned.exists():
-        reason = "no network was fine-tuned yet"
-    elif made_with_masks(load(paths.finetuned), paths.masks):
+    if paths.finetuned.exists():
         log.info(f"Rebuilding the fine-tuned network {paths.finetuned}")
         return paths.finetuned
-    else:
-        reason = f"{paths.finetuned} was fine-tuned with other masks"
     check_made(paths.pruned, "prune")
-    log.info(f"Rebuilding the pruned network {paths.pruned}: {reason}")
+    log.info(f"Rebuilding the pruned network {paths.pruned}: no network was fine-tuned yet")
     return paths.pruned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from kdp.models import build
 from kdp.pruning.dynamic import DynamicPruner
 from kdp.pruning.gates import add_gates, fold_gates
 from kdp.pruning.groups import Group, Masks, full_masks
+from kdp.pruning.identity import MasksIdentity, masked_extra, masks_digest, network_digest
 from kdp.pruning.knapsack import Limits, MacCounter, unit_costs
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.stages.prune.budget import check_kinds, macs_by_width, misses_budget
@@ -42,14 +43,14 @@ class DynamicTraining:
     count_macs: MacCounter
     input_size: tuple[int, int]
 
-    def without_gates(self, params: Params) -> tuple[Params, Masks]:
-        """The weights without gates, with removed units zeroed, and the masks."""
+    def without_gates(self, params: Params) -> tuple[nn.Module, Masks]:
+        """The network without gates, with removed units zeroed, and the masks."""
         plain, masks = fold_gates(params, self.pruner.groups)
         masks = {**full_masks(self.all_groups), **masks}
         model = build(self.arch.name, **self.arch.args)
         model.load_state_dict(plain)
         zero_removed(model, self.all_groups, masks)
-        return model.state_dict(), masks
+        return model, masks
 
 
 def add_dynamic(
@@ -117,7 +118,36 @@ def check_budget(dynamic: DynamicTraining, masks: Masks) -> None:
         )
 
 
-def masks_artifact(dynamic: DynamicTraining, masks: Masks, record: Provenance) -> Artifact:
+def pruned_artifacts(
+    dynamic: DynamicTraining, best: Artifact, last: Artifact
+) -> dict[str, Artifact]:
+    """The files of a training that pruned: both networks without gates, and their masks.
+
+    Args:
+        dynamic: the training.
+        best, last: its results, with gates.
+
+    Raises:
+        KdpError: the masks miss the budget.
+    """
+    artifacts, network = {}, None
+    for key, artifact in (("best", best), ("last", last)):
+        model, masks = dynamic.without_gates(artifact.params)
+        check_budget(dynamic, masks)
+        # No network was there before the masks; the best one stands for the run.
+        network = network or network_digest(model.state_dict())
+        identity = MasksIdentity(masks_digest(masks), network)
+        extra = masked_extra(model, dynamic.all_groups, masks, identity)
+        artifacts[key] = replace(artifact, params=model.state_dict(), extra=extra)
+    assert last.record is not None
+    masks_file = _masks_artifact(dynamic, masks, last.record)
+    return {
+        **artifacts,
+        "masks": replace(masks_file, extra={**masks_file.extra, **identity.plain()}),
+    }
+
+
+def _masks_artifact(dynamic: DynamicTraining, masks: Masks, record: Provenance) -> Artifact:
     """The masks in the format of `kdp prune`."""
     macs, dense = _macs(dynamic, masks)
     budget = {

@@ -13,14 +13,14 @@ from torch import nn
 from kdp.artifacts import Artifact, save
 from kdp.config import Config
 from kdp.distillation.objective import compares_widths
-from kdp.errors import KdpError
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, Masks
-from kdp.pruning.masks import load_masks, removed_are_zero, zero_removed
+from kdp.pruning.identity import MasksIdentity, check_removed, masked_extra, masks_for
+from kdp.pruning.masks import zero_removed
 from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.paths import check_made, do_nothing
-from kdp.stages.prune.masks_check import DIGEST, check_masks_fit, masks_digest
+from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.job import RunMode, make_job, record_experiment, run_job, stage_record
 from kdp.stages.train.objective import build_objective
@@ -73,7 +73,7 @@ def finetune(
         if is_main_process():
             params = pruned.full_size(result.best, student)
             record = stage_record(request, result, result.best_metrics, started, parents)
-            extra = {DIGEST: masks_digest(pruned.masks)}
+            extra = masked_extra(pruned.model, pruned.groups, pruned.masks, pruned.identity)
             save(paths.finetuned, Artifact(params, pruned.arch, record, extra))
             record_experiment(request, paths.finetuned, pruned.task, result)
     return {"finetuned": paths.finetuned}
@@ -81,13 +81,14 @@ def finetune(
 
 @dataclass(frozen=True)
 class _PrunedNetwork:
-    """The network that `kdp prune` wrote, and its masks."""
+    """The network that `kdp prune` wrote, its masks, and their identity."""
 
     model: nn.Module
     arch: Arch
     task: Task
     groups: list[Group]
     masks: Masks
+    identity: MasksIdentity
 
     def student(self, distill: DistillRequest | None) -> nn.Module:
         """The network to train: without the removed units, which is faster and equivalent.
@@ -118,22 +119,8 @@ def _load_pruned(request: FinetuneRequest) -> _PrunedNetwork:
     check_made(paths.pruned, "prune")
     check_made(paths.masks, "prune")
     check_masks_fit(request.masks, paths.masks)
-    model, arch, _ = load_network(paths.pruned)
+    model, arch, artifact = load_network(paths.pruned)
     task = task_for(arch, request.training.config)
     groups = task.groups(model)
-    masks = load_masks(paths.masks, groups)
-    check_removed(model, groups, masks, str(paths.pruned))
-    return _PrunedNetwork(model, arch, task, groups, masks)
-
-
-def check_removed(model: nn.Module, groups: list[Group], masks: Masks, what: str) -> None:
-    """Make sure that every removed unit is exactly zero.
-
-    Raises:
-        KdpError: one is not.
-    """
-    if not removed_are_zero(model, groups, masks):
-        raise KdpError(
-            f"{what} has weights other than zero where the masks remove units: network and masks "
-            "are not of one `kdp prune`"
-        )
+    masks, identity = masks_for(paths.pruned, model, artifact, paths.masks, groups)
+    return _PrunedNetwork(model, arch, task, groups, masks, identity)

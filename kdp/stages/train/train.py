@@ -19,9 +19,8 @@ from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
     DynamicTraining,
     add_dynamic,
-    check_budget,
-    masks_artifact,
     prune_while_training,
+    pruned_artifacts,
 )
 from kdp.stages.train.job import (
     RunMode,
@@ -117,17 +116,14 @@ def _save(
     parents: Sequence[Path],
 ) -> None:
     """Write the files once all of them are made, so that a missed budget leaves the old ones."""
-    artifacts = {}
+    artifacts: dict[str, Artifact] = {}
     for key, params, metrics in (
         ("best", result.best, result.best_metrics),
         ("last", result.last, result.last_metrics),
     ):
         record = stage_record(request.training, result, metrics, started, parents)
-        if dynamic:
-            params, masks = dynamic.without_gates(params)
-            check_budget(dynamic, masks)
         artifacts[key] = Artifact(params, arch, record)
     if dynamic:
-        artifacts["masks"] = masks_artifact(dynamic, masks, record)
+        artifacts = pruned_artifacts(dynamic, artifacts["best"], artifacts["last"])
     for key, artifact in artifacts.items():
         save(request.files[key], artifact)
