@@ -49,7 +49,7 @@ def check_checksums(path: Path, source: Path) -> None:
     if covers_all is None:
         _check_members(path, source)
     elif not covers_all:
-        raise DamagedFileError(f"{path} is damaged: it is not what was written; restore a copy")
+        raise DamagedFileError(f"{path} is damaged: its checksum differs; restore or delete it")
 
 
 def _whole_file_matches(source: Path) -> bool | None:
@@ -80,4 +80,4 @@ def _check_members(path: Path, source: Path) -> None:
         raise DamagedFileError(f"{path} is damaged: its archive is broken") from error
     if damaged:
         name = damaged.partition("/")[2]
-        raise DamagedFileError(f"{path} is damaged: the checksum of {name} differs; restore a copy")
+        raise DamagedFileError(f"{path} is damaged: the checksum of {name} differs; restore it")

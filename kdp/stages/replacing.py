@@ -187,7 +187,7 @@ def protection(path: Path) -> str | None:
     try:
         artifact = load(path)
     except KdpError:
-        return "kdp did not write it"
+        return "kdp did not write it, or it is damaged"
     written = artifact.record or artifact.arch or artifact.extra
     return None if written else "kdp did not write it"
 

@@ -72,3 +72,15 @@ def test_a_pickle_is_not_loaded(folder: Path) -> None:
 def test_other_families_start_from_a_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(KdpError, match="starts from a file"):
         train(settings(tmp_path, model={"name": "cp_mobile", "weights": str(folder)}))
+
+
+def test_weights_that_are_not_finite_are_refused(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    params = load_file(folder / "model.safetensors")
+    name = next(name for name in params if ".0." in name and name.endswith(".bias"))
+    params[name][2] = torch.inf
+    save_file(params, folder / "model.safetensors", {"format": "pt"})
+    model = {"name": "audio_transformer", "weights": str(folder), "args": {"frames": 26}}
+    with pytest.raises(KdpError, match=r"ast holds values that are not finite .*\.bias"):
+        train(settings(tmp_path, model=model))

@@ -12,6 +12,7 @@ from torch import nn
 from kdp.artifacts import Artifact, save
 from kdp.config import Config, ModelConfig
 from kdp.errors import KdpError
+from kdp.finite import first_nonfinite
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import load_network
 from kdp.stages.paths import do_nothing
@@ -104,6 +105,8 @@ def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
     if section.name not in PRETRAINED:
         raise KdpError(f"{folder} is a folder; {section.name!r} starts from a file")
     model, args = PRETRAINED[section.name](folder, section.args)
+    if name := first_nonfinite(model.state_dict()):
+        raise KdpError(f"{folder} holds values that are not finite (NaN or infinite), in {name}")
     return model, Arch(section.name, args)
 
 
