@@ -55,6 +55,18 @@ def test_training_prunes_to_the_budget_and_rebuilds(tmp_path: Path) -> None:
     assert done.difference < 1e-6
 
 
+def test_masks_of_another_training_are_refused(tmp_path: Path) -> None:
+    """As after a stop between the files of a second training."""
+    first, second = run(tmp_path), run(tmp_path, dynamic={"criterion": "magnitude"})
+    masks = train(first)["masks"]
+    rebuild(first, overwrite=True)
+    before = masks.read_bytes()
+    train(second, overwrite=True)
+    masks.write_bytes(before)
+    with pytest.raises(KdpError, match=r"tiny\.pth was made with other masks"):
+        rebuild(first, overwrite=True)
+
+
 def test_the_best_weights_keep_the_budget(tmp_path: Path) -> None:
     # A learning rate that spoils the network makes the first validation the best one.
     train(run(tmp_path, train={**SHORT, "lr": 0.1, "steps": 4, "validate_every": 1}))
