@@ -59,7 +59,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(pruned: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may change."""
     shutil.copytree(pruned / "weights", tmp_path / "weights")
-    for name in ("teacher.pth", "pictures"):
+    for name in ("teacher.pth", "images"):
         (tmp_path / name).symlink_to(pruned / name)
     return tmp_path
 
@@ -161,7 +161,7 @@ READERS: dict[str, Callable[[Path, Path], object]] = {
     "compare": lambda path, folder: compare([path], small(folder)),
     "export": lambda path, folder: export(path, ExportRequest("onnx"), small(folder)),
     "infer": lambda path, folder: infer(
-        path, InferRequest([str(folder / "pictures/0.png")]), small(folder), print
+        path, InferRequest([str(folder / "images/0.png")]), small(folder), print
     ),
     "inspect": lambda path, folder: inspect(path),
     "prune": lambda path, folder: prune(small(folder).model_copy(update={"teacher": path})),

@@ -20,7 +20,7 @@ from kdp.stages.prune.prune import prune
 from kdp.stages.train.cache_targets import cache_targets
 from kdp.types import Arch
 from tests import runs
-from tests.models.test_face_mask import SMALL
+from tests.models.face_mask_helpers import SMALL
 from tests.runs import config
 
 NOT_FINITE = "the network's output is not finite"
@@ -39,8 +39,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def request(folder: Path, whole: bool = False) -> InferRequest:
-    picture = str(folder / "pictures/0.png")
-    return InferRequest([picture], output=folder / "out", whole=whole)
+    image = str(folder / "images/0.png")
+    return InferRequest([image], output=folder / "out", whole=whole)
 
 
 def test_infer_writes_no_black_image(folder: Path) -> None:
