@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,24 +24,45 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: temporary name in the same folder, fsync, rename.
 
+    A file keeps its mode, a symbolic link keeps its place: the file it leads to is replaced. What
+    is no regular file, such as /dev/null or a named pipe, is written through.
+
     Raises:
         KdpError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            path.write_bytes(data)
+            return
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        permissions = 0o666 & ~_umask() if mode is None else stat.S_IMODE(mode)
+        _replace(target, data, permissions)
+    except OSError as error:
+        reason = "no space left" if error.errno in _FULL else error.strerror
+        raise KdpError(f"cannot write {path}: {reason}; nothing was changed") from error
+
+
+def _mode(path: Path) -> int | None:
+    """Type and permissions of what a path leads to; None where there is nothing yet."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _replace(path: Path, data: bytes, permissions: int) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fchmod(file.fileno(), permissions)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        reason = "no space left" if error.errno in _FULL else error.strerror
-        raise KdpError(f"cannot write {path}: {reason}; nothing was changed") from error
     finally:
-        if temporary and os.path.exists(temporary):
+        if os.path.exists(temporary):
             os.unlink(temporary)
 
 

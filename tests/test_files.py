@@ -67,6 +67,42 @@ def test_a_new_file_has_default_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    path.chmod(0o640)
+    write_atomic(path, b"new")
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "folder" / "target"
+    link.symlink_to(target)
+    for content in (b"first", b"second"):
+        write_atomic(link, content)
+        assert (link.is_symlink(), target.read_bytes()) == (True, content)
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_link_in_a_circle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(KdpError, match=r"cannot write .*a: Too many levels"):
+        write_atomic(tmp_path / "a", b"")
+
+
+def test_a_pipe_and_a_device_are_written_through(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, b"content")
+    assert os.read(reader, 100) == b"content"
+    os.close(reader)
+    assert pipe.is_fifo()
+    with pytest.raises(KdpError, match="cannot write /dev/full: no space left"):
+        write_atomic(Path("/dev/full"), b"content")
+
+
 def test_a_second_run_may_not_write_the_same_file(tmp_path: Path) -> None:
     path = tmp_path / "weights" / "a.pth"
     holder = subprocess.Popen(
