@@ -60,6 +60,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests note what they wrote in a folder of their own, not in the current one."""
+    folder = tmp_path_factory.getbasetemp() / ".kdp"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdp.written.WRITTEN_FILE", folder / "written.jsonl")
+        yield
+
+
 @pytest.fixture
 def messages() -> Iterator[list[str]]:
     """Messages that kdp logs during a test, however the logger was configured before."""

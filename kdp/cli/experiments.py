@@ -14,6 +14,7 @@ from kdp.cli.options import (
     ExperimentsFolder,
     JsonFile,
     OutputFolder,
+    OverwriteFiles,
     SetValues,
     StageDevice,
     TextFormatOption,
@@ -37,6 +38,7 @@ def experiments(
     ] = None,
     output: JsonFile = None,
     text_format: TextFormatOption = "table",
+    overwrite: OverwriteFiles = False,
 ) -> None:
     """List the experiments that were recorded, or show what differs between two of them.
 
@@ -44,10 +46,12 @@ def experiments(
     """
     from dataclasses import asdict
 
-    from kdp.files import write_atomic
     from kdp.serialize import json_text
     from kdp.stages.experiments import list as stage
+    from kdp.stages.replacing import OTHER_OUTPUT, check_targets
+    from kdp.written import write_output
 
+    check_targets([output] if output else [], overwrite, OTHER_OUTPUT)
     shown = (
         stage.difference(folder, *diff) if diff else stage.list_experiments(folder, sort, reverse)
     )
@@ -57,7 +61,7 @@ def experiments(
     else:
         stage.show(shown)
     if output:
-        write_atomic(output, text.encode())
+        write_output(output, text.encode())
 
 
 @command("reproduce", "kdp reproduce face_mask-train-20251125-101500 --device cpu")
@@ -76,11 +80,12 @@ def reproduce(
         str | None,
         typer.Option(metavar="DEVICE", help="Where to compute. Default: as recorded."),
     ] = None,
+    overwrite: OverwriteFiles = False,
 ) -> None:
     """Predict again with an experiment's network: are the predictions the same, byte for byte?"""
     from kdp.stages.experiments.reproduce import reproduce as run
 
-    done = run(experiment, folder, output, device)
+    done = run(experiment, folder, output, device, overwrite)
     if done.different:
         raise KdpError(done.summary)
     echo(done.summary)

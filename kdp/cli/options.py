@@ -80,6 +80,9 @@ Overwrite = Annotated[
         help="Replace existing files, whoever wrote them, and discard an unfinished run.",
     ),
 ]
+OverwriteFiles = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing files, whoever wrote them.")
+]
 Rerun = Annotated[
     bool,
     typer.Option(

@@ -9,7 +9,7 @@ import typer
 
 from kdp.cli.app import command
 from kdp.cli.echo import echo
-from kdp.cli.options import Device, NetworkFile, Overwrite, SetValues, merged
+from kdp.cli.options import Device, NetworkFile, OverwriteFiles, SetValues, merged
 from kdp.errors import KdpError
 from kdp.log import log
 
@@ -62,7 +62,7 @@ def infer(
         typer.Option("--whole", help="Faces: classify whole images instead of the faces in them."),
     ] = False,
     headless: _Headless = False,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFiles = False,
     device: Device = None,
     values: SetValues = None,
 ) -> None:
@@ -113,7 +113,7 @@ def export(
             "--output", "-o", metavar="FILE", help="File to write. Default: beside the network."
         ),
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: OverwriteFiles = False,
     device: Device = None,
     values: SetValues = None,
 ) -> None:

@@ -13,23 +13,9 @@ from kdp.errors import KdpError
 from kdp.files import is_locked
 from kdp.log import log
 from kdp.stages.paths import chain_paths, locked_paths
-from kdp.stages.replacing import RUN_FILES, protection, tracked_by_git
+from kdp.stages.replacing import RUN_FILES, TABLES, is_log_of_kdp, protection, tracked_by_git
 
-TABLES = ("compare.md", "compare.csv", "compare.json")
 ROUNDS = ("rounds.json", "table.json")
-_CONTENT = {
-    "curves.jsonl": b'"step": ',
-    "curves.csv": b"step",
-    "curves.png": b"Matplotlib",
-    "compare.md": b"|  | 1: ",
-    "compare.csv": b"measure,unit,",
-    "compare.json": b'"columns": ',
-    "rounds.json": b'"key": ',
-    "table.json": b'"round": ',
-}
-"""What the beginning of a log has where kdp wrote it: logs hold no record."""
-_BEGINNING = 4096
-"""Bytes of a log that are looked at."""
 
 
 def clean(config: Config) -> list[Path]:
@@ -81,17 +67,8 @@ def _escaped(config: Config) -> str:
 
 def _reason_to_keep(path: Path, config: Config, is_log: bool) -> str | None:
     if is_log and path.suffix != ".pth":
-        return None if _is_log_of_kdp(path) else "kdp did not write it"
+        return None if is_log_of_kdp(path) else "kdp did not write it"
     return protection(path) or (None if is_log else _other_origin(path, config))
-
-
-def _is_log_of_kdp(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(_BEGINNING)
-    except OSError:
-        return False
-    return not beginning or _CONTENT[path.name] in beginning
 
 
 def _other_origin(path: Path, config: Config) -> str | None:

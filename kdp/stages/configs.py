@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from kdp.config.compose import load_config
 from kdp.config.lookup import find_config, levels
 from kdp.errors import KdpError
-from kdp.files import write_atomic
 from kdp.serialize import json_text
 from kdp.shipped import OVERLAYS
+from kdp.written import write_output
 
 _WIDTH = 100
 """Columns; a sentence that does not fit behind its key stands above it."""
@@ -104,7 +104,7 @@ def copy_config(name: Path, target: Path | None = None, overwrite: bool = False)
     lines = source.read_text().splitlines(keepends=True)
     # The path of the schema is relative to where the file was.
     text = "".join(line for line in lines if not line.startswith(_DIRECTIVES[0]))
-    write_atomic(target, text.encode())
+    write_output(target, text.encode())
     return target
 
 

@@ -26,9 +26,26 @@ from kdp.training.checkpoint import Checkpoint, file_state
 from kdp.training.job import TrainingJob
 from kdp.training.processes import is_main_process
 from kdp.types import Provenance
+from kdp.written import is_written_by_kdp
 
 ELSEWHERE = "choose another output.dir or output.name, or replace it with --overwrite"
+CHANGED = "kdp did not write it, or it was changed since"
+OTHER_OUTPUT = "choose another --output, or replace it with --overwrite"
+TABLES = ("compare.md", "compare.csv", "compare.json")
 RUN_FILES = ("checkpoint.pth", "curves.jsonl", "curves.csv", "curves.png")
+LOG_CONTENT = {
+    "curves.jsonl": b'"step": ',
+    "curves.csv": b"step",
+    "curves.png": b"Matplotlib",
+    "compare.md": b"|  | 1: ",
+    "compare.csv": b"measure,unit,",
+    "compare.json": b'"columns": ',
+    "rounds.json": b'"key": ',
+    "table.json": b'"round": ',
+}
+"""What the beginning of a log has where kdp wrote it: logs hold no record."""
+BEGINNING = 4096
+"""Bytes of a log that are looked at."""
 RERUN = "--rerun"
 """The option of Make: resume a checkpoint that fits, replace what an earlier rerun made."""
 
@@ -39,19 +56,22 @@ def check_targets(
     """Make sure that a stage may write some files.
 
     Args:
-        paths: the files.
+        paths: the files; links are followed, and a device or a pipe is always written through.
         overwrite: replace whatever is there.
         elsewhere: what to do instead, for the message.
 
     Raises:
-        KdpError: one is there and protected.
+        KdpError: one is there and protected, or it is a folder.
     """
-    existing = [path for path in paths if path.exists()]
+    folder = next((path for path in paths if path.is_dir()), None)
+    if folder:
+        raise KdpError(f"{folder} is a folder; name a file")
+    existing = {path: path.resolve() for path in paths if path.is_file()}
     if overwrite or not existing:
         return
-    tracked = tracked_by_git(existing)
-    for path in existing:
-        reason = "git tracks it" if path in tracked else protection(path)
+    tracked = tracked_by_git(list(existing.values()))
+    for path, file in existing.items():
+        reason = "git tracks it" if file in tracked else protection(file)
         if reason:
             raise KdpError(f"{path} would be replaced, and {reason}: {elsewhere}")
 
@@ -178,9 +198,14 @@ def _known(settings: Settings, record: Provenance) -> Settings:
 
 
 def protection(path: Path) -> str | None:
-    """Why an existing file, of no repository, is not replaced; files other than `.pth` are."""
+    """Why an existing file, of no repository, is not replaced; None where kdp wrote it.
+
+    Artifacts hold a record of how they were made. Of other files kdp knows those that it noted and
+    nobody has changed since, and the curves of trainings and the progress of rounds.
+    """
     if path.suffix != ".pth":
-        return None
+        is_run_log = path.name not in TABLES and is_log_of_kdp(path)
+        return None if is_run_log or is_written_by_kdp(path) else CHANGED
     shipped = shipped_weight(Path("weights", path.name))
     if shipped and shipped.is_file() and sha256(shipped) == sha256(path):
         return "it is a weight that comes with kdp"
@@ -190,6 +215,18 @@ def protection(path: Path) -> str | None:
         return "kdp did not write it, or it is damaged"
     written = artifact.record or artifact.arch or artifact.extra
     return None if written else "kdp did not write it"
+
+
+def is_log_of_kdp(path: Path) -> bool:
+    """Whether a file of the name of a log begins as kdp writes it, or is empty."""
+    if path.name not in LOG_CONTENT:
+        return False
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(BEGINNING)
+    except OSError:
+        return False
+    return not beginning or LOG_CONTENT[path.name] in beginning
 
 
 def _git_files(folder: Path, names: Sequence[str]) -> set[str]:

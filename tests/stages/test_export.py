@@ -26,6 +26,7 @@ from kdp.stages.export import export as stage
 from kdp.stages.export import onnx as onnx_stage
 from kdp.tasks.export_spec import ExportSpec
 from kdp.types import Arch
+from kdp.written import write_output
 from tests.conftest import TINY
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -205,7 +206,7 @@ def test_an_export_that_differs_is_not_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "kept.torchscript"
-    target.write_bytes(b"older")
+    write_output(target, b"older")
     monkeypatch.setitem(stage.TOLERANCES, "fp32", -1.0)
     done = kdp("export", folder / "mask_classifier.pth", "--to", "torchscript", "-o", target)
     assert isinstance(done.exception, KdpError)

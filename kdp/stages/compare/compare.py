@@ -18,7 +18,7 @@ from kdp.config.compose import load_config
 from kdp.data.images import png_bytes
 from kdp.devices import pick_device
 from kdp.errors import KdpError
-from kdp.files import input_path, sha256, write_atomic
+from kdp.files import input_path, sha256
 from kdp.finite import outputs_finite
 from kdp.log import log
 from kdp.measure.complexity import (
@@ -39,6 +39,7 @@ from kdp.stages.compare.labels import short_labels
 from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics
 from kdp.types import Arch, Parent, Provenance
+from kdp.written import write_output
 
 
 @dataclass(frozen=True)
@@ -347,5 +348,5 @@ def _write_images(
     models, labels = [n.model for n in networks], [n.label for n in networks]
     with progress("images", total) as advance:
         for name, image in task.comparison_images(models, labels):
-            write_atomic(folder / f"{name}.png", png_bytes(image))
+            write_output(folder / f"{name}.png", png_bytes(image))
             advance(note=name)

@@ -14,12 +14,14 @@ import torch
 from kdp.config.compose import load_config
 from kdp.devices import pick_device
 from kdp.errors import KdpError
-from kdp.files import sha256, write_atomic
+from kdp.files import sha256
 from kdp.models.loading import load_network
 from kdp.serialize import csv_of_mappings
 from kdp.stages.experiments.list import find_experiment, read_info
 from kdp.stages.experiments.store import CHECKPOINT, CONFIG, PREDICTIONS
+from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks import task_for
+from kdp.written import write_output
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,11 @@ class Reproduction:
 
 
 def reproduce(
-    experiment: str, folder: Path, target: Path | None = None, device: str | None = None
+    experiment: str,
+    folder: Path,
+    target: Path | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
 ) -> Reproduction:
     """Predict again with the recorded network and compare with the recorded predictions.
 
@@ -58,18 +64,20 @@ def reproduce(
         folder: of the experiments.
         target: file for the new predictions.
         device: where to predict, None for the recorded device.
+        overwrite: replace a file that kdp did not write, too.
 
     Raises:
         KdpError: the experiment is incomplete, its network was changed, or its data or device is
-            missing.
+            missing; or `target` may not be replaced.
     """
+    check_targets([target] if target else [], overwrite, OTHER_OUTPUT)
     path = Path(experiment) if Path(experiment).is_dir() else find_experiment(folder, experiment)
     info = read_info(path)
     _check_network(path, info)
     devices = (info["device"], device or info["device"])
     table = _predict(path, info, devices[1]).encode()
     if target is not None:
-        write_atomic(target, table)
+        write_output(target, table)
     different = _different(table, _renamed((path / PREDICTIONS).read_bytes()))
     return Reproduction(path, table.count(b"\n") - 1, different, devices)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdp import __version__
 from kdp.config import Config
 from kdp.errors import KdpError
-from kdp.files import file_lock, sha256, write_atomic
+from kdp.files import file_lock, sha256
 from kdp.finite import outputs_finite
 from kdp.measure.complexity import parameters, run_checked
 from kdp.measure.difference import relative_difference
@@ -24,15 +24,14 @@ from kdp.models import with_decoding
 from kdp.models.loading import load_network
 from kdp.stages.export.onnx import AXES, onnx_format
 from kdp.stages.export.torchscript import TORCHSCRIPT
-from kdp.stages.replacing import check_targets
+from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks import family_of
 from kdp.tasks.export_spec import ExportFormat, ExportSpec
 from kdp.types import Arch
+from kdp.written import write_output
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 """Largest accepted difference of the outputs by precision, relative to the largest output."""
-
-OTHER_OUTPUT = "choose another --output, or replace it with --overwrite"
 
 Size = tuple[int, int]
 
@@ -47,7 +46,7 @@ class ExportRequest:
             quantises activations while it runs; inputs and outputs stay float32.
         size: (height, width) of the input, for a network that is exported for one size only.
         output: file to write (default: beside the network).
-        overwrite: replace a file that git tracks too.
+        overwrite: replace a file that kdp did not write, too.
     """
 
     format: str
@@ -111,7 +110,7 @@ def export(file: Path, request: ExportRequest, config: Config) -> Exported:
         excessive = [value for value in differences if not value <= tolerance]  # NaN too
         if excessive:
             raise KdpError(f"the exported network differs from the original by {excessive[0]:.2g}")
-        write_atomic(target, content)
+        write_output(target, content)
     names = tuple(AXES[axis] for axis in spec.dynamic_axes)
     return Exported(target, max(differences), tuple(examples[0].shape), names)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from kdp.data.images import ImageArray
 from kdp.errors import KdpError
+from kdp.written import note_written
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 """Codecs by suffix that every OpenCV with FFmpeg can write."""
@@ -116,6 +117,7 @@ class VideoFile:
             os.replace(self._temporary, self.path)
         except OSError as error:
             raise KdpError(f"cannot write {self.path}: {error.strerror}") from error
+        note_written(self.path)
 
 
 def _frames_in(path: Path) -> int:

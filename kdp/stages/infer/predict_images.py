@@ -12,14 +12,14 @@ from torch import nn
 
 from kdp.data.images import ImageArray, png_bytes, read_rgb
 from kdp.errors import Interrupted, KdpError
-from kdp.files import write_atomic
 from kdp.progress import progress
 from kdp.serialize import json_line
 from kdp.stages.infer.images import find_images, targets
-from kdp.stages.infer.request import OTHER_OUTPUT, Emit, InferRequest, InferResult
-from kdp.stages.replacing import check_targets
+from kdp.stages.infer.request import Emit, InferRequest, InferResult
+from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks.predictor import ImagePrediction, Predictor
 from kdp.training.shutdown import Shutdown
+from kdp.written import write_output
 
 Advance = Callable[..., None]
 
@@ -66,7 +66,7 @@ def predict_images(
             except _StopRequested:
                 count = f"{len(result.written)} of {len(plan)} images"
                 raise Interrupted(f"stopped after {count}; those written are complete") from None
-            write_atomic(target, png_bytes(prediction.image(caption(ms))))
+            write_output(target, png_bytes(prediction.image(caption(ms))))
             result.written.append(target)
             if request.headless:
                 line = {"file": str(source), "written": str(target), "ms": round(ms, 2)}

@@ -18,8 +18,6 @@ from kdp.tasks.predictor import (
     Predictor,
 )
 
-OTHER_OUTPUT = "choose another --output, or replace it with --overwrite"
-
 Emit = Callable[[str], None]
 """Takes one line of JSON."""
 
@@ -37,7 +35,7 @@ class InferRequest:
         whole: classify whole images instead of the regions detected in them.
         save: the annotated video to write.
         headless: no window; one line of JSON for each frame or image.
-        overwrite: replace files that git tracks too.
+        overwrite: replace files that kdp did not write, too.
     """
 
     images: tuple[str, ...] = ()

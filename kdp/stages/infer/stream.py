@@ -12,7 +12,7 @@ from kdp.errors import Interrupted, KdpError
 from kdp.serialize import json_line
 from kdp.stages.infer.display import CODECS, VideoFile, Window
 from kdp.stages.infer.predict_images import caption, timed
-from kdp.stages.infer.request import OTHER_OUTPUT, Emit, InferRequest, InferResult
+from kdp.stages.infer.request import Emit, InferRequest, InferResult
 from kdp.stages.infer.video import (
     VIDEOS,
     Frame,
@@ -22,7 +22,7 @@ from kdp.stages.infer.video import (
     csi_stream,
     video_stream,
 )
-from kdp.stages.replacing import check_targets
+from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks.predictor import Predictor
 from kdp.training.shutdown import Shutdown
 
