@@ -33,7 +33,7 @@ def validate(
 
     checks = list(run(chain.config))
     for check in checks:
-        echo(f"{'ok  ' if check.passed else 'FAIL'} {check.what}: {check.result}")
+        echo(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.message}")
     raise typer.Exit(0 if all(check.passed for check in checks) else 2)
 
 

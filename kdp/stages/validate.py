@@ -16,8 +16,13 @@ from kdp.errors import KdpError
 from kdp.files import check_writable, free_bytes
 from kdp.measure.complexity import count_parameters
 from kdp.models.loading import load_network
+from kdp.progress import duration
+from kdp.pruning.importance import make_scorer
 from kdp.pruning.resource_limit import peak_memory
 from kdp.stages.prune.budget import macs_by_width
+from kdp.stages.prune.estimate import scoring_seconds
+from kdp.stages.prune.prune import scoring_context
+from kdp.stages.prune.score_cache import prunable
 from kdp.stages.train.dynamic import add_dynamic
 from kdp.stages.train.objective import build_objective
 from kdp.stages.train.request import DynamicRequest, Stage, TrainingRequest
@@ -31,11 +36,17 @@ MIN_FREE_BYTES = 200_000_000
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, whether it passed, and its result or why it failed."""
+    """One check.
 
-    what: str
+    Attributes:
+        name: what is checked.
+        passed: whether a run can start, as far as this check goes.
+        message: the result, or why it failed.
+    """
+
+    name: str
     passed: bool
-    result: str
+    message: str
 
 
 @dataclass
@@ -55,7 +66,7 @@ def validate(config: Config) -> Iterator[Check]:
     """Check everything that a run needs, until a check fails. Nothing is written."""
     state = _State(config)
     checks: dict[str, Callable[[_State], str]] = {
-        "device": lambda f: str(pick_device(f.config.device)),
+        "device": lambda state: str(pick_device(state.config.device)),
         "output": _output,
         "network": _network,
         "data": _data,
@@ -69,11 +80,11 @@ def validate(config: Config) -> Iterator[Check]:
             checks[stage] = partial(_training, stage=stage)
     if config.dynamic is not None:
         checks["dynamic"] = _dynamic
-    for what, run in checks.items():
+    for name, check in checks.items():
         try:
-            yield Check(what, True, run(state))
+            yield Check(name, True, check(state))
         except KdpError as error:
-            yield Check(what, False, str(error))
+            yield Check(name, False, str(error))
             return
 
 
@@ -89,12 +100,12 @@ def _is_chain(config: Config) -> bool:
 def _output(state: _State) -> str:
     """The output folders, or their nearest existing parents, are writable and have free space."""
     config = state.config
-    kept = [config.experiments.folder] if config.experiments else []
-    for wanted in (*kept, config.output.runs, config.output.dir):
-        check_writable(wanted)
-        free = free_bytes(wanted)
+    experiments = [config.experiments.folder] if config.experiments else []
+    for folder in (*experiments, config.output.runs, config.output.dir):
+        check_writable(folder)
+        free = free_bytes(folder)
         if free < MIN_FREE_BYTES:
-            raise KdpError(f"{wanted} has {free / 1e6:.0f} MB left on its disk")
+            raise KdpError(f"{folder} has {free / 1e6:.0f} MB left on its disk")
     return f"{config.output.dir} is writable, {free / 1e9:.0f} GB free"
 
 
@@ -120,17 +131,17 @@ def _data(state: _State) -> str:
 
 
 def _prune(state: _State) -> str:
-    """Time one forward pass on the calibration data; scoring a unit takes about half of one."""
-    task, device = state.task, pick_device(state.config.device)
-    groups = task.groups(state.model)
+    """Score a few units as `kdp prune` does, and estimate the time of all."""
+    config, task = state.config, state.task
+    settings, groups = config.prune, task.groups(state.model)
     macs_by_width(task, state.arch, groups)({})
-    inputs = task.inputs(task.calibration_data()).to(device)
-    model = state.model.to(device).eval()
-    with torch.no_grad():
-        seconds = _seconds(lambda: model(inputs))
-    units = sum(group.units for group in groups)
-    minutes = seconds * units / 2 / 60
-    return f"{units} units; scoring them one by one takes about {minutes:.1f} min; {_memory()}"
+    candidates = prunable(settings, task, state.model)
+    context = scoring_context(config.device, config.seed, task, state.model, groups)
+    score = make_scorer(settings.criterion, context, settings.options)
+    seconds = scoring_seconds(score, candidates)
+    units = sum(group.units for group in candidates)
+    measuring = f"measuring their importance takes roughly {duration(seconds)}"
+    return f"{units} units; {measuring}; {_memory()}"
 
 
 def _training(state: _State, stage: Stage) -> str:
@@ -151,8 +162,7 @@ def _training(state: _State, stage: Stage) -> str:
         loss.backward()
 
     seconds = _seconds(step)
-    hours = seconds * settings.steps / 3600
-    total = f"{settings.steps} steps take about {hours:.2f} h"
+    total = f"{settings.steps} steps take roughly {duration(seconds * settings.steps)}"
     return f"ran 1 step in {seconds:.2f} s; {total}; {_memory()}"
 
 

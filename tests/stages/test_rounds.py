@@ -72,9 +72,9 @@ def test_every_round_is_measured_and_the_last_is_kept(tmp_path: Path) -> None:
 def test_validate_checks_the_network_to_prune(tmp_path: Path) -> None:
     inherited = {"model": {"name": "mask_classifier", "args": FACES}, "train": SHORT}
     checks = list(validate(config(tmp_path, **inherited)))
-    assert [check.what for check in checks if check.passed][-2:] == ["prune", "finetune"]
+    assert [check.name for check in checks if check.passed][-2:] == ["prune", "finetune"]
     gone = validate(config(tmp_path, **inherited, teacher=str(tmp_path / "gone.pth")))
-    assert [check.what for check in gone if not check.passed] == ["network"]
+    assert [check.name for check in gone if not check.passed] == ["network"]
 
 
 def test_each_round_learns_from_the_first_teacher(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def prune(
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
         on_ready()
         _log_header(request, model)
-        raw_scores = measurements.complete(_context(request, task, model, groups), candidates)
+        context = scoring_context(request.device, request.seed, task, model, groups)
+        raw_scores = measurements.complete(context, candidates)
         scores = combine_scores(request.settings.criterion, raw_scores, request.settings.options)
         if name := first_nonfinite(scores):
             raise KdpError(f"the importance of {name} is not finite: see {paths.scores}")
@@ -117,12 +118,21 @@ def _log_header(request: PruneRequest, model: nn.Module) -> None:
     log_header(title, request.device, samples, model, [paths.pruned, paths.masks])
 
 
-def _context(
-    request: PruneRequest, task: PruningTask, model: nn.Module, groups: list[Group]
+def scoring_context(
+    device_name: str, seed: int, task: PruningTask, model: nn.Module, groups: list[Group]
 ) -> ScoringContext:
-    device = pick_device(request.device)
+    """What a criterion scores: the network on its device, with the calibration data.
+
+    Args:
+        device_name: `device` of the configuration.
+        seed: of a random criterion.
+        task: of the network.
+        model: the network; it is moved to the device.
+        groups: all groups of the network.
+    """
+    device = pick_device(device_name)
     batch = {key: value.to(device) for key, value in task.calibration_data().items()}
-    return ScoringContext(model.to(device), groups, task, batch, request.seed)
+    return ScoringContext(model.to(device), groups, task, batch, seed)
 
 
 def _plan(
