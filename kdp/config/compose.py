@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,7 +24,10 @@ from kdp.config.explain import explain
 from kdp.config.lookup import find_config, find_default, find_overlay, overlay_groups
 from kdp.config.overrides import for_hydra, split_override
 from kdp.errors import KdpError, first_line
+from kdp.yaml_file import yaml_text
 
+MAX_FILES = 100
+"""Of one configuration: files that include others several times multiply."""
 _GLOBAL = "# @package _global_"
 """Comment of an overlay whose keys start at the top level, not within its group."""
 _AS_TEXT = "write \\${ for plain text"
@@ -125,6 +129,8 @@ def _register_file(
     if any(path.samefile(other) for other in including):
         chain = " -> ".join(str(file) for file in (*including, path))
         raise KdpError(f"the defaults lists form a cycle: {chain}; remove one entry")
+    if len(registered.files) == MAX_FILES:
+        raise KdpError(f"{path}: the defaults lists name more than {MAX_FILES} files")
     node = _read(path)
     name = path.stem if group else f"{path.stem}__{len(registered.files)}"
     registered.files.append(path)
@@ -199,11 +205,13 @@ def _default(
 
 def _read(path: Path) -> DictConfig:
     try:
-        node = OmegaConf.load(path)
+        node = OmegaConf.load(StringIO(yaml_text(path)))
     except GrammarParseError as error:
         raise KdpError(
             f"{path}: {error.full_key}: {error.value!r} is no valid reference; {_AS_TEXT}"
         ) from error
+    except KdpError:
+        raise
     except Exception as error:  # the YAML library has no common base for what it raises
         raise KdpError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, DictConfig):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from kdp.config.base import Section
+from kdp.config.base import Count, CountOrZero, Section
 
 
 class SparsityConfig(Section):
@@ -28,11 +28,11 @@ class DynamicConfig(Section):
     criterion: str = "gate"
     """Importance of a unit: its gate, the magnitude of its weights, or the Taylor expansion of the
     loss (taylor)."""
-    start_step: int = Field(0, ge=0)
+    start_step: CountOrZero = 0
     """Step at which pruning starts."""
-    end_step: PositiveInt
+    end_step: Count
     """Step from which on the budget is mac_constraint."""
-    period: PositiveInt = 10
+    period: Count = 10
     """Steps between two computations of the masks."""
     regrowth: bool = True
     """Let removed units come back while the budget falls."""

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
-from kdp.config.base import Section
+from kdp.config.base import Count, CountOrZero, Section, Side
 
 
 class MeasureConfig(Section):
     """How `compare` measures networks; `input_size` is also that of the MAC budget."""
 
-    input_size: tuple[PositiveInt, PositiveInt] | None = None
+    input_size: tuple[Side, Side] | None = None
     """(height, width) of the input that MACs are counted for; the task's own if not given."""
-    latency_size: tuple[PositiveInt, PositiveInt] | None = None
+    latency_size: tuple[Side, Side] | None = None
     """(height, width) of the input that is timed; the task's own if not given."""
-    latency_runs: PositiveInt = 7
+    latency_runs: Count = 7
     """Timed forward passes, of which the median is reported."""
-    warmup_runs: int = Field(2, ge=0)
+    warmup_runs: CountOrZero = 2
     """Forward passes before the clock starts."""
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import Field, create_model
 
 from kdp.config import registry
-from kdp.config.base import OpenSection, Section
+from kdp.config.base import Count, CountOrZero, OpenSection, Samples, Section
 
 
 class CalibrationConfig(OpenSection):
     """The training samples that importance is measured on."""
 
-    patches: PositiveInt = 8
+    patches: Samples = 8
     """Number of samples."""
 
 
@@ -29,9 +29,9 @@ class PruneConfig(Section):
     """Keyword arguments of the criterion."""
     calibration: CalibrationConfig = CalibrationConfig()
     """The samples that importance is measured on."""
-    min_units: dict[str, NonNegativeInt] = {}
+    min_units: dict[str, CountOrZero] = {}
     """Fewest units that a group keeps, by kind of group."""
-    round_to: dict[str, PositiveInt] = {}
+    round_to: dict[str, Count] = {}
     """Every group keeps a multiple of this many units, by kind of group; never forces a group below
     min_units."""
     kinds: list[str] | None = None
@@ -56,5 +56,5 @@ class RoundConfig(Section):
 
     pruning_ratio: float = Field(gt=0, lt=1)
     """Share of the remaining units of every group that this round removes."""
-    steps: PositiveInt
+    steps: Count
     """Fine-tuning steps after pruning; they replace finetune.steps."""

@@ -32,7 +32,7 @@ class Config(Section):
     and rebuild again and again. Sections that families own are read by `section`.
     """
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of all random numbers."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto uses a GPU if there is one."""

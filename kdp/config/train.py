@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from kdp.config.base import Decay, Section
+from kdp.config.base import Count, CountOrZero, Decay, Samples, Section
 
 
 class TrainConfig(Section):
     """Optimisation; `train` and `finetune` have the same keys."""
 
-    steps: PositiveInt
+    steps: Count
     """Number of optimizer steps."""
-    batch_size: PositiveInt = 4
+    batch_size: Samples = 4
     """Samples per step, over all processes."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Adam (AdamW if weight_decay > 0), or SGD with Nesterov momentum."""
@@ -29,11 +29,11 @@ class TrainConfig(Section):
     schedule: Literal["constant", "cosine", "multistep", "trapezoid"] = "cosine"
     """Learning rate schedule: constant, cosine to zero, halved at every milestone, or constant with
     a linear decay to zero at the end (trapezoid)."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: CountOrZero = 0
     """Steps of linear warm-up at the start, for every schedule."""
-    milestones: list[PositiveInt] = []
+    milestones: list[Count] = []
     """Steps at which the schedule multistep halves the learning rate."""
-    decay_steps: PositiveInt | None = None
+    decay_steps: Count | None = None
     """Length of the linear decay of the schedule trapezoid; a fifth of the steps if not given."""
     clip_norm: PositiveFloat | None = None
     """Largest norm of the gradient; no clipping if not given."""
@@ -42,13 +42,13 @@ class TrainConfig(Section):
     it off."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Number format of the forward and backward pass; weights stay in fp32."""
-    validate_every: PositiveInt = 500
+    validate_every: Count = 500
     """Steps between validations; the best network of all validations is kept."""
-    patience: PositiveInt | None = None
+    patience: Count | None = None
     """Early stopping: end the training if the best validation is this many steps old."""
-    checkpoint_every: PositiveInt = 200
+    checkpoint_every: Count = 200
     """Steps between checkpoints, which `--resume` continues from."""
-    log_every: PositiveInt = 10
+    log_every: Count = 10
     """Steps between two lines of the log and points of the curves."""
     trackers: list[Literal["tensorboard", "wandb"]] = []
     """Experiment trackers that get the curves too, beside the JSONL and CSV files."""

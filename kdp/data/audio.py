@@ -13,6 +13,8 @@ from kdp.errors import KdpError, first_line
 
 Wave = npt.NDArray[np.float32]
 """(samples,) of one channel, full scale at -1..1."""
+MAX_SAMPLES = 200_000_000
+"""Of all channels of a file; 800 MB in float32, half an hour of stereo at 48 kHz."""
 RATE = 32_000
 """Sampling rate in Hz of every waveform after reading."""
 
@@ -38,6 +40,9 @@ def read_mono(path: Path) -> tuple[Wave, int]:
     Raises:
         KdpError: the file is missing, corrupt, of an unknown format, or empty.
     """
+    info = _soundfile(path, "info")
+    if info.frames * info.channels > MAX_SAMPLES:
+        raise KdpError(f"the sound {path} has more than {MAX_SAMPLES:,} samples: refused")
     wave, rate = _soundfile(path, "read", dtype="float32", always_2d=True)
     if not len(wave):
         raise KdpError(f"the sound {path} is empty")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from kdp import MAX_PIXELS
 from kdp.errors import KdpError
 
 ImageArray = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 """EXIF tag of the orientation, and its values that swap width and height."""
@@ -29,13 +33,28 @@ def read_rgb(path: Path) -> ImageArray:
         data = np.fromfile(path, dtype=np.uint8) if path.is_file() else np.empty(0, np.uint8)
     except OSError as error:
         raise KdpError(f"cannot read the image {path}: {error.strerror or error}") from error
+    if _is_too_large(data):
+        raise KdpError(f"the image {path} has more than {MAX_PIXELS / 1e6:.0f} megapixels: refused")
     image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
         # Decodable but not as 8-bit colour: floating-point TIFF, for one.
         raw = _decoded(data, cv2.IMREAD_UNCHANGED)
         kind = None if raw is None else f"pixels of {raw.dtype} are not supported"
         raise KdpError(f"cannot read the image {path}: {kind or 'it is missing or corrupt'}")
-    return np.ascontiguousarray(image[..., ::-1])
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)  # in place: large images are large
+
+
+def _is_too_large(data: npt.NDArray[np.uint8]) -> bool:
+    """Whether the header names more pixels than are decoded; False where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about half as many pixels
+            with Image.open(io.BytesIO(data.tobytes()), formats=_FORMATS) as image:
+                return image.width * image.height > MAX_PIXELS
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # OpenCV reads more than Pillow does, under a limit of its own
+        return False
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 from kdp.data.boxes import AnnotatedImage, DatasetIssues, Rows, require_objects, usable_boxes
 from kdp.data.images import SUFFIXES, image_size, read_rgb
 from kdp.errors import KdpError, suggest
+from kdp.yaml_file import yaml_text
 
 Line = tuple[float, float, float, float, float]
 """Class, x0, y0, x1, y1; coordinates relative to the sides of the image (0..1)."""
@@ -55,7 +55,7 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedI
 
 def _content(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text("utf-8", "replace"))
+        content = yaml.safe_load(yaml_text(file))
     except OSError as error:
         raise KdpError(f"cannot read the data set {file}: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -115,14 +115,30 @@ def _images(source: str, roots: Sequence[Path]) -> list[Path]:
     if location is None:
         raise KdpError(f"the images {candidates[0]} do not exist")
     if location.is_dir():
-        # glob follows links to folders, which data sets use; Path.rglob does not before 3.13.
-        files = map(Path, glob.glob(f"{glob.escape(str(location))}/**/*.*", recursive=True))
-        images = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+        images = sorted(p for p in _files(location) if p.suffix.lower() in SUFFIXES)
     else:
         images = _listed(location, roots)
     if not images:
         raise KdpError(f"no images in {location} (looked for {', '.join(sorted(SUFFIXES))})")
     return images
+
+
+def _files(folder: Path, within: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """The files of a folder and of those inside it, by links too, which data sets use.
+
+    Hidden ones are left out, and folders that lead back to one that holds them.
+    """
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in within:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files(path, (*within, identity))
+        else:
+            yield path
 
 
 def _listed(file: Path, roots: Sequence[Path]) -> list[Path]:

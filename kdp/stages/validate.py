@@ -29,6 +29,7 @@ from kdp.stages.train.request import DynamicRequest, Stage, TrainingRequest
 from kdp.stages.train.train import starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
+from kdp.training.job import check_batch
 from kdp.types import Arch
 
 MIN_FREE_BYTES = 200_000_000
@@ -151,6 +152,7 @@ def _training(state: _State, stage: Stage) -> str:
     objective = build_objective(state.task, state.model, request.distill, settings.steps)
     objective.extra_modules.to(device)
     data = objective.data(settings.batch_size * settings.steps)
+    check_batch(data[0], settings.batch_size)
     samples = [data[i] for i in range(settings.batch_size)]
     batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]}
     model = state.model.to(device).train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,32 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdp.config import TrainConfig
+from kdp.errors import KdpError
 from kdp.training.running import RunningMetrics
 
 Batch = dict[str, Tensor]
 Params = dict[str, Tensor]
 Metrics = dict[str, dict[str, float]]
 Objective = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, Tensor]]]
+
+
+def check_batch(sample: Batch, batch_size: int) -> None:
+    """Make sure that a batch fits into half of the memory of this machine.
+
+    Args:
+        sample: one of the batch.
+        batch_size: samples of this process.
+
+    Raises:
+        KdpError: it does not.
+    """
+    needed = batch_size * sum(tensor.nbytes for tensor in sample.values())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory / 2:
+        raise KdpError(
+            f"a batch of {batch_size} samples takes {needed / 1e9:,.0f} GB, more than half of the "
+            f"{memory / 1e9:.0f} GB of this machine: lower batch_size"
+        )
 
 
 @dataclass

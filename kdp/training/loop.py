@@ -22,7 +22,7 @@ from kdp.training.accelerator import make_accelerator
 from kdp.training.average import ema_of
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
-from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult
+from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult, check_batch
 from kdp.training.optimizer import make_optimizer
 from kdp.training.report import StepReport, validation_line
 from kdp.training.running import means
@@ -109,6 +109,8 @@ class _TrainingRun:
         # Samples are numbered across the whole run. A resumed run starts at the number where the
         # stopped one ended, and accelerate deals every batch out over the processes.
         remaining = Subset(self.job.data(size * total), range(size * self.step, size * total))
+        if len(remaining):
+            check_batch(remaining[0], size // self.accelerator.num_processes)
         loader = self.accelerator.prepare(
             DataLoader(
                 remaining,

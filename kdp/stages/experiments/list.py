@@ -26,6 +26,7 @@ from kdp.stages.experiments.store import (
 )
 from kdp.stages.tables import plain_table, print_line, with_unit
 from kdp.text import from_csv_cell
+from kdp.yaml_file import yaml_text
 
 ResultRow = dict[str, Any]
 _NUMBERS = ("macro_avg_acc", "params", "MACs", "bytes", "pruning_step", "value")
@@ -170,7 +171,7 @@ def _sort_key(value: Any, column: str) -> Any:
 
 def _config(path: Path) -> ResultRow:
     try:
-        return dict(_flat(yaml.safe_load((path / CONFIG).read_text())))
+        return dict(_flat(yaml.safe_load(yaml_text(path / CONFIG))))
     except (yaml.YAMLError, AttributeError) as error:
         raise KdpError(f"{path / CONFIG} is damaged") from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from kdp.config.base import Section
+from kdp.config.base import CountOrZero, Section
 from kdp.config.data import SamplesConfig
 from kdp.config.registry import register_data_kind, register_data_options, register_section
 
@@ -25,7 +25,7 @@ class MosaicOptions(Section):
 
     mosaic: float = Field(1.0, ge=0, le=1)
     """Probability that a training sample is a mosaic of four images."""
-    close_mosaic: int = Field(0, ge=0)
+    close_mosaic: CountOrZero = 0
     """Number of epochs at the end without mosaics."""
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
-from kdp.config.base import Section
+from kdp.config.base import Section, Side
 from kdp.config.data import SamplesConfig
 from kdp.config.registry import (
     register_calibration_options,
@@ -39,23 +39,23 @@ class HrOnlySamples(SamplesConfig):
 class PatchOptions(Section):
     """Crops of training images."""
 
-    patch_size: PositiveInt = 54
+    patch_size: Side = 54
     """Side of an LR crop, in pixels."""
 
 
 class CalibrationPatches(Section):
     """Crops that importance is measured on."""
 
-    patch_size: PositiveInt = 28
+    patch_size: Side = 28
     """Super-resolution: side of an LR crop, in pixels."""
 
 
 class TileConfig(Section):
     """Large images are computed in overlapping tiles."""
 
-    size: PositiveInt = 256
+    size: Side = 256
     """Side of a tile, in input pixels."""
-    overlap: PositiveInt = 32
+    overlap: Side = 32
     """Overlap of neighbouring tiles, in input pixels."""
 
     @model_validator(mode="after")
