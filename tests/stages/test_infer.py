@@ -24,6 +24,7 @@ from kdp.data.patches import to_tensor
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.catanet import CATANet
+from kdp.models.catanet_tab import TAB
 from kdp.models.loading import load_network
 from kdp.stages.compare.compare import settings
 from kdp.stages.infer import predict_images as stage
@@ -308,7 +309,7 @@ def test_audio_networks_are_refused(tmp_path: Path, photos: Path) -> None:
     assert str(error) == f"{file} holds 'cp_mobile': `infer` does not support audio"
 
 
-def test_ctrl_c_between_tiles_ends_with_one_line_and_whole_files(
+def test_ctrl_c_within_a_pass_ends_with_one_line_and_whole_files(
     network: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     _image(photos / "c.png", (20, 90))
@@ -321,6 +322,12 @@ def test_ctrl_c_between_tiles_ends_with_one_line_and_whole_files(
             signal.raise_signal(signal.SIGINT)
         return forward(self, x)
 
+    def attention(self: TAB, *inputs: Any) -> Any:
+        assert len(passes) != 4, "a layer runs after the request to stop"
+        return block(self, *inputs)
+
+    block = TAB.forward
+    monkeypatch.setattr(TAB, "forward", attention)
     monkeypatch.setattr(CATANet, "forward", interrupted)
     tiles = ("--set", "tiles.size=32", "--set", "tiles.overlap=8", "--device", "cpu")
     line = refused(str(network), str(photos), *tiles, code=130)

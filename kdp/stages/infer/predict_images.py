@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,7 +25,7 @@ Advance = Callable[..., None]
 
 
 class _StopRequested(Exception):
-    """Leaves a prediction between two passes of the network."""
+    """Leaves a prediction between two layers of the network."""
 
 
 def predict_images(
@@ -38,7 +38,7 @@ def predict_images(
         predictor: of the network's family.
         request: `images`, `output`, `headless` and `overwrite` are read.
         emit: receives a line of JSON for each image where `headless`.
-        shutdown: is checked before every image and every pass of the network.
+        shutdown: is checked before every layer of the network.
 
     Raises:
         KdpError: no image is found, two would become one file, or a file is protected or cannot
@@ -100,8 +100,8 @@ def _passes_counted(
 ) -> Iterator[None]:
     """Move the bar by one image in all, a part with every pass of the network.
 
-    A large image takes minutes in many tiles, so that a pass is also where a request to stop is
-    noticed: before the first one, and after each.
+    A pass over a large image takes many seconds, so that a request to stop is noticed before every
+    layer; one that comes after the last layer still writes the image.
 
     Raises:
         _StopRequested: the work is to stop.
@@ -114,16 +114,17 @@ def _passes_counted(
         step = min(left, Fraction(1, passes))
         left -= step
         advance(step)
+
+    def before_layer(*_: object) -> None:
         if shutdown.stop_requested:
             raise _StopRequested
 
-    if shutdown.stop_requested:
-        raise _StopRequested
-    hook = model.register_forward_hook(after_pass)
-    try:
+    before_layer()
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(before_layer).remove)
+        stack.callback(model.register_forward_hook(after_pass).remove)
         yield
-    finally:
-        hook.remove()
     if left:  # nothing to run the network on, as in an image where no region was detected
         advance(left)
 
