@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,6 +266,31 @@ def complaints(stderr: str) -> list[str]:
     """Error lines of `kdp`; there must be no traceback."""
     assert "Traceback" not in stderr, stderr
     return [line for line in stderr.splitlines() if line.startswith("kdp:")]
+
+
+DATA_CHANGES = ("replaced", "replaced at equal size and time", "added", "removed", "renamed")
+
+
+def change_data(folder: Path, change: str) -> None:
+    """Change a folder of images as a user might, all of them but the first one.
+
+    Args:
+        folder: of PNG files.
+        change: one of `DATA_CHANGES`.
+    """
+    last = max(folder.iterdir())
+    if change == "replaced":
+        shutil.copy(min(folder.iterdir()), last)
+    elif change == "replaced at equal size and time":
+        state, data = last.stat(), last.read_bytes()
+        last.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        os.utime(last, ns=(state.st_atime_ns, state.st_mtime_ns))
+    elif change == "added":
+        shutil.copy(last, folder / f"z{last.name}")
+    elif change == "removed":
+        last.unlink()
+    elif change == "renamed":
+        last.rename(folder / f"0{last.name}")
 
 
 def _images(folder: Path) -> Path:

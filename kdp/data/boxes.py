@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +35,19 @@ class AnnotatedImage:
         read: returns (H, W, 3) uint8 RGB; raises a KdpError if the file is missing or corrupt.
         boxes: (N, 4) float32: x0, y0, x1, y1 in pixels.
         labels: (N,) int64 class indices.
+        files: that the image is read from; none where it is generated.
     """
 
     name: str
     read: Callable[[], ImageArray]
     boxes: Boxes
     labels: Labels
+    files: tuple[Path, ...] = ()
+
+    @property
+    def annotation(self) -> str:
+        """Classes and boxes, for `kdp.data.content`."""
+        return f"{self.labels.tolist()} {self.boxes.tolist()}"
 
 
 class DatasetIssues:

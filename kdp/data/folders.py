@@ -26,11 +26,18 @@ class LabelledImage:
         name: how messages call the image.
         label: index of its class.
         read: returns (H, W, 3) uint8 RGB.
+        files: that it is read from; none where it is generated.
     """
 
     name: str
     label: int
     read: Callable[[], ImageArray]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def annotation(self) -> str:
+        """Its class, for `kdp.data.content`."""
+        return str(self.label)
 
 
 def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
@@ -52,7 +59,7 @@ def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
     for label, name in enumerate(classes):
         before = len(images)
         for path in list_images(folder / name):
-            image = LabelledImage(f"{name}/{path.name}", label, partial(read_rgb, path))
+            image = LabelledImage(f"{name}/{path.name}", label, partial(read_rgb, path), (path,))
             (images if _readable(image) else corrupt).append(image)
         if len(images) == before:
             raise KdpError(f"{folder} has no readable image of the class {name!r}")

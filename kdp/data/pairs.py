@@ -13,7 +13,7 @@ import numpy as np
 from kdp.data.images import ImageArray, image_size, list_images, png_bytes, read_rgb
 from kdp.data.resize import bicubic_uint8
 from kdp.errors import KdpError
-from kdp.files import write_atomic
+from kdp.files import sha256, write_atomic
 
 LR_TEMPLATES = ("{stem}x{scale}{suffix}", "{stem}{suffix}", "x{scale}/{stem}x{scale}{suffix}")
 """Names of the LR file of an HR file: DIV2K and the benchmarks, equal names, scales in folders."""
@@ -29,11 +29,13 @@ class Pair:
         name: how messages call the image.
         hr: returns (H, W, 3) uint8 RGB, both sides multiples of the scale.
         lr: returns (H / scale, W / scale, 3) uint8 RGB.
+        files: that it is read from; none for images inside a package.
     """
 
     name: str
     hr: Callable[[], ImageArray]
     lr: Callable[[], ImageArray]
+    files: tuple[Path, ...] = ()
 
 
 def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[Pair]:
@@ -54,7 +56,7 @@ def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[
     for path in list_images(hr):
         partner = _partner(path, lr, scale, templates)
         hr_image = partial(_cropped_to_partner, path, partner, scale)
-        pairs.append(Pair(path.stem, hr_image, partial(read_rgb, partner)))
+        pairs.append(Pair(path.stem, hr_image, partial(read_rgb, partner), (path, partner)))
     return pairs
 
 
@@ -72,6 +74,7 @@ def hr_only(hr: Path, scale: int, cache_folder: Path) -> list[Pair]:
             path.stem,
             partial(_cropped, path, scale),
             partial(_cached_lr, path, folder, scale),
+            (path,),
         )
         for path in list_images(hr)
     ]
@@ -129,9 +132,9 @@ def _cropped_to_partner(path: Path, partner: Path, scale: int) -> ImageArray:
 
 
 def _cached_lr(path: Path, folder: Path, scale: int) -> ImageArray:
-    # Time and size in the name: an HR image that was replaced gets a new LR image.
-    stat = path.stat()
-    target = folder / f"{path.stem}-{stat.st_mtime_ns:x}-{stat.st_size:x}.png"
+    # The content in the name: an HR image that was replaced gets a new LR image, whatever its size
+    # and time, and images that differ in the suffix alone have their own.
+    target = folder / f"{path.name}-{sha256(path)[:16]}.png"
     if target.is_file():
         return read_rgb(target)
     lr = bicubic_uint8(crop_to_multiple(read_rgb(path), scale), 1 / scale)

@@ -36,6 +36,7 @@ class Clip:
         place: recording location (TAU's identifier).
         read: returns (samples,) float32 at 32 kHz.
         seconds: returns the duration without decoding; None if only decoding gives it.
+        files: that it is read from; none where it is generated.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Clip:
     place: str
     read: Callable[[], Wave]
     seconds: Callable[[], float] | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def annotation(self) -> str:
+        """Its class, for `kdp.data.content`."""
+        return str(self.label)
 
 
 def tau_folder(folder: Path | None) -> Path:
@@ -130,7 +137,7 @@ def _clip(folder: Path, row: Row, classes: Sequence[str]) -> Clip:
     device = row.get(DEVICE_COLUMN) or Path(name).stem.rsplit("-", 1)[-1]
     path = folder / name
     read, seconds = partial(read_wave, path), partial(duration, path)
-    return Clip(name, classes.index(label), device, row["identifier"], read, seconds)
+    return Clip(name, classes.index(label), device, row["identifier"], read, seconds, (path,))
 
 
 def _existing(folder: Path, split: str, clips: Sequence[Clip]) -> list[Clip]:

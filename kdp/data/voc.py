@@ -89,9 +89,8 @@ def _annotated(
     if tree is None or size is None:
         return None
     rows = _rows(tree, name, labels, issues)
-    return AnnotatedImage(
-        name, partial(read_rgb, image), *usable_boxes(rows, size, name, issues, min_side=1.0)
-    )
+    boxes, indices = usable_boxes(rows, size, name, issues, min_side=1.0)
+    return AnnotatedImage(name, partial(read_rgb, image), boxes, indices, (image,))
 
 
 def _tree(path: Path, name: str, issues: DatasetIssues) -> ElementTree.Element | None:

@@ -170,9 +170,8 @@ def _annotated(path: Path, name: str, classes: int, issues: DatasetIssues) -> An
         issues.add("corrupt images, left out", name)
         return None
     rows: Rows = np.array(lines, np.float64).reshape(-1, 5) * (1, width, height, width, height)
-    return AnnotatedImage(
-        name, partial(read_rgb, path), *usable_boxes(rows, (height, width), name, issues)
-    )
+    boxes, labels = usable_boxes(rows, (height, width), name, issues)
+    return AnnotatedImage(name, partial(read_rgb, path), boxes, labels, (path,))
 
 
 def _label_file(image: Path) -> Path:

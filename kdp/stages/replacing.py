@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kdp.artifacts import load
+from kdp.data.content import fingerprint
 from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.shipped import shipped_weight
@@ -98,19 +99,21 @@ class TrainingTargets:
         parents: files it starts from; a run resumes only with the same ones.
         sources: those of them that the settings do not decide: the teachers, and for `train` the
             weights it starts from.
+        samples: to train on; a run resumes only with the same ones.
     """
 
     request: TrainingRequest
     files: Sequence[Path]
     parents: Sequence[Path]
     sources: Sequence[Path]
+    samples: Sequence[Any] = ()
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """Of this run, with the files as they are now."""
         return Checkpoint(
             self.request.folder / "checkpoint.pth",
-            _signature(self.request, self.parents),
+            _signature(self.request, self.parents, self.samples),
             {str(path): file_state(path) for path in self.files},
         )
 
@@ -183,13 +186,17 @@ class TrainingTargets:
             )
 
 
-def _signature(request: TrainingRequest, parents: Sequence[Path]) -> dict[str, Any]:
+def _signature(
+    request: TrainingRequest, parents: Sequence[Path], samples: Sequence[Any]
+) -> dict[str, Any]:
     """What a resumed run must share with the one it continues, files by their content.
 
     The number of steps may grow, and how often a run logs and validates may change.
     """
     settings = training_settings(request.config.plain(), request.stage)
-    return {**settings, "parents": [sha256(path) for path in parents]}
+    # Data may be copied to another machine before a run resumes, which changes times.
+    seen = fingerprint(samples, times=False)
+    return {**settings, "parents": [sha256(path) for path in parents], "samples": seen}
 
 
 def _known(settings: Settings, record: Provenance) -> Settings:

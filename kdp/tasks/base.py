@@ -9,7 +9,7 @@ touch. `kdp infer` and `kdp export` do not use the task; see `kdp.tasks.family`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -41,6 +41,10 @@ class ExampleTask(Protocol):
 
 class LossTask(Protocol):
     """Batches, losses and taps: what training and importance have in common."""
+
+    @property
+    def training_samples(self) -> Sequence[Any]:
+        """What training samples are made of, such as images, in order; see `kdp.data.content`."""
 
     def inputs(self, batch: Batch) -> Tensor:
         """The network's input, taken from a prepared batch."""

@@ -57,7 +57,9 @@ class Checkpoint:
         if not self.path.exists():
             raise KdpError(f"there is nothing to resume: {self.path} does not exist")
         state = self._state()
-        before, now = state["signature"], self.signature
+        now = self.signature
+        # Checkpoints of earlier versions do not say which samples they were trained on.
+        before = {"samples": now.get("samples"), **state["signature"]}
         changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if changed:
             raise KdpError(

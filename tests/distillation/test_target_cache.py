@@ -31,7 +31,7 @@ from kdp.tasks import task_for
 from kdp.types import Arch, Provenance
 from tests.conftest import same_params
 from tests.distillation.helpers import NARROW, student_config, teacher_files
-from tests.runs import SHORT
+from tests.runs import DATA_CHANGES, SHORT, change_data
 
 
 def with_target_cache(folder: Path, **changes: Any) -> Config:
@@ -157,6 +157,15 @@ def test_targets_of_other_settings_are_rejected(
     seed = changes.pop("seed", 0)
     settings = with_target_cache(tmp_path, **changes).model_copy(update={"seed": seed})
     with pytest.raises(KdpError, match=message):
+        train(settings)
+
+
+@pytest.mark.parametrize("change", DATA_CHANGES)
+def test_targets_of_other_images_are_rejected(tmp_path: Path, change: str) -> None:
+    settings = with_target_cache(tmp_path)
+    cache_targets(settings)
+    change_data(tmp_path / "images", change)
+    with pytest.raises(KdpError, match=r"other .*samples; run `kdp cache-targets` again"):
         train(settings)
 
 

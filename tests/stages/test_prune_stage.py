@@ -18,7 +18,16 @@ from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.tasks.super_resolution.groups import catanet_groups
 from tests import runs
-from tests.runs import complaints, config, config_file, run_kdp, start_kdp, wait_until
+from tests.runs import (
+    DATA_CHANGES,
+    change_data,
+    complaints,
+    config,
+    config_file,
+    run_kdp,
+    start_kdp,
+    wait_until,
+)
 
 SMALL = {"calibration": {"patches": 2, "patch_size": 10}}
 PRUNE: dict[str, Any] = {
@@ -96,6 +105,17 @@ def test_scores_of_other_conditions_are_not_reused(folder: Path, change: dict[st
     before = measured(folder)["key"]
     prune(config(folder, **{**PRUNE, **change}))
     assert measured(folder)["key"] != before
+
+
+@pytest.mark.parametrize("change", DATA_CHANGES)
+def test_scores_of_other_images_are_not_reused(folder: Path, change: str) -> None:
+    settings = {**PRUNE, "prune": {**SMALL, "criterion": "magnitude"}}
+    prune(config(folder, **settings))
+    scores = folder / "weights" / "tiny_scores_magnitude.pth"
+    before = load(scores).extra["key"]
+    change_data(folder / "images", change)
+    prune(config(folder, **settings))
+    assert load(scores).extra["key"] != before
 
 
 def test_the_same_command_twice_gives_the_same_masks(folder: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import PruneConfig
+from kdp.data.content import fingerprint
 from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
 from kdp.finite import is_finite
@@ -37,13 +38,14 @@ class Measurements:
     A file that was measured under other conditions is not used.
 
     Args:
-        request: names the file, the criterion and everything that the numbers depend on.
+        request: names the file, the criterion and the settings that the numbers depend on.
+        samples: that calibration data are drawn from.
         resume: use a file that an interrupted run did not finish.
     """
 
-    def __init__(self, request: PruneRequest, resume: bool) -> None:
+    def __init__(self, request: PruneRequest, samples: Sequence[Any], resume: bool) -> None:
         self.request = request
-        self.path, self.key = request.paths.scores, measurement_key(request)
+        self.path, self.key = request.paths.scores, measurement_key(request, samples)
         self.parts: RawScores = {}
         self.costs: dict[str, dict[str, float]] = {}
         self.seconds = 0.0
@@ -130,8 +132,8 @@ def _size_key(size: tuple[int, int]) -> str:
     return "x".join(str(side) for side in size)
 
 
-def measurement_key(request: PruneRequest) -> dict[str, Any]:
-    """Everything that measurements depend on."""
+def measurement_key(request: PruneRequest, samples: Sequence[Any]) -> dict[str, Any]:
+    """Everything that measurements depend on, the files of the samples included."""
     plain, settings = request.config.plain(), request.settings
     data = {k: v for k, v in plain["data"].items() if k not in {"workers", "patch_size"}}
     return {
@@ -142,6 +144,7 @@ def measurement_key(request: PruneRequest) -> dict[str, Any]:
         "calibration": plain["prune"]["calibration"],
         "kinds": settings.kinds,
         "data": data,
+        "samples": fingerprint(samples),
         "seed": request.config.seed,
     }
 

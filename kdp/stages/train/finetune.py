@@ -67,7 +67,9 @@ def finetune(
     if student is pruned.model:
         job.after_step = lambda network, step: zero_removed(network, pruned.groups, pruned.masks)
     parents = [paths.pruned, paths.masks, *objective.parents]
-    targets = TrainingTargets(request, [paths.finetuned], parents, objective.parents)
+    targets = TrainingTargets(
+        request, [paths.finetuned], parents, objective.parents, pruned.task.training_samples
+    )
     with main_process_lock(paths.finetuned):
         result = run_job(job, targets, pruned.task, RunMode(resume, overwrite, rerun, on_ready))
         if is_main_process():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdp.config import DistillConfig, ModelConfig
+from kdp.data.content import fingerprint
 from kdp.distillation.objective import Distiller, compares_features, compares_outputs
 from kdp.distillation.target_cache import CachedTargetDataset, first_target
 from kdp.distillation.teacher import CachedTeacher, TargetSource, TeacherEnsemble, normalized_shares
@@ -179,7 +180,8 @@ def student_taps(task: TrainingTask, student: nn.Module, distill: DistillConfig)
 def target_key(task: TrainingTask, request: DistillRequest, taps: dict[str, str]) -> dict[str, Any]:
     """Everything that the teachers' targets depend on.
 
-    Data sets may change where their settings do not: the first sample's content stands for them.
+    Data sets may change where their settings do not, so that their files count too; the input made
+    of the first sample counts because the code that makes it may change.
     """
     first = task.inputs(_first_batch(task))
     teacher = request.teacher
@@ -189,5 +191,6 @@ def target_key(task: TrainingTask, request: DistillRequest, taps: dict[str, str]
         "taps": sorted(set(taps.values())),
         "data": request.data,
         "seed": request.seed,
+        "samples": fingerprint(task.training_samples),
         "inputs": hashlib.sha256(first.numpy().tobytes()).hexdigest(),
     }

@@ -77,7 +77,9 @@ def train(
     job = make_job(training, task, model, objective)
     if dynamic:
         prune_while_training(job, dynamic)
-    targets = TrainingTargets(training, list(files.values()), parents, parents)
+    targets = TrainingTargets(
+        training, list(files.values()), parents, parents, task.training_samples
+    )
     with main_process_lock(files["best"]):
         result = run_job(job, targets, task, RunMode(resume, overwrite, rerun, on_ready))
         if is_main_process():

@@ -78,7 +78,7 @@ class SuperResolution(SetwiseEvaluation):
 
     def check_data(self) -> dict[str, int]:
         """Read every image at both resolutions."""
-        for pairs in (self._training_pairs, *self.evaluation_sets.values()):
+        for pairs in (self.training_samples, *self.evaluation_sets.values()):
             for pair in pairs:
                 pair.lr(), pair.hr()
         return self.sample_counts
@@ -86,7 +86,7 @@ class SuperResolution(SetwiseEvaluation):
     @property
     def sample_counts(self) -> dict[str, int]:
         counts = {name: len(pairs) for name, pairs in self.evaluation_sets.items()}
-        return {"training": len(self._training_pairs), **counts}
+        return {"training": len(self.training_samples), **counts}
 
     def calibration_data(self) -> Batch:
         """The patches with the most contrast among four times as many.
@@ -103,10 +103,10 @@ class SuperResolution(SetwiseEvaluation):
 
     def _patches(self, size: int, seed: int, length: int) -> PatchDataset:
         augment = self.config.data.augment
-        return PatchDataset(self._training_pairs, self.scale, size, seed, augment, length)
+        return PatchDataset(self.training_samples, self.scale, size, seed, augment, length)
 
     @cached_property
-    def _training_pairs(self) -> list[Pair]:
+    def training_samples(self) -> list[Pair]:
         """The images to cut training patches from, listed once."""
         return load_pairs(self.config.data, self.scale, validation=False)
 

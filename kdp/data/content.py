@@ -1,0 +1,92 @@
+"""Which files samples are read from, and whether these have changed or occur twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdp.errors import KdpError
+from kdp.files import sha256
+
+WHOLE_BYTES = 256 * 1024**2
+"""Files of at most so many bytes together are hashed whole, in less than a second."""
+
+
+def files_of(sample: Any) -> tuple[Path, ...]:
+    """The files that a sample is read from; none where it is generated."""
+    return getattr(sample, "files", ())
+
+
+def fingerprint(samples: Sequence[Any], times: bool = True) -> str:
+    """SHA-256 of what samples are read from: names, order, annotations and files.
+
+    Small data sets count by the content of their files. Large ones would take minutes to hash, so
+    that the size and the time of the last change stand for the content of each file.
+
+    Args:
+        samples: may have `name`, `files`, and `annotation`, what other files say of them.
+        times: False to leave the times of large data sets out, which copying may change.
+    """
+    files = dict.fromkeys(path for sample in samples for path in files_of(sample))
+    states = _states(files, times)
+    digest = hashlib.sha256()
+    for sample in samples:
+        own = [f"{path.name} {states[path]}" for path in files_of(sample)]
+        texts = [getattr(sample, key, "") for key in ("name", "annotation")]
+        digest.update(repr([*texts, *own]).encode())
+    return digest.hexdigest()
+
+
+def _states(files: Iterable[Path], times: bool) -> dict[Path, str]:
+    """What stands for the content of each file."""
+    stats = {path: path.stat() for path in files if path.is_file()}
+    if sum(stat.st_size for stat in stats.values()) <= WHOLE_BYTES:
+        states = {path: sha256(path) for path in stats}
+    else:
+        states = {
+            path: f"{stat.st_size} {stat.st_mtime_ns if times else ''}"
+            for path, stat in stats.items()
+        }
+    return {path: states.get(path, "missing") for path in files}
+
+
+def equal_files(
+    files: Iterable[Path], matters: Callable[[Sequence[Path]], bool]
+) -> list[list[Path]]:
+    """Groups of files with equal content.
+
+    Sizes are compared first, then a block in the middle: the recordings of a data set may all have
+    one size. Only what is still equal is read whole.
+
+    Args:
+        files: to compare; those that cannot be read are equal to none.
+        matters: whether a group is of interest; it is asked again whenever one got smaller.
+    """
+    groups = [list(dict.fromkeys(files))]
+    for looks in (_size, _middle, sha256):
+        parts = [part for group in groups for part in _split(group, looks)]
+        groups = [part for part in parts if len(part) > 1 and matters(part)]
+    return groups
+
+
+def _split(files: Iterable[Path], looks: Callable[[Path], str]) -> list[list[Path]]:
+    parts = defaultdict(list)
+    for path in files:
+        try:
+            parts[looks(path)].append(path)
+        except (OSError, KdpError):
+            continue
+    return list(parts.values())
+
+
+def _size(path: Path) -> str:
+    return str(path.stat().st_size)
+
+
+def _middle(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(path.stat().st_size // 2)
+        return hashlib.sha256(file.read(4096)).hexdigest()
