@@ -20,7 +20,7 @@ from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks.super_resolution.task import SuperResolution
 from tests import runs
-from tests.runs import SHORT, config
+from tests.runs import DATA_CHANGES, SHORT, change_data, config
 
 SMALL: dict[str, Any] = {
     "prune": {"criterion": "magnitude", "calibration": {"patches": 2, "patch_size": 10}},
@@ -214,6 +214,13 @@ def test_resuming_does_not_replace_a_result_that_changed(interrupted: Path) -> N
     path = interrupted / "weights" / "tiny.pth"
     path.write_bytes(b"somebody else's")
     with pytest.raises(KdpError, match="kdp did not write it"):
+        train(short(interrupted), resume=True)
+
+
+@pytest.mark.parametrize("change", DATA_CHANGES)
+def test_a_run_does_not_resume_on_other_images(interrupted: Path, change: str) -> None:
+    change_data(interrupted / "images", change)
+    with pytest.raises(KdpError, match=r"other settings \(samples\)"):
         train(short(interrupted), resume=True)
 
 
