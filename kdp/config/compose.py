@@ -23,6 +23,7 @@ from kdp.config import Config
 from kdp.config.explain import explain
 from kdp.config.lookup import find_config, find_default, find_overlay, overlay_groups
 from kdp.config.overrides import for_hydra, split_override
+from kdp.config.references import check_references
 from kdp.errors import KdpError, first_line
 from kdp.yaml_file import yaml_text
 
@@ -88,6 +89,10 @@ def _compose(path: Path, overrides: Sequence[str]) -> Any:
 
 def _resolved(path: Path, composed: DictConfig) -> Any:
     """The values, with every reference `${...}` replaced by what it refers to."""
+    try:
+        check_references(OmegaConf.to_container(composed))
+    except ValueError as error:
+        raise KdpError(f"{path} is refused with its references: {error}") from error
     try:
         return OmegaConf.to_container(composed, resolve=True)
     except InterpolationResolutionError as error:

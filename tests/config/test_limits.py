@@ -111,3 +111,37 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
     check_batch(sample, 1)
     with pytest.raises(KdpError, match="lower batch_size"):
         check_batch(sample, 60_000)
+
+
+REFERENCES = {
+    "text": "l0: xxxxxxxxxx\n"
+    + "".join(f'l{i}: "{f"${{l{i - 1}}}" * 10}"\n' for i in range(1, 12)),
+    "sections": "l0: {a: 1}\n"
+    + "".join(f"l{i}: {{a: '${{l{i - 1}}}', b: '${{l{i - 1}}}'}}\n" for i in range(1, 40)),
+    "relative": "s:\n  l0: x\n"
+    + "".join(f'  l{i}: "{f"${{.l{i - 1}}}" * 10}"\n' for i in range(1, 12)),
+    "computed": "a: b\nb: xxxx\nl1: '${${a}}${${a}}'\n",
+    "circle": "a: '${b}'\nb: '${a}'\n",
+}
+
+
+@pytest.mark.parametrize("text", REFERENCES.values(), ids=REFERENCES)
+def test_references_that_multiply_are_refused_at_once(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(f"{OUTPUT}model: {{name: x, args: {{}}}}\n{text}")
+    started = time.perf_counter()
+    with pytest.raises(KdpError, match="refused with its references"):
+        load_config(path)
+    assert time.perf_counter() - started < 10
+
+
+def test_references_are_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(
+        "output: {name: a, dir: w}\nteacher: ${output.dir}/${oc.env:NOT_SET,${output.name}}.pth\n"
+        "model: {name: m, args: {x: 3, y: '${.x}', z: '${model.args.y}'}}\n"
+    )
+    config = load_config(path)
+    assert config.model
+    assert config.teacher == Path("w/a.pth")
+    assert config.model.args == {"x": 3, "y": 3, "z": 3}
