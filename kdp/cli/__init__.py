@@ -1,4 +1,7 @@
-"""The command line: parse, call one stage, print. Nothing heavy is imported before a stage runs."""
+"""The command line, a module per command: parse, call one stage, print.
+
+Nothing heavy is imported before a stage runs.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,31 @@ from typing import NoReturn
 
 import typer
 
-from kdp.cli import compare, configs, experiments, prune, setup, train, use
+from kdp.cli import (  # noqa: F401 (importing a module registers its command)
+    cache_targets,
+    chains,
+    clean,
+    compare,
+    configs,
+    evaluate,
+    experiments,
+    export,
+    finetune,
+    infer,
+    inspect_weights,
+    paths,
+    prune,
+    rebuild,
+    reproduce,
+    sweep,
+    train,
+    validate,
+)
 from kdp.cli.app import app
 from kdp.errors import Interrupted, KdpError
 from kdp.text import printable
 
-__all__ = ["app", "compare", "configs", "experiments", "main", "prune", "setup", "train", "use"]
+__all__ = ["app", "main"]
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Base class of errors in the usage of options; typer does not export it."""

@@ -101,6 +101,7 @@ NetworkFiles = Annotated[
         metavar="FILE", help="Artifacts, foreign checkpoints or ONNX files of networks."
     ),
 ]
+EXPERIMENTS = Path("experiments")
 ExperimentsFolder = Annotated[
     Path, typer.Option("--folder", metavar="FOLDER", help="Folder that holds the experiments.")
 ]

@@ -1,0 +1,37 @@
+"""`kdp evaluate`."""
+
+from __future__ import annotations
+
+from kdp.cli.app import command
+from kdp.cli.options import (
+    Device,
+    EvaluationConfig,
+    NetworkFiles,
+    OverwriteFiles,
+    SetValues,
+    TableFiles,
+    TableFormatOption,
+    merged,
+    table_format,
+)
+from kdp.cli.table_output import print_and_write
+
+
+@command("evaluate", "kdp evaluate small.pth -c config_catanet.yml")
+def evaluate(
+    files: NetworkFiles,
+    config: EvaluationConfig = None,
+    values: SetValues = None,
+    device: Device = None,
+    output: TableFiles = None,
+    printed: TableFormatOption = "table",
+    overwrite: OverwriteFiles = False,
+) -> None:
+    """Measure the quality of networks alone: no MACs, no latency."""
+    formats = {path: table_format(path) for path in output or ()}
+    from kdp.stages.compare.compare import evaluate as run
+    from kdp.stages.compare.compare import settings
+    from kdp.stages.replacing import OTHER_OUTPUT, check_targets
+
+    check_targets(list(formats), overwrite, OTHER_OUTPUT)
+    print_and_write(run(files, settings(config, merged(None, values), device)), printed, formats)
