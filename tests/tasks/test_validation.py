@@ -20,7 +20,7 @@ from kdp.data.boxes import AnnotatedImage
 from kdp.data.labelled import resized
 from kdp.data.patches import to_tensor
 from kdp.data.segments import waves
-from kdp.measure.quality import luma_psnr, psnr
+from kdp.measure.image_quality import luma_psnr, psnr
 from kdp.models import build
 from kdp.stages.train.train import train
 from kdp.tasks import task_for

@@ -17,7 +17,7 @@ from kdp.data.labelled import LabelledDataset, resized
 from kdp.data.patches import to_tensor
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.classes import confusion, divergence, summary
+from kdp.measure.classification import confusion, divergence, summary
 from kdp.models.mask_classifier import CLASSES, IMAGE_SIZE
 from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups

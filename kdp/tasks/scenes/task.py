@@ -25,7 +25,7 @@ from kdp.data.segments import (
 from kdp.data.toy_scenes import toy_scenes
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.classes import by_part, class_mean, divergence
+from kdp.measure.classification import by_part, class_mean, divergence
 from kdp.models.mobile import SCENES
 from kdp.progress import Advance
 from kdp.pruning.dependency import channel_groups

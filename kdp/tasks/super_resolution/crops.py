@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kdp.data.resize import bicubic_uint8
-from kdp.measure.quality import luma, psnr
+from kdp.measure.image_quality import luma, psnr
 from kdp.tasks.captions import BLACK, caption_strip
 
 CROP, ZOOM = 64, 4

@@ -15,7 +15,7 @@ from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset, to_tensor
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.measure.quality import luma_psnr, psnr, ssim
+from kdp.measure.image_quality import luma_psnr, psnr, ssim
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import Advance
 from kdp.pruning.groups import Group

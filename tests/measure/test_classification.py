@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdp.measure.classes import confusion, summary
+from kdp.measure.classification import confusion, summary
 
 
 def test_confusion_accuracy_and_f1() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdp.measure.quality import luma, psnr, ssim
+from kdp.measure.image_quality import luma, psnr, ssim
 
 
 def _pair() -> tuple[np.ndarray, np.ndarray]:
