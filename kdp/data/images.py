@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,65 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from kdp import MAX_PIXELS
+from kdp.data.image_head import read_head
 from kdp.errors import KdpError
+from kdp.log import log_once
 
 ImageArray = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
-"""EXIF tag of the orientation, and its values that swap width and height."""
+UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90,
+}
+"""Orientation in EXIF -> what turns the pixels upright. OpenCV turns WebP from 4.13 on only."""
 
 
 def read_rgb(path: Path) -> ImageArray:
-    """Read an image as (H, W, 3) uint8 RGB, whatever its channels and bit depth.
+    """Read an image as (H, W, 3) uint8 RGB, upright, whatever its channels and bit depth.
+
+    Transparent pixels are blended with white; a line says so once.
 
     Raises:
-        KdpError: the file is missing, corrupt or of an unsupported kind.
+        KdpError: the file is missing, corrupt, cut off, of an unsupported kind or too large.
     """
     try:
-        data = np.fromfile(path, dtype=np.uint8) if path.is_file() else np.empty(0, np.uint8)
+        data = path.read_bytes() if path.is_file() else b""
     except OSError as error:
         raise KdpError(f"cannot read the image {path}: {error.strerror or error}") from error
-    if _is_too_large(data):
-        raise KdpError(f"the image {path} has more than {MAX_PIXELS / 1e6:.0f} megapixels: refused")
-    image = _decoded(data, cv2.IMREAD_COLOR)
+    head = read_head(io.BytesIO(data), path)
+    image = _opaque(data) if head and head.transparent else None
+    if image is None:
+        image = _pixels(data, path, stored=head is not None)
+    turn = UPRIGHT.get(head.orientation) if head else None
+    return np.ascontiguousarray(turn(image)) if turn else image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width as `read_rgb` returns them; the pixels are not decoded.
+
+    Raises:
+        KdpError: the file is missing, corrupt, cut off, of an unsupported kind or too large.
+    """
+    try:
+        with path.open("rb") as file:
+            head = read_head(file, path)
+    except OSError:
+        head = None
+    if head is None:
+        raise KdpError(f"cannot read the image {path}: it is missing or corrupt")
+    return head.height, head.width
+
+
+def _pixels(data: bytes, path: Path, stored: bool) -> ImageArray:
+    """The pixels of a file, as they are stored or turned upright by OpenCV."""
+    flags = cv2.IMREAD_IGNORE_ORIENTATION if stored else 0
+    image = _decoded(data, cv2.IMREAD_COLOR | flags)
     if image is None:
         # Decodable but not as 8-bit colour: floating-point TIFF, for one.
         raw = _decoded(data, cv2.IMREAD_UNCHANGED)
@@ -44,40 +79,24 @@ def read_rgb(path: Path) -> ImageArray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)  # in place: large images are large
 
 
-def _is_too_large(data: npt.NDArray[np.uint8]) -> bool:
-    """Whether the header names more pixels than are decoded; False where it cannot be read."""
+def _opaque(data: bytes) -> ImageArray | None:
+    """The pixels as they are stored, blended with white; None where all of them are opaque."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about half as many pixels
-            with Image.open(io.BytesIO(data.tobytes()), formats=_FORMATS) as image:
-                return image.width * image.height > MAX_PIXELS
-    except Image.DecompressionBombError:
-        return True
-    except Exception:  # OpenCV reads more than Pillow does, under a limit of its own
-        return False
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.uint16)
+    except Exception:  # a damaged file makes Pillow raise nearly anything; OpenCV will say so
+        return None
+    color, alpha = pixels[..., :3], pixels[..., 3:]
+    if (alpha == 255).all():
+        return None
+    log_once("transparent images are blended with white")
+    blended: ImageArray = ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return blended
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width as `read_rgb` returns them, from the file's header alone.
-
-    Raises:
-        KdpError: the file is missing, corrupt or of an unsupported kind.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # OpenCV rotates every image by its EXIF orientation, Pillow only TIFF (where it then
-            # reports no EXIF), so the sides are swapped here for the other formats.
-            swapped = "exif" in image.info and image.getexif().get(ORIENTATION) in TURNED
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise KdpError(f"cannot read the image {path}: it is missing or corrupt") from error
-    return (width, height) if swapped else (height, width)
-
-
-def _decoded(data: npt.NDArray[np.uint8], flags: int) -> Any:
+def _decoded(data: bytes, flags: int) -> Any:
     """The image, or None. OpenCV reports some corrupt files by None and others by an exception."""
     try:
-        return cv2.imdecode(data, flags) if data.size else None
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
         return None
 

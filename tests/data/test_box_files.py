@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from kdp.data.boxes import AnnotatedImage, DatasetIssues, usable_boxes
-from kdp.data.images import ORIENTATION, image_size, read_rgb
+from kdp.data.image_head import ORIENTATION
+from kdp.data.images import image_size, read_rgb
 from kdp.data.voc import voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
 from kdp.errors import KdpError

@@ -114,6 +114,6 @@ def test_images_that_opencv_cannot_read_are_a_one_line_error(
     def failing(*_: Any, **__: Any) -> Any:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(np, "fromfile", failing)
+    monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(KdpError, match=r"deep\.tiff: Input/output error"):
         read_rgb(deep)

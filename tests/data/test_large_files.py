@@ -88,11 +88,12 @@ def test_no_memory_is_taken_for_them(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
-def test_channels_are_in_the_order_of_rgb(tmp_path: Path, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(5, 7, 1), (5, 7, 3), (5, 7, 4)])
+def test_channels_are_in_the_order_of_rgb(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    image[:, :, 3:] = 255  # opaque
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    colours = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    colours = image if shape[2] > 1 else np.repeat(image, 3, axis=2)
     assert np.array_equal(read_rgb(tmp_path / "a.png"), colours[..., 2::-1])
 
 
