@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,16 @@ Wave = npt.NDArray[np.float32]
 """(samples,) of one channel, full scale at -1..1."""
 MAX_SAMPLES = 200_000_000
 """Of all channels of a file; 800 MB in float32, half an hour of stereo at 48 kHz."""
+LOUDEST = 4.0
+"""Files of floating-point samples may exceed full scale by so much, not by more."""
+UNKNOWN_LENGTH = 0x7FFFFF00
+"""Headers that were written before the sound ended announce at least so many bytes."""
+CONTAINERS: dict[bytes, Literal["little", "big"]] = {
+    b"RIFF": "little",
+    b"RIFX": "big",
+    b"FORM": "big",
+}
+"""First bytes of WAV and AIFF files -> byte order of the length that follows."""
 RATE = 32_000
 """Sampling rate in Hz of every waveform after reading."""
 
@@ -38,9 +48,10 @@ def read_mono(path: Path) -> tuple[Wave, int]:
     Reads WAV, FLAC, Ogg and every other format that libsndfile supports.
 
     Raises:
-        KdpError: the file is missing, corrupt, of an unknown format, or empty.
+        KdpError: the file is missing, corrupt, cut off, of an unknown format, or empty, or its
+            samples are not on the scale -1..1.
     """
-    info = _soundfile(path, "info")
+    info = _whole_info(path)
     if info.frames * info.channels > MAX_SAMPLES:
         raise KdpError(f"the sound {path} has more than {MAX_SAMPLES:,} samples: refused")
     wave, rate = _soundfile(path, "read", dtype="float32", always_2d=True)
@@ -48,6 +59,13 @@ def read_mono(path: Path) -> tuple[Wave, int]:
         raise KdpError(f"the sound {path} is empty")
     if not np.isfinite(wave).all():
         raise KdpError(f"the sound {path} is corrupt: it has samples that are not finite")
+    if len(wave) < info.frames:
+        raise _cut_off(path)
+    if (peak := float(np.abs(wave).max())) > LOUDEST:
+        raise KdpError(
+            f"the sound {path} has samples up to {peak:.6g}, where full scale is 1: divide them by "
+            "32768 if they are 16-bit numbers stored as floating-point ones"
+        )
     return wave.mean(1, dtype=np.float32), int(rate)
 
 
@@ -59,10 +77,15 @@ def read_wave(path: Path) -> Wave:
 def duration(path: Path) -> float:
     """Duration in seconds from the file's header, without decoding.
 
+    Floating-point samples, which need no decoding, are read: their header does not say their scale.
+
     Raises:
-        KdpError: the file is missing, corrupt or of an unknown format.
+        KdpError: the file is missing, corrupt, cut off or of an unknown format, or its samples are
+            not on the scale -1..1.
     """
-    info = _soundfile(path, "info")
+    info = _whole_info(path)
+    if info.subtype in ("FLOAT", "DOUBLE"):
+        read_mono(path)
     return float(info.frames / info.samplerate)
 
 
@@ -78,6 +101,47 @@ def resampled(wave: Wave, rate: int, to: int = RATE) -> Wave:
         return wave
     result: Wave = audio_package("soxr").resample(wave, rate, to, quality="HQ")
     return result
+
+
+def _whole_info(path: Path) -> Any:
+    """soundfile's description of a file that has all the samples that its header announces.
+
+    libsndfile takes what is left of a file that was cut off as all of it.
+
+    Raises:
+        KdpError: it has not, or it cannot be read.
+    """
+    info = _soundfile(path, "info")
+    if not _is_whole(path, info):
+        raise _cut_off(path)
+    return info
+
+
+def _is_whole(path: Path, info: Any) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    size = path.stat().st_size
+    if head[:4] in CONTAINERS:
+        announced = int.from_bytes(head[4:8], CONTAINERS[head[:4]])
+        # Without the eight bytes before it; some programs count them too.
+        return announced <= size or announced >= UNKNOWN_LENGTH
+    if head[:4] == b".snd":
+        start, announced = (int.from_bytes(head[i : i + 4], "big") for i in (4, 8))
+        return start + announced <= size or announced >= UNKNOWN_LENGTH
+    return info.format != "FLAC" or _has_frame(path, info.frames - 1)
+
+
+def _has_frame(path: Path, number: int) -> bool:
+    try:
+        with audio_package("soundfile").SoundFile(str(path)) as file:
+            file.seek(max(0, number))
+            return number < 0 or len(file.read(1)) == 1
+    except RuntimeError:
+        return False
+
+
+def _cut_off(path: Path) -> KdpError:
+    return KdpError(f"the sound {path} is cut off: its header announces more than there is")
 
 
 def _soundfile(path: Path, function: str, **options: Any) -> Any:

@@ -6,13 +6,30 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, join_names
 from kdp.files import sha256
+from kdp.log import log_once
 
 WHOLE_BYTES = 256 * 1024**2
 """Files of at most so many bytes together are hashed whole, in less than a second."""
+
+
+class AnnotatedFiles(Protocol):
+    """A sample that is read from files, with what is said of them elsewhere, such as a label."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    @property
+    def annotation(self) -> str: ...
+
+
+S = TypeVar("S", bound=AnnotatedFiles)
 
 
 def files_of(sample: Any) -> tuple[Path, ...]:
@@ -90,3 +107,25 @@ def _middle(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(path.stat().st_size // 2)
         return hashlib.sha256(file.read(4096)).hexdigest()
+
+
+def without_contradictions(samples: list[S], dataset: str) -> list[S]:
+    """Leave out samples whose files have the content of another one with another annotation.
+
+    Nobody can tell which annotation is right; a line names them.
+
+    Args:
+        samples: with `name`, `files` and `annotation`.
+        dataset: how the line calls them.
+    """
+    annotations = {path: sample.annotation for sample in samples for path in sample.files}
+
+    def differ(paths: Sequence[Path]) -> bool:
+        return len({annotations[path] for path in paths}) > 1
+
+    wrong = {path for group in equal_files(annotations, differ) for path in group}
+    names = [sample.name for sample in samples if wrong.intersection(sample.files)]
+    if names:
+        listing = join_names(names, 5)
+        log_once(f"{dataset}: one content with several labels, {len(names)} left out: {listing}")
+    return [sample for sample in samples if not wrong.intersection(sample.files)]

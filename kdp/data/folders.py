@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kdp.data.content import without_contradictions
 from kdp.data.images import ImageArray, list_images, read_rgb
 from kdp.errors import KdpError, join_names
 from kdp.log import log_once
@@ -43,8 +44,8 @@ class LabelledImage:
 def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
     """The readable images of `folder/<class>/`, class by class, sorted by name.
 
-    Corrupt images are left out with a log message. Every image is decoded once for this check, so
-    that a training run does not stop at a corrupt file hours later.
+    Corrupt images, and images that two classes have, are left out with a log message. Every image
+    is decoded once for this check, so that a training does not stop at a corrupt file hours later.
 
     Raises:
         KdpError: a class has no folder or no readable image, or a folder matches no class.
@@ -57,12 +58,14 @@ def class_folders(folder: Path, classes: Sequence[str]) -> list[LabelledImage]:
     images: list[LabelledImage] = []
     corrupt: list[LabelledImage] = []
     for label, name in enumerate(classes):
-        before = len(images)
         for path in list_images(folder / name):
             image = LabelledImage(f"{name}/{path.name}", label, partial(read_rgb, path), (path,))
             (images if _readable(image) else corrupt).append(image)
-        if len(images) == before:
-            raise KdpError(f"{folder} has no readable image of the class {name!r}")
+    images = without_contradictions(images, str(folder))
+    present = {image.label for image in images}
+    absent = [name for label, name in enumerate(classes) if label not in present]
+    if absent:
+        raise KdpError(f"{folder} has no readable image of the class {absent[0]!r}")
     if corrupt:
         names = join_names([image.name for image in corrupt], 5)
         log_once(f"{folder}: {len(corrupt)} corrupt images left out: {names}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -49,14 +50,18 @@ def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[
             image and `{scale}`; one of `LR_TEMPLATES` by default.
 
     Raises:
-        KdpError: a folder is missing or empty, or an image has no partner.
+        KdpError: a folder is missing or empty, an image has no partner, or two have the same one.
     """
     templates = (template,) if template else LR_TEMPLATES
-    pairs = []
-    for path in list_images(hr):
+    pairs, partners = [], {}
+    names = _names(list_images(hr))
+    for path, name in names.items():
         partner = _partner(path, lr, scale, templates)
+        other = partners.setdefault(partner, path)
+        if other is not path:
+            raise KdpError(f"{other} and {path} have the same LR image {partner}")
         hr_image = partial(_cropped_to_partner, path, partner, scale)
-        pairs.append(Pair(path.stem, hr_image, partial(read_rgb, partner), (path, partner)))
+        pairs.append(Pair(name, hr_image, partial(read_rgb, partner), (path, partner)))
     return pairs
 
 
@@ -71,12 +76,12 @@ def hr_only(hr: Path, scale: int, cache_folder: Path) -> list[Pair]:
     folder = cache_folder / f"{hr.name}-{key}-x{scale}"
     return [
         Pair(
-            path.stem,
+            name,
             partial(_cropped, path, scale),
             partial(_cached_lr, path, folder, scale),
             (path,),
         )
-        for path in list_images(hr)
+        for path, name in _names(list_images(hr)).items()
     ]
 
 
@@ -97,6 +102,12 @@ def crop_to_multiple(image: ImageArray, scale: int) -> ImageArray:
     """Crop right and bottom so that `scale` divides both sides."""
     height, width = image.shape[0] // scale * scale, image.shape[1] // scale * scale
     return image[:height, :width]
+
+
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Image -> its name without the suffix, or with it where images differ in nothing else."""
+    counts = Counter(path.stem.lower() for path in paths)
+    return {path: path.stem if counts[path.stem.lower()] == 1 else path.name for path in paths}
 
 
 def _partner(path: Path, lr: Path, scale: int, templates: Sequence[str]) -> Path:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from kdp.data.audio import Wave, duration, read_wave
+from kdp.data.content import without_contradictions
 from kdp.errors import KdpError, join_names, suggest
 from kdp.log import log
 
@@ -73,8 +74,9 @@ def tau_folder(folder: Path | None) -> Path:
 def scene_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Clip]:
     """The clips of a split, in its order.
 
-    Missing files are left out with a log message. Corrupt files are found when they are read:
-    decoding all of TAU to check it would take 8 minutes before every run.
+    Missing files, and equal files with different labels, are left out with a log message. Files
+    that are corrupt beyond their headers are found when they are read: decoding all of TAU to check
+    it would take 8 minutes before every run.
 
     Args:
         folder: contains `meta.csv` (columns filename, scene_label, identifier and, unless file
@@ -84,16 +86,31 @@ def scene_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Clip]
 
     Raises:
         KdpError: the folder, `meta.csv`, the split, a column or every file is missing; a file is
-            not in `meta.csv`; a label is not one of the classes.
+            not in `meta.csv`, or has two labels; a label is not one of the classes.
     """
-    meta = {row["filename"]: row for row in _table(_table_path(folder, META), COLUMNS)}
+    labelled = _table(_table_path(folder, META), COLUMNS)
+    meta = {row["filename"]: row for row in labelled}
     rows = _table(_table_path(folder, split), ("filename",))
     names = list(dict.fromkeys(row["filename"] for row in rows))
     unknown = next((name for name in names if name not in meta), None)
     if unknown is not None:
         raise KdpError(f"{folder / split} has {unknown}, which {folder / META} does not have")
     clips = [_clip(folder, meta[name], classes) for name in names]
-    return _existing(folder, split, clips)
+    _check_labels(folder / split, [*labelled, *rows], meta)
+    return without_contradictions(_existing(folder, split, clips), str(folder / split))
+
+
+def _check_labels(split: Path, rows: Sequence[Row], meta: Mapping[str, Row]) -> None:
+    """Make sure that `meta.csv` and a split, which may repeat labels, agree on each of them.
+
+    Raises:
+        KdpError: a file has two labels.
+    """
+    for row in rows:
+        label, other = row.get("scene_label"), meta[row["filename"]]["scene_label"]
+        if label and label != other:
+            name = row["filename"]
+            raise KdpError(f"{split} and {META}: {name} has two labels, {label!r} and {other!r}")
 
 
 def _table_path(folder: Path, name: str) -> Path:

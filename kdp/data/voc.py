@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,10 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
     """The images of `ImageSets/Main/<split>.txt` with the objects of `Annotations/*.xml`.
 
     VOC counts pixels from 1 and includes both ends of a box. Objects marked as difficult are left
-    out of every split, as VOC's own evaluation does. Boxes without area, outside the image or of
-    unknown classes, and images whose annotation is missing or malformed, are left out too, and one
-    log line counts them.
+    out of every split, as VOC's own evaluation does. Boxes without area, outside the image, in
+    fractions of it or of unknown classes are left out too, and images that are corrupt, share a
+    name, or whose annotation is missing, malformed or of another size than the image, which is then
+    resized, turned or another one. One log line counts them.
 
     Args:
         folder: VOC2012 or VOC2007, or a folder that contains exactly one of them (`VOCdevkit`).
@@ -35,7 +37,9 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
             or an annotation declares a document type.
     """
     root = _root(folder)
-    images = {path.stem: path for path in list_images(root / "JPEGImages")}
+    images = defaultdict(list)
+    for path in list_images(root / "JPEGImages"):
+        images[path.stem].append(path)
     names = _split(root, split)
     missing = [name for name in names if name not in images]
     if missing:
@@ -81,10 +85,13 @@ def _split(root: Path, split: str) -> list[str]:
 
 
 def _annotated(
-    root: Path, name: str, image: Path, labels: dict[str, int], issues: DatasetIssues
+    root: Path, name: str, images: Sequence[Path], labels: dict[str, int], issues: DatasetIssues
 ) -> AnnotatedImage | None:
-    """The image with its objects, or None if the annotation cannot be used."""
-    tree = _tree(root / "Annotations" / f"{name}.xml", name, issues)
+    """The image with its objects, or None if it or its annotation cannot be used."""
+    if len(images) > 1:
+        issues.add("names of several images, left out", name)
+        return None
+    tree, image = _tree(root / "Annotations" / f"{name}.xml", name, issues), images[0]
     size = None if tree is None else _size(tree, image, name, issues)
     if tree is None or size is None:
         return None
@@ -113,18 +120,20 @@ def _tree(path: Path, name: str, issues: DatasetIssues) -> ElementTree.Element |
 def _size(
     tree: ElementTree.Element, image: Path, name: str, issues: DatasetIssues
 ) -> tuple[int, int] | None:
-    """Height and width from the annotation, or from the image if the annotation has none."""
+    """Height and width of the image; None if it is corrupt or the annotation says otherwise."""
     try:
-        height, width = (int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
-        if height > 0 and width > 0:
-            return height, width
-    except ValueError:
-        pass
-    try:
-        return image_size(image)
+        size = image_size(image)
     except KdpError:
         issues.add("corrupt images, left out", name)
         return None
+    try:
+        annotated = [float(tree.findtext(f"size/{side}", "")) for side in ("height", "width")]
+    except ValueError:
+        return size
+    if min(annotated) > 0 and annotated != list(size):  # many tools write 0 for an unknown size
+        issues.add("images of another size than their annotation's, left out", name)
+        return None
+    return size
 
 
 def _rows(
@@ -142,6 +151,9 @@ def _rows(
             x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{side}", "")) for side in CORNERS)
         except ValueError:
             issues.add("boxes without numbers, left out", name)
+            continue
+        if max(x0, y0, x1, y1) <= 1:
+            issues.add("boxes in fractions of the image, left out", name)
             continue
         # From 1-based inclusive pixels to 0-based half-open ones: only the lower corner moves.
         rows.append((labels[class_name], x0 - 1, y0 - 1, x1, y1))

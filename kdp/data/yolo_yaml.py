@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,8 +28,9 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedI
     else to the YAML file. The labels of `.../images/a.jpg` are in `.../labels/a.txt`, one line per
     object: its class, then either centre, width and height, or the corners of a polygon, which is
     reduced to its bounding box. All coordinates are relative to the image's sides. An image without
-    a label file has no objects. `download` is ignored. Lines and images that cannot be used are
-    left out, and one log line counts them.
+    a label file, or with an empty one, has no objects. `download` is ignored. Lines and images that
+    cannot be used are left out: corrupt images, images that share a label file, and those whose
+    label file cannot be read. One log line counts them, and the images without a label file.
 
     Args:
         file: the YAML file.
@@ -46,8 +48,13 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedI
     roots = _roots(content, file)
     paths = [path for source in _sources(content, split, file) for path in _images(source, roots)]
     issues = DatasetIssues(f"{file}, {split}")
-    annotated = (_annotated(path, _name(path, roots), len(names), issues) for path in paths)
-    images = [image for image in annotated if image is not None]
+    shared = _shared_labels(paths)
+    images = []
+    for path in paths:
+        if path in shared:
+            issues.add("images that share a label file, left out", _name(path, roots))
+        elif image := _annotated(path, _name(path, roots), len(names), issues):
+            images.append(image)
     issues.report()
     require_objects(images, f"{file}, {split},", classes)
     return images
@@ -161,11 +168,13 @@ def _name(path: Path, roots: Sequence[Path]) -> str:
 
 
 def _annotated(path: Path, name: str, classes: int, issues: DatasetIssues) -> AnnotatedImage | None:
-    """The image with its objects, or None if it is corrupt."""
+    """The image with its objects, or None if it or its label file cannot be used."""
     lines = _lines(_label_file(path), name, classes, issues)
+    if lines is None:
+        issues.add("images whose label file cannot be read, left out", name)
+        return None
     try:
-        # Background images need no size, so they are not opened: data sets have many of them.
-        height, width = image_size(path) if lines else (1, 1)
+        height, width = image_size(path)
     except KdpError:
         issues.add("corrupt images, left out", name)
         return None
@@ -181,21 +190,35 @@ def _label_file(image: Path) -> Path:
     return Path(text).with_suffix(".txt")
 
 
-def _lines(file: Path, name: str, classes: int, issues: DatasetIssues) -> list[Line]:
+def _shared_labels(paths: Sequence[Path]) -> set[Path]:
+    """Images of one name, such as `a.jpg` and `a.png`: their objects are those of one of them."""
+    images: dict[Path, set[Path]] = defaultdict(set)
+    for path in paths:
+        images[_label_file(path)].add(path)
+    return {path for group in images.values() if len(group) > 1 for path in group}
+
+
+def _lines(file: Path, name: str, classes: int, issues: DatasetIssues) -> list[Line] | None:
+    """The usable lines of a label file; None if it cannot be read, or no line has this form."""
     try:
         text = file.read_text("utf-8-sig", "replace")
     except FileNotFoundError:
+        issues.add("images without a label file, taken as background", name)
         return []
+    except OSError:
+        return None
+    malformed = 0
     lines = []
     for words in filter(None, map(str.split, text.splitlines())):
         line = _line(words)
         if line is None:
             issues.add("malformed lines, left out", name)
+            malformed += 1
         elif not 0 <= line[0] < classes:
             issues.add("boxes of an unknown class, left out", f"{name} {words[0]}")
         else:
             lines.append(line)
-    return lines
+    return None if malformed and not lines else lines
 
 
 def _line(words: Sequence[str]) -> Line | None:

@@ -85,3 +85,46 @@ print({"soundfile", "soxr", "transformers"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["wav", "aiff", "au", "flac"])
+def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kind: str, share: float) -> None:
+    path = tmp_path / f"cut.{kind}"
+    soundfile.write(path, sine(440) + 0.1 * np.random.default_rng(0).random(32000), 32000)
+    assert duration(path) == 1
+    data = path.read_bytes()
+    path.write_bytes(data[: max(300, int(len(data) * share))])
+    for read in (duration, read_mono):
+        with pytest.raises(KdpError, match=rf"cut\.{kind}.*(is cut off|corrupt)"):
+            read(path)
+
+
+@pytest.mark.parametrize("announced", [0xFFFFFFFF, 0x7FFFFFFF, 64044])
+def test_a_length_that_is_unknown_or_off_by_eight_is_accepted(
+    tmp_path: Path, announced: int
+) -> None:
+    path = tmp_path / "stream.wav"
+    soundfile.write(path, sine(440), 32000)
+    data = path.read_bytes()
+    assert len(data) == 64044
+    path.write_bytes(data[:4] + announced.to_bytes(4, "little") + data[8:])
+    assert duration(path) == 1
+
+
+@pytest.mark.parametrize("kind", [("wav", "FLOAT"), ("wav", "DOUBLE"), ("aiff", "FLOAT")])
+@pytest.mark.parametrize("scale", [32767, 2**31, 128])
+def test_samples_on_the_scale_of_integers_are_refused(
+    tmp_path: Path, kind: tuple[str, str], scale: float
+) -> None:
+    path = tmp_path / f"loud.{kind[0]}"
+    soundfile.write(path, sine(440) * scale, 32000, subtype=kind[1])
+    for read in (duration, read_mono):
+        with pytest.raises(KdpError, match=r"loud\..* has samples up to .*, where full scale is 1"):
+            read(path)
+
+
+@pytest.mark.parametrize("peak", [0.5, 1.5, 3.9])
+def test_floating_point_samples_may_exceed_full_scale(tmp_path: Path, peak: float) -> None:
+    soundfile.write(tmp_path / "a.wav", 2 * peak * sine(440), 32000, subtype="FLOAT")
+    assert np.abs(read_mono(tmp_path / "a.wav")[0]).max() == pytest.approx(peak, rel=1e-2)

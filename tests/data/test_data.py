@@ -215,6 +215,26 @@ def test_images_of_one_name_in_two_folders_are_kept_apart(tmp_path: Path) -> Non
     assert not np.array_equal(*kept)
 
 
+def test_images_of_one_stem_are_kept_apart(tmp_path: Path) -> None:
+    names = ("a.bmp", "a.png", "A.PNG", "b.png")
+    for number, name in enumerate(names):
+        _write(tmp_path / "hr" / name, _image(12, 12, number))
+        os.utime(tmp_path / "hr" / name, ns=(5, 5))
+    pairs = hr_only(tmp_path / "hr", 2, tmp_path / "cache")
+    assert [pair.name for pair in pairs] == ["A.PNG", "a.bmp", "a.png", "b"]
+    for pair in pairs:
+        expected = bicubic_uint8(pair.hr(), 0.5)
+        np.testing.assert_array_equal(pair.lr(), expected)
+        np.testing.assert_array_equal(pair.lr(), expected)  # from the cache
+
+
+def test_two_images_with_one_partner_are_refused(tmp_path: Path) -> None:
+    for name in ("hr/a.bmp", "hr/a.png", "lr/a_small.png"):
+        _write(tmp_path / name, _image(12, 12) if name.startswith("hr") else _image(6, 6))
+    with pytest.raises(KdpError, match=r"a\.bmp and .*a\.png have the same LR image"):
+        paired(tmp_path / "hr", tmp_path / "lr", 2, "{stem}_small.png")
+
+
 def test_embedded_images_need_no_network_and_no_cache(tmp_path: Path) -> None:
     code = """
 import socket

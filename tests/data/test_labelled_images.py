@@ -117,3 +117,30 @@ def test_images_that_opencv_cannot_read_are_a_one_line_error(
     monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(KdpError, match=r"deep\.tiff: Input/output error"):
         read_rgb(deep)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_image_of_two_classes_is_left_out(
+    tmp_path: Path, messages: list[str], link: bool
+) -> None:
+    write_images(tmp_path)
+    source, copy = tmp_path / "with_mask" / "0.png", tmp_path / "without_mask" / "x.png"
+    if link:
+        copy.symlink_to(source)
+    else:
+        copy.write_bytes(source.read_bytes())
+    (tmp_path / "with_mask" / "z.png").write_bytes((tmp_path / "with_mask" / "1.png").read_bytes())
+    names = [image.name for image in class_folders(tmp_path, CLASSES)]
+    assert names == [f"with_mask/{name}.png" for name in "12z"] + [
+        f"without_mask/{name}.png" for name in "012"
+    ]
+    (line,) = messages
+    assert line.endswith("2 left out: with_mask/0.png, without_mask/x.png")
+
+
+def test_a_class_that_shares_all_its_images_is_refused(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    for path in (tmp_path / "with_mask").iterdir():
+        (tmp_path / "without_mask" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(KdpError, match="no readable image of the class 'with_mask'"):
+        class_folders(tmp_path, CLASSES)

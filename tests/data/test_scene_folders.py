@@ -89,3 +89,44 @@ def test_a_missing_file_is_named_and_left_out(tau: Path, messages: list[str]) ->
     clips = scene_folder(tau, "split5.csv", SCENES)
     assert [clip.name for clip in clips] == [FILES[2], FILES[1]]
     assert messages == [f"{tau / 'split5.csv'}: 1 missing recordings left out: {FILES[0]}"]
+
+
+def relabel(folder: Path) -> None:
+    labels = [("bus" if name == FILES[3] else "tram") for name in FILES]
+    rows = [(name, label, "x", "a") for name, label in zip(FILES, labels, strict=True)]
+    table(folder / "meta.csv", HEADER, rows)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names"),
+    [
+        (relabel, "test.csv and meta.csv: .*tram-.*two labels, 'tram' and 'bus'"),
+        (
+            lambda f: table(
+                f / "meta.csv", HEADER, [(FILES[3], s, "x", "a") for s in ("tram", "metro")]
+            ),
+            "two labels, 'tram' and 'metro'",
+        ),
+        (
+            lambda f: table(
+                f / "test.csv", HEADER[:2], [(FILES[3], "tram"), (FILES[3], "airport")]
+            ),
+            "two labels, 'airport' and 'tram'",
+        ),
+    ],
+    ids=["split and meta.csv", "meta.csv", "split"],
+)
+def test_a_sound_with_two_labels_is_refused(
+    tau: Path, spoil: Callable[[Path], Any], names: str
+) -> None:
+    spoil(tau)
+    with pytest.raises(KdpError, match=names):
+        scene_folder(tau, "test.csv", SCENES)
+
+
+def test_equal_sounds_with_different_labels_are_left_out(tau: Path, messages: list[str]) -> None:
+    (tau / FILES[2]).write_bytes((tau / FILES[0]).read_bytes())  # a bus and an airport
+    clips = scene_folder(tau, "split5.csv", SCENES)
+    assert [clip.name for clip in clips] == [FILES[1]]
+    (line,) = messages
+    assert line.endswith(f"one content with several labels, 2 left out: {FILES[2]}, {FILES[0]}")

@@ -1,0 +1,153 @@
+"""Images with boxes whose files contradict each other are left out, and a line says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdp.data.image_head import ORIENTATION
+from kdp.data.voc import voc_folder
+from kdp.data.yolo_yaml import yolo_yaml
+from kdp.errors import KdpError
+from tests.data.box_helpers import (
+    CLASSES,
+    GOOD,
+    HEIGHT,
+    WIDTH,
+    annotation,
+    summary,
+    voc,
+    write_image,
+    yolo,
+)
+
+BOX = [("dog", (2, 2, 9, 9))]
+
+
+def resize(path: Path) -> None:
+    write_image(path, (HEIGHT // 2, WIDTH // 2))
+
+
+def turn(path: Path) -> None:
+    write_image(path, (WIDTH, HEIGHT))
+
+
+def turn_by_exif(path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.open(path).save(path, exif=exif)
+
+
+def exchange(path: Path) -> None:
+    write_image(path, (HEIGHT, WIDTH + 1))
+
+
+@pytest.mark.parametrize("change", [resize, turn, turn_by_exif, exchange])
+def test_images_of_another_size_than_annotated_are_left_out(
+    tmp_path: Path, messages: list[str], change: Callable[[Path], None]
+) -> None:
+    folder = voc(tmp_path, {"good": GOOD, "changed": GOOD})
+    change(folder / "JPEGImages/changed.jpg")
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["good"]
+    (line,) = messages
+    assert line.endswith("images of another size than their annotation's, left out: 1 (changed)")
+
+
+@pytest.mark.parametrize("size", ["", "0", "unknown", f"{WIDTH}.0"])
+def test_a_size_that_says_nothing_else_is_accepted(tmp_path: Path, size: str) -> None:
+    text = annotation(BOX).replace(f"<width>{WIDTH}</width>", f"<width>{size}</width>")
+    assert len(voc_folder(voc(tmp_path, {"a": text}), "train", CLASSES)) == 1
+
+
+@pytest.mark.parametrize("corners", [(0.1, 0.2, 0.5, 0.6), (0, 0, 1, 1), (0.01, 0.01, 0.99, 1.0)])
+def test_boxes_in_fractions_are_left_out(
+    tmp_path: Path, messages: list[str], corners: tuple[int, int, int, int]
+) -> None:
+    folder = voc(tmp_path, {"a": annotation([*BOX, ("cat", corners)])})
+    (image,) = voc_folder(folder, "train", CLASSES)
+    assert image.boxes.tolist() == [[1, 1, 9, 9]]
+    (line,) = messages
+    assert line.endswith("boxes in fractions of the image, left out: 1 (a)")
+
+
+@pytest.mark.parametrize("twin", ["a.png", "a.JPG", "a.jpeg"])
+def test_images_of_one_name_are_left_out(tmp_path: Path, messages: list[str], twin: str) -> None:
+    folder = voc(tmp_path / "voc", {"a": GOOD, "b": GOOD})
+    write_image(folder / "JPEGImages/x.png").rename(folder / "JPEGImages" / twin)
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["b"]
+    assert messages[-1].endswith("names of several images, left out: 1 (a)")
+    file = yolo(tmp_path / "yolo")
+    write_image(tmp_path / "yolo/images/train/x.png").rename(tmp_path / "yolo/images/train" / twin)
+    assert set(summary(yolo_yaml(file, "train", CLASSES))) == {"b", "c"}
+    assert "images that share a label file, left out: 2" in messages[-1]
+
+
+def test_an_image_listed_twice_shares_no_label_file(tmp_path: Path) -> None:
+    file = yolo(tmp_path, train=["images/train", "images/train"])
+    assert len(yolo_yaml(file, "train", CLASSES)) == 6
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        make_folder,
+        lambda path: path.write_bytes(bytes(range(256))),
+        lambda path: path.write_text("<annotation>\n<object>\n"),
+        lambda path: path.write_text("0 0.5 0.5 0.5 0.25\n", "utf-16"),
+    ],
+    ids=["folder", "binary", "other format", "UTF-16"],
+)
+def test_an_image_without_a_readable_label_is_no_background(
+    tmp_path: Path, messages: list[str], spoil: Callable[[Path], object]
+) -> None:
+    file = yolo(tmp_path)
+    spoil(tmp_path / "labels/train/a.txt")
+    assert set(summary(yolo_yaml(file, "train", CLASSES))) == {"b", "c"}
+    kind = "images whose label file cannot be read, left out: 1 (images/train/a.jpg)"
+    assert kind in messages[0]
+
+
+def test_images_without_a_label_file_are_counted(tmp_path: Path, messages: list[str]) -> None:
+    file = yolo(tmp_path)
+    assert summary(yolo_yaml(file, "train", CLASSES))["c"] == []
+    (line,) = messages
+    assert line.endswith("images without a label file, taken as background: 1 (images/train/c.jpg)")
+    (tmp_path / "labels/train/c.txt").touch()  # empty: there is no object
+    messages.clear()
+    assert summary(yolo_yaml(file, "train", CLASSES))["c"] == []
+    assert not messages
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_images_without_their_end_are_left_out(
+    tmp_path: Path, messages: list[str], name: str
+) -> None:
+    file = yolo(tmp_path)
+    path = tmp_path / f"images/train/{name}.jpg"
+    path.write_bytes(path.read_bytes()[:-50])
+    assert name not in summary(yolo_yaml(file, "train", CLASSES))
+    assert f"corrupt images, left out: 1 (images/train/{name}.jpg)" in messages[0]
+    folder = voc(tmp_path / "voc", {"whole": GOOD, "cut": GOOD})
+    image = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 9, np.uint8))[1].tobytes()
+    (folder / "JPEGImages/cut.jpg").write_bytes(image[: len(image) // 2])
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["whole"]
+
+
+def test_a_data_set_of_which_nothing_is_left_is_refused(
+    tmp_path: Path, messages: list[str]
+) -> None:
+    folder = voc(tmp_path, {"a": GOOD})
+    turn(folder / "JPEGImages/a.jpg")
+    with pytest.raises(KdpError, match="no usable object"):
+        voc_folder(folder, "train", CLASSES)
+    assert "another size" in messages[0]
