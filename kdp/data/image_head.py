@@ -87,10 +87,11 @@ def _is_complete(file: BinaryIO, image: Image.Image) -> bool:
         return _ends(file, size, b"IEND\xaeB`\x82") or b"IEND" in _whole(file)
     if image.format == "WEBP":
         return _number(file, 4) + 8 <= size + 1  # a last byte of padding may be missing
+    details: Any = image  # of which Pillow declares not all
     if image.format == "BMP":
-        codec, _, offset, options = image.tile[0]
+        codec, _, offset, options = details.tile[0]
         return codec != "raw" or offset + options[1] * image.height <= size
-    tags: Any = getattr(image, "tag_v2", {})
+    tags = getattr(details, "tag_v2", {})
     parts = [zip(tags[a], tags[b], strict=True) for a, b in TIFF_PARTS if a in tags and b in tags]
     return all(offset + length <= size for part in parts for offset, length in part)
 

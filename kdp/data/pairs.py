@@ -53,7 +53,8 @@ def paired(hr: Path, lr: Path, scale: int, template: str | None = None) -> list[
         KdpError: a folder is missing or empty, an image has no partner, or two have the same one.
     """
     templates = (template,) if template else LR_TEMPLATES
-    pairs, partners = [], {}
+    pairs = []
+    partners: dict[Path, Path] = {}
     names = _names(list_images(hr))
     for path, name in names.items():
         partner = _partner(path, lr, scale, templates)
