@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,10 +20,12 @@ from kdp.models.loading import load_network
 from kdp.progress import duration
 from kdp.pruning.importance import make_scorer
 from kdp.pruning.resource_limit import peak_memory
+from kdp.stages.paths import chain_paths
 from kdp.stages.prune.budget import macs_by_width
 from kdp.stages.prune.estimate import scoring_seconds
 from kdp.stages.prune.prune import scoring_context
 from kdp.stages.prune.score_cache import prunable
+from kdp.stages.replacing import check_targets
 from kdp.stages.train.dynamic import add_dynamic
 from kdp.stages.train.objective import build_objective
 from kdp.stages.train.request import DynamicRequest, Stage, TrainingRequest
@@ -99,7 +102,10 @@ def _is_chain(config: Config) -> bool:
 
 
 def _output(state: _State) -> str:
-    """The output folders, or their nearest existing parents, are writable and have free space."""
+    """The output folders, or their nearest existing parents, are writable and have free space.
+
+    What a stage would write may be replaced; an unfinished run may be there, to be resumed.
+    """
     config = state.config
     experiments = [config.experiments.folder] if config.experiments else []
     for folder in (*experiments, config.output.runs, config.output.dir):
@@ -107,7 +113,16 @@ def _output(state: _State) -> str:
         free = free_bytes(folder)
         if free < MIN_FREE_BYTES:
             raise KdpError(f"{folder} has {free / 1e6:.0f} MB left on its disk")
+    check_targets(_targets(config))
     return f"{config.output.dir} is writable, {free / 1e9:.0f} GB free"
+
+
+def _targets(config: Config) -> list[Path]:
+    """The networks and masks that the stages of a configuration write."""
+    paths = chain_paths(config)
+    if not _is_chain(config):
+        return [paths.trained, paths.last]
+    return [paths.pruned, paths.masks, paths.finetuned, paths.rebuilt]
 
 
 def _network(state: _State) -> str:

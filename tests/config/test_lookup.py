@@ -12,6 +12,7 @@ from kdp.config.lookup import find_config
 from kdp.errors import KdpError
 from kdp.log import log_once
 from kdp.shipped import CONFIGS, WEIGHTS, shipped_configs
+from kdp.stages.paths import chain_paths
 from tests.conftest import ROOT
 
 
@@ -43,6 +44,15 @@ def test_the_lists_name_every_shipped_file() -> None:
     }
     assert configs == set(CONFIGS)
     assert all((ROOT / "weights" / name).is_file() for name in WEIGHTS)
+
+
+@pytest.mark.parametrize("overrides", [[], ["faces=real"]])
+def test_no_shipped_configuration_trains_onto_a_shipped_weight(overrides: list[str]) -> None:
+    for name in (Path(weight).stem for weight in WEIGHTS):
+        for path in ROOT.glob("configs/**/*.yml"):
+            if f"  name: {name}\n" in path.read_text():
+                config = load_config(path, overrides)
+                assert chain_paths(config).trained != Path("weights", f"{name}.pth"), path
 
 
 def test_a_path_as_written_comes_first() -> None:

@@ -18,6 +18,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.replacing import check_targets, tracked_by_git
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
+from kdp.stages.validate import validate
 from kdp.tasks.super_resolution.task import SuperResolution
 from tests import runs
 from tests.runs import DATA_CHANGES, SHORT, change_data, config
@@ -96,6 +97,13 @@ def test_a_tracked_result_is_not_replaced(trained: Path) -> None:
     with pytest.raises(KdpError, match=r"tiny\.pth would be replaced, and git tracks it"):
         train(short(trained))
     assert path.read_bytes() == before
+
+
+def test_validate_names_a_result_that_is_protected(trained: Path) -> None:
+    track(trained, trained / "weights" / "tiny.pth")
+    *_, last = validate(short(trained))
+    assert not last.passed
+    assert "git tracks it" in last.message
 
 
 @pytest.mark.parametrize("name", ["tiny_last.pth", "../runs/tiny_train/curves.csv"])
