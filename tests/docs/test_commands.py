@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import typer
 
-from kdp.cli import app
+from kdp.cli import app, renamed
 from kdp.config.compose import load_config
 from tests.conftest import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 DATA = ("KDP_SR", "KDP_FACES", "KDP_ESC10", "KDP_BCCD", "KDP_VOC", "TAU24_PATH")
 PLACEHOLDER = re.compile(r"\b(COMMAND|FAMILY|FILE|FOLDER|ID|KEY|NAME|RUN|SET)\b|\.\.\.|\{")
+OTHER_PROGRAM = re.compile(r"(\w+=\S+ )*(git|make|pip|python3?)\b|--system-site-packages")
 ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=.*")
 
 
@@ -31,6 +32,13 @@ def commands(page: Path) -> list[str]:
         lines += [" ".join(s.split()) for s in re.findall(r"`(kdp [a-z-]+\s[^`]+)`", prose)]
     starts = re.compile(r"(?:[A-Z][A-Z0-9_]*=\S+ )*kdp [a-z]")
     return [line for line in lines if starts.match(line) and not PLACEHOLDER.search(line)]
+
+
+def options(page: Path) -> set[str]:
+    """The options of kdp that inline code names; of other programs' lines none."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    spans = [span for span in re.findall(r"`([^`]+)`", prose) if not OTHER_PROGRAM.match(span)]
+    return {option for span in spans for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
 
 
 LINES = [
@@ -53,11 +61,23 @@ def test_the_pages_have_commands() -> None:
     assert sum(bool(commands(page)) for page in PAGES) >= 6
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_documented_option_exists(page: Path) -> None:
+    group: Any = typer.main.get_command(app)
+    known = {"--help", "--install-completion", "--show-completion"}
+    for command in (group, *group.commands.values()):
+        known |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    if page.name == "cli.md":  # which lists the old names, too
+        known |= {old for table in renamed.OPTIONS.values() for old in table}
+    assert options(page) <= known
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_a_documented_command_works(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in DATA:
         monkeypatch.setenv(variable, "data")
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(renamed, "_warn", lambda old, new: pytest.fail(f"{old} is an old name"))
     given = parsed(line)
     if given.get("config"):
         overrides = [*(given.get("overrides") or ()), *(given.get("values") or ())]

@@ -212,6 +212,13 @@ def test_make_face_labels_its_photograph_correctly(tmp_path: Path) -> None:
     assert [face["class"] for face in line["faces"]] == ["without_mask"]
 
 
+def test_the_class_of_every_face_is_printed_in_words(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_bytes(face()))
+    result = kdp(network, tmp_path / "a.png", "-o", "labelled.png")
+    assert re.search(r"a\.png: faces: with(out)?_mask [01]\.\d+", result.stderr)
+    assert Path("labelled.png").is_file()
+
+
 def test_faces_are_searched_in_a_smaller_copy_of_large_images() -> None:
     image = cv2.resize(face(), (2048, 2048), interpolation=cv2.INTER_CUBIC)
     boxes = face_boxes.FaceFinder()(image)
@@ -303,7 +310,7 @@ def test_q_in_the_window_ends_the_run(
         (["clip.avi"], "no display here; --headless"),
         (["gone.mp4", "--headless"], "there is no video"),
         (["cl*.avi", "--headless"], "cl*.avi is a pattern of videos; give the name of one"),
-        (["clip.avi", "--headless", "--save", "folder.mp4"], "folder.mp4: it is a folder"),
+        (["clip.avi", "--headless", "--save", "folder.mp4"], "folder.mp4 is a folder"),
         (["corrupt.mp4", "--headless"], "corrupt.mp4: it is missing, corrupt"),
         (["clip.avi", "--headless", "--save", "out.txt"], "a video ends in .mp4"),
         (["clip.avi", "--headless", "--save", "clip.avi"], "is the video itself"),

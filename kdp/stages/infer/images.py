@@ -27,12 +27,16 @@ def targets(sources: Sequence[Path], folder: Path | None, suffix: str) -> list[P
     Args:
         sources: the images.
         folder: for all of them (default: `<name of the image's folder>_<suffix>` in the current
-            folder, so that nothing is ever written beside the input).
+            folder, so that nothing is ever written beside the input). A name that ends in .png is
+            the file of a single image.
         suffix: of the default folder.
 
     Raises:
-        KdpError: two results would have the same path, or one would lie among the images.
+        KdpError: two results would have the same path, one would lie among the images, or the
+            folder has the name of an image.
     """
+    if file := _single_file(sources, folder):
+        return [file]
     source_of: dict[str, Path] = {}
     # Both where a link lies and where it leads: a result must replace neither.
     source_folders = {p for s in sources for p in (s.parent.resolve(), s.resolve().parent)}
@@ -46,6 +50,19 @@ def targets(sources: Sequence[Path], folder: Path | None, suffix: str) -> list[P
             raise KdpError(f"{target} would lie among the images; choose another folder (--output)")
         plan.append(target)
     return plan
+
+
+def _single_file(sources: Sequence[Path], output: Path | None) -> Path | None:
+    """`output` where it is the file of one image; None where it is a folder."""
+    if output is None or output.suffix.lower() not in SUFFIXES or output.is_dir():
+        return None
+    if len(sources) > 1:
+        raise KdpError(f"{output} names an image, and there are {len(sources)}; give a folder")
+    if output.suffix.lower() != ".png":
+        raise KdpError(f"cannot write {output}: images are written as .png")
+    if output.exists() and output.samefile(sources[0]):
+        raise KdpError(f"{output} is the image itself; choose another name (--output)")
+    return output
 
 
 def _expand(pattern: str) -> list[Path]:

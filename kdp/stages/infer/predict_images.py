@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from kdp.data.images import ImageArray, png_bytes, read_rgb
 from kdp.errors import Interrupted, KdpError
+from kdp.log import log
 from kdp.progress import progress
 from kdp.serialize import json_line
 from kdp.stages.infer.images import find_images, targets
@@ -71,7 +73,26 @@ def predict_images(
             if request.headless:
                 line = {"file": str(source), "written": str(target), "ms": round(ms, 2)}
                 emit(json_line({**line, **prediction.plain()}))
+            else:
+                log.info(f"{source}: {in_words(prediction.plain())}")
     return result
+
+
+def in_words(result: Mapping[str, Any]) -> str:
+    """A prediction as text, without coordinates: "faces: with_mask 0.9957, without_mask 0.8".
+
+    Args:
+        result: as `ImagePrediction.plain` gives it.
+    """
+    return "; ".join(f"{key}: {_words(value)}" for key, value in result.items())
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(_words(v) for key, v in value.items() if key != "box")
+    if isinstance(value, list):
+        return ", ".join(map(_words, value)) or "none"
+    return str(value)
 
 
 def timed(predictor: Predictor, image: ImageArray) -> tuple[ImagePrediction, float]:
