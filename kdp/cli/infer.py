@@ -19,7 +19,8 @@ _ImagesOrVideo = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="Folder for images, or the file of a labelled video (.mp4, .mkv, .avi).",
+        help="Folder for images, or a file: .png for a single image; .mp4, .mkv or .avi for a "
+        "labelled video.",
     ),
 ]
 _Ensemble = Annotated[
