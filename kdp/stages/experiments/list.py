@@ -66,8 +66,10 @@ def list_experiments(
     """The experiments of a folder; those without a value in the column `sort` come last.
 
     Raises:
-        KdpError: there is no such column.
+        KdpError: there is no such column, or `folder` is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise KdpError(f"{folder} is a file, not a folder of experiments")
     sort = RENAMED_COLUMNS.get(sort, sort)
     if sort not in COLUMNS:
         raise KdpError(f"the results have no column {sort!r}; {suggest(sort, COLUMNS)}")
