@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.errors import KdpError, first_line, suggest
+from kdp.models.arguments import check_arguments
 from kdp.models.audio_transformer import AudioTransformer, pretrained
 from kdp.models.catanet import CATANet, infer_args
 from kdp.models.mask_classifier import MaskClassifier
@@ -51,6 +52,10 @@ def build(name: str, **args: Any) -> nn.Module:
     unknown = next((key for key in args if key not in known), None)
     if unknown is not None and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         raise KdpError(f"cannot build {name!r}: no argument {unknown!r}; {suggest(unknown, known)}")
+    try:
+        check_arguments(MODELS[name], args)
+    except ValueError as error:
+        raise KdpError(f"cannot build {name!r}: {error}") from error
     key = repr((name, args))
     if torch.get_default_device().type != "meta" and key not in _buildable:
         build_on_meta(Arch(name, args))

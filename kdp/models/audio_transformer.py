@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdp.errors import KdpError, first_line
-from kdp.models.arguments import check_classes
+from kdp.errors import KdpError, first_line, suggest
+from kdp.models.arguments import Size, check_classes
 from kdp.models.mobile import SCENES
 from kdp.models.size_limit import limit_size
 from kdp.models.torchvision_shim import install
@@ -36,7 +36,8 @@ class AudioTransformer(nn.Module):
     Args:
         classes: their names, in the order of the logits.
         frames: number of frames that the input is resized to.
-        sizes: arguments of `transformers.ASTConfig`; a small network by default.
+        sizes: arguments of `transformers.ASTConfig`, those of `KEPT` and `INPUT`; a small network
+            by default.
 
     Shapes: (B, 1, F, T) log-mel -> (B, classes) logits.
 
@@ -44,18 +45,27 @@ class AudioTransformer(nn.Module):
         KdpError: transformers is not installed.
     """
 
-    def __init__(self, classes: Sequence[str] = SCENES, frames: int = FRAMES, **sizes: int) -> None:
+    def __init__(
+        self, classes: Sequence[str] = SCENES, frames: Size = FRAMES, **sizes: Size
+    ) -> None:
         super().__init__()
         check_classes(classes, least=2)
-        if not 1 <= frames <= MAX_FRAMES:
-            raise ValueError(f"frames must be between 1 and {MAX_FRAMES}, not {frames}")
+        if frames > MAX_FRAMES:
+            raise ValueError(f"frames must be at most {MAX_FRAMES}, not {frames}")
         install()
         try:
             from transformers import ASTConfig, ASTModel
         except ImportError as error:
             raise KdpError(NEEDED) from error
         small: dict[str, Any] = dict(zip(KEPT, (192, 6, 3, 768), strict=True))
+        if unknown := sizes.keys() - {*KEPT, *INPUT}:
+            name = min(unknown)
+            raise ValueError(f"no argument {name!r}; {suggest(name, (*KEPT, *INPUT))}")
         config: Any = ASTConfig(**{**small, **sizes}, max_length=frames)
+        if min(frames, config.num_mel_bins) < config.patch_size:
+            raise ValueError(
+                f"frames and num_mel_bins must be patch_size={config.patch_size} at least"
+            )
         self.classes = tuple(classes)
         self.size = (config.num_mel_bins, frames)
         self.norm = nn.BatchNorm2d(1, affine=False)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdp.models.arguments import Count, Share, Size
 from kdp.models.catanet_layers import mirror_index
 from kdp.models.catanet_lrsa import LRSA
 from kdp.models.catanet_tab import TAB
@@ -27,6 +28,8 @@ NUM_TOKENS = (16, 32, 64, 128, 16, 32, 64, 128)
 GROUP_SIZES = (256, 128, 64, 32, 256, 128, 64, 32)
 MAX_SIZE = 1024
 """Of a patch, of a group, and of the tokens: inputs are padded to them."""
+MIN_PATCH = 3
+"""Patches overlap by 2 pixels."""
 
 
 class CATANet(nn.Module):
@@ -48,19 +51,19 @@ class CATANet(nn.Module):
 
     def __init__(
         self,
-        upscale: int = 2,
-        dim: int = 40,
-        tab_heads: int | Sequence[int] = 4,
-        tab_neurons: int | Sequence[int] = 96,
-        lrsa_heads: int | Sequence[int] = 4,
-        lrsa_neurons: int | Sequence[int] = 96,
-        qk_head_dim: int = 9,
-        v_head_dim: int = 10,
-        patch_sizes: Sequence[int] = PATCH_SIZES,
-        num_tokens: Sequence[int] = NUM_TOKENS,
-        group_sizes: Sequence[int] = GROUP_SIZES,
-        n_iters: int = 5,
-        ema_decay: float = 0.999,
+        upscale: Size = 2,
+        dim: Size = 40,
+        tab_heads: Count | Sequence[Count] = 4,
+        tab_neurons: Count | Sequence[Count] = 96,
+        lrsa_heads: Count | Sequence[Count] = 4,
+        lrsa_neurons: Count | Sequence[Count] = 96,
+        qk_head_dim: Size = 9,
+        v_head_dim: Size = 10,
+        patch_sizes: Sequence[Size] = PATCH_SIZES,
+        num_tokens: Sequence[Size] = NUM_TOKENS,
+        group_sizes: Sequence[Size] = GROUP_SIZES,
+        n_iters: Count = 5,
+        ema_decay: Share = 0.999,
     ) -> None:
         super().__init__()
         depth = _depth(upscale, patch_sizes, num_tokens, group_sizes)
@@ -150,11 +153,10 @@ def _depth(
     depth = len(patch_sizes)
     if not depth or len(num_tokens) != depth or len(group_sizes) != depth:
         raise ValueError("patch_sizes, num_tokens and group_sizes need one entry per block")
-    sizes = [*patch_sizes, *num_tokens, *group_sizes]
-    if min(sizes) < 1 or max(sizes) > MAX_SIZE:
-        raise ValueError(
-            f"patch_sizes, num_tokens and group_sizes must be between 1 and {MAX_SIZE}"
-        )
+    if max(*patch_sizes, *num_tokens, *group_sizes) > MAX_SIZE:
+        raise ValueError(f"patch_sizes, num_tokens and group_sizes must be at most {MAX_SIZE}")
+    if min(patch_sizes) < MIN_PATCH:
+        raise ValueError(f"patch_sizes must be at least {MIN_PATCH}, not {min(patch_sizes)}")
     return depth
 
 

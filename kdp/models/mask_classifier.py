@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from kdp.models.arguments import check_classes, check_image_size
+from kdp.models.arguments import Share, Size, check_classes, check_image_size
 
 CLASSES = ("with_mask", "without_mask")
 IMAGE_SIZE = 128
@@ -36,14 +36,14 @@ class MaskClassifier(nn.Module):
 
     def __init__(
         self,
-        channels: Sequence[int] = (32, 64, 128),
-        dropout: float = 0.2,
+        channels: Sequence[Size] = (32, 64, 128),
+        dropout: Share = 0.2,
         classes: Sequence[str] = CLASSES,
         image_size: int = IMAGE_SIZE,
     ) -> None:
         super().__init__()
-        if not channels or min(channels) < 1:
-            raise ValueError("mask_classifier needs channels >= 1")
+        if not channels:
+            raise ValueError("channels must be one number or more")
         check_classes(classes, least=2)
         check_image_size(image_size, least=2 ** len(channels))
         self.classes, self.image_size = tuple(classes), image_size

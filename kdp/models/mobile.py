@@ -10,12 +10,14 @@ convolution has a bias instead of a normalisation, which makes it smaller than C
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from kdp.models.arguments import check_classes
+from kdp.models.arguments import Size, Switch, check_classes
 from kdp.models.reparam import Kind, Pair, convolution
 
 SCENES = (
@@ -37,6 +39,9 @@ HIDDEN = (64, 64, 64, 64, 120, 120)
 REP_HIDDEN = (56, 56, 64, 64, 120, 128)
 """Chosen so that the fused network, whose biases count as operations, needs no more MACs."""
 STRIDES = ((1, 1), (1, 1), (1, 2), (2, 1), (1, 1), (1, 1))
+
+
+Stride = Annotated[Sequence[Size], Field(min_length=2, max_length=2)]
 
 
 class Mobile(nn.Module):
@@ -64,8 +69,8 @@ class Mobile(nn.Module):
     ) -> None:
         super().__init__()
         check_classes(classes, least=2)
-        if not len(channels) == len(hidden) == len(strides) or min(*channels, *hidden, stem) < 1:
-            raise ValueError("channels >= 1, hidden >= 1 and strides have one entry per block")
+        if not channels or not len(channels) == len(hidden) == len(strides):
+            raise ValueError("channels, hidden and strides need one entry per block")
         self.classes = tuple(classes)
         before = (channels[0], *channels[:-1])
         self.stem = nn.Sequential(
@@ -116,11 +121,11 @@ class InvertedResidual(nn.Module):
 
 def cp_mobile(
     classes: Sequence[str] = SCENES,
-    stem: int = 8,
-    channels: Sequence[int] = CHANNELS,
-    hidden: Sequence[int] = HIDDEN,
-    strides: Sequence[Sequence[int]] = STRIDES,
-    fused: bool = False,
+    stem: Size = 8,
+    channels: Sequence[Size] = CHANNELS,
+    hidden: Sequence[Size] = HIDDEN,
+    strides: Sequence[Stride] = STRIDES,
+    fused: Switch = False,
 ) -> Mobile:
     """The baseline of DCASE 2024 Task 1: 61,148 parameters; see `Mobile`."""
     kind: Kind = "fused" if fused else "single"
@@ -129,11 +134,11 @@ def cp_mobile(
 
 def rep_mobile(
     classes: Sequence[str] = SCENES,
-    stem: int = 8,
-    channels: Sequence[int] = CHANNELS,
-    hidden: Sequence[int] = REP_HIDDEN,
-    strides: Sequence[Sequence[int]] = STRIDES,
-    fused: bool = False,
+    stem: Size = 8,
+    channels: Sequence[Size] = CHANNELS,
+    hidden: Sequence[Size] = REP_HIDDEN,
+    strides: Sequence[Stride] = STRIDES,
+    fused: Switch = False,
 ) -> Mobile:
     """RepMobile: parallel branches until it is `fused`; see `Mobile`."""
     kind: Kind = "fused" if fused else "branches"

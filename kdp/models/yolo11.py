@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.errors import KdpError
-from kdp.models.arguments import check_classes, check_image_size
+from kdp.models.arguments import Count, Switch, check_classes, check_image_size
 from kdp.models.ultralytics import import_ultralytics
 
 SCALES = ("n", "s", "m", "l", "x")
@@ -58,8 +58,8 @@ class YOLO11(nn.Module):
         scale: str = "s",
         classes: Sequence[str] = (),
         image_size: int = 640,
-        widths: Sequence[int] = (),
-        decoded: bool = False,
+        widths: Sequence[Count] = (),
+        decoded: Switch = False,
     ) -> None:
         super().__init__()
         _check(scale, classes, image_size)
