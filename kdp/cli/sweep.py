@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from kdp.cli.app import command
+from kdp.cli.echo import echo
 from kdp.cli.options import (
     ConfigFile,
     OutputFolder,
@@ -17,7 +18,12 @@ from kdp.cli.options import (
 from kdp.errors import KdpError
 
 
-@command("sweep", "kdp sweep -c cp_mobile.yml train.lr=1e-3,1e-4 seed=0,1")
+@command(
+    "sweep",
+    "kdp sweep -c cp_mobile.yml train.lr=1e-3,1e-4 seed=0,1,2",
+    "kdp sweep -c face_mask_prune.yml pruning_ratio=0.3,0.5,0.7 --stage prune --stage finetune "
+    "--stage rebuild --compare",
+)
 def sweep(
     config: ConfigFile,
     overrides: Annotated[
@@ -44,13 +50,37 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Points to run at a time.")
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Compare the last network of every point, after the teacher, as kdp compare does.",
+        ),
+    ] = False,
+    printed: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="Format of the summary.")
+    ] = "table",
 ) -> None:
-    """Run stages for every point of a grid of configurations."""
-    from kdp.stages.sweep.sweep import show
+    """Run stages for every point of a grid of configurations.
+
+    It ends in mean and spread over the points that differ in `seed` alone; after `prune` the
+    quality is measured as cut. The folder of the sweep has the same as CSV and JSON.
+    """
+    from kdp.stages.compare import tables
+    from kdp.stages.sweep import summary
+    from kdp.stages.sweep.sweep import compare_points
     from kdp.stages.sweep.sweep import sweep as run
 
-    points = run(config, merged(overrides, values, device, output), stages, launcher, jobs)
-    show(points)
+    result = run(config, merged(overrides, values, device, output), stages, launcher, jobs)
+    points = result.points
+    if printed == "table":
+        summary.show(points)
+    else:
+        echo(summary.WRITERS[printed](points), nl=False)
     failed = sum(point.status != "done" for point in points)
+    if compare and failed < len(points):
+        comparison = compare_points(result)
+        if printed == "table":
+            tables.show(comparison)
     if failed:
         raise KdpError(f"{failed} of {len(points)} points failed")

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,12 +22,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from kdp.config import Config
 from kdp.errors import first_line
 from kdp.files import write_atomic
 from kdp.serialize import json_line
 from kdp.stages.chains import NO_CHAINS
-from kdp.types import Arch
+from kdp.stages.sweep.quality import StageQuality, evaluated_metrics, recorded_quality
 
 LONGEST_SUFFIX = 60
 """Characters of the values in the name of a point."""
@@ -52,20 +51,26 @@ class SweepPoint:
         overrides: those that vary over the grid.
         status: "done", "failed" or "stopped".
         error: the last message, where it failed.
-        primary_metric, value: quality of the network, where a stage measured it.
+        qualities: of the network that each stage wrote.
     """
 
     number: int
     overrides: list[str]
     status: str
     error: str = ""
-    primary_metric: str = ""
-    value: float | None = None
+    qualities: list[StageQuality] = field(default_factory=list)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> SweepPoint:
+        """The point that `asdict` made plain."""
+        qualities = [StageQuality(**quality) for quality in plain["qualities"]]
+        return cls(**{**plain, "qualities": qualities})
 
     @property
     def result(self) -> str:
-        """The quality or the error, for a table."""
-        return f"{self.primary_metric} {self.value:.4f}" if self.value is not None else self.error
+        """The quality after the last stage or the error, for a table."""
+        primary = self.qualities[-1].primary if self.qualities and not self.error else None
+        return f"{primary[0]} {primary[1]:.4f}" if primary else self.error
 
 
 def is_hydra(override: str) -> bool:
@@ -107,13 +112,24 @@ def _point(_: DictConfig) -> None:
     varied = [override.lstrip("+") for override in overrides]
     varied = [override for override in varied if not is_hydra(override)]
     named = [f"output.name={own['name']}_{_suffix(varied, number)}"] if own["name"] else []
-    arguments = ["--config", own["file"], *own["fixed"], *varied, *named]
+    overrides = [*own["fixed"], *varied, *named]
+    point = SweepPoint(number, varied, "done")
     try:
-        outcome = _run(own["stages"], arguments, folder)
+        for stage in own["stages"]:
+            point.qualities.append(_run(stage, own["file"], overrides, folder))
+    except _Ended as ended:
+        point = replace(point, status=ended.status, error=ended.error)
     except Exception as error:  # one point must not stop the others
-        outcome = {"status": "failed", "error": first_line(error)}
-    point = SweepPoint(number, varied, **outcome)
+        point = replace(point, status="failed", error=first_line(error))
     write_atomic(folder / OUTCOME, json_line(asdict(point)).encode())
+
+
+class _Ended(Exception):
+    """A point that ends before its last stage has run."""
+
+    def __init__(self, status: str, error: str = "") -> None:
+        super().__init__(status)
+        self.status, self.error = status, error
 
 
 def _suffix(varied: Sequence[str], number: int) -> str:
@@ -126,20 +142,38 @@ def _suffix(varied: Sequence[str], number: int) -> str:
     return "_".join([suffix[:LONGEST_SUFFIX], str(number)] if suffix else [str(number)])
 
 
-def _run(stages: Sequence[str], arguments: list[str], folder: Path) -> dict[str, Any]:
-    """Status, error, primary metric and value."""
-    for stage in stages:
-        if (folder.parent / STOP).exists():
-            return {"status": "stopped"}
-        output = folder / f"{stage}.txt"
-        with (folder / LOG).open("a") as log, output.open("w") as paths:
-            process = start("kdp", [stage, *arguments], log, paths)
-            code = _wait(process, folder.parent / STOP)
-        if code == 130 or (code and (folder.parent / STOP).exists()):
-            return {"status": "stopped"}
-        if code:
-            return {"status": "failed", "error": _complaint(folder / LOG, code)}
-    return {"status": "done", **_quality(output)}
+def _run(stage: str, file: str, overrides: Sequence[str], folder: Path) -> StageQuality:
+    """Run a stage, and measure its network where the stage itself does not.
+
+    Raises:
+        _Ended: it failed or was stopped.
+    """
+    output = folder / f"{stage}.txt"
+    _kdp([stage, "--config", file, *overrides], output)
+    quality, missing = recorded_quality(stage, output)
+    if not missing:
+        return quality
+    output = folder / f"{stage}_quality.json"
+    values = (part for override in overrides for part in ("--set", override))
+    _kdp(["evaluate", quality.file, "--config", file, *values, "--format", "json"], output)
+    return replace(quality, metrics=evaluated_metrics(output))
+
+
+def _kdp(arguments: Sequence[str], output: Path) -> None:
+    """Run kdp; what it prints on standard output becomes a file.
+
+    Raises:
+        _Ended: it failed or was stopped.
+    """
+    folder, stop = output.parent, output.parent.parent / STOP
+    if stop.exists():
+        raise _Ended("stopped")
+    with (folder / LOG).open("a") as log, output.open("w") as printed:
+        code = _wait(start("kdp", arguments, log, printed), stop)
+    if code == 130 or (code and stop.exists()):
+        raise _Ended("stopped")
+    if code:
+        raise _Ended("failed", _complaint(folder / LOG, code))
 
 
 def _wait(process: subprocess.Popen[str], stop: Path) -> int:
@@ -152,25 +186,6 @@ def _wait(process: subprocess.Popen[str], stop: Path) -> int:
             if stop.exists() and not signalled:
                 process.send_signal(signal.SIGINT)
                 signalled = True
-
-
-def _quality(output: Path) -> dict[str, Any]:
-    """The primary metric of the first file that the stage wrote, if its record has one."""
-    from kdp.artifacts import load
-    from kdp.tasks import task_for
-
-    written = [Path(line) for line in output.read_text().splitlines() if line.endswith(".pth")]
-    artifact = load(written[0])
-    if artifact.record is None:
-        return {}
-    config = Config.model_validate(artifact.record.config)
-    primary_metric = task_for(artifact.arch or Arch(""), config).primary_metric
-    metrics = artifact.record.metrics.get(next(iter(config.evaluation), ""), {})
-    return (
-        {"primary_metric": primary_metric, "value": metrics[primary_metric]}
-        if primary_metric in metrics
-        else {}
-    )
 
 
 def _complaint(log: Path, code: int) -> str:

@@ -54,7 +54,7 @@ def launch(folder: Path, arguments: list[str], total: int) -> list[SweepPoint]:
 def _report_new(folder: Path, known: list[SweepPoint], total: int) -> list[SweepPoint]:
     """All finished points in order; logs a line for each that was not known yet."""
     outcomes = [json.loads(path.read_text()) for path in folder.glob(f"*/{OUTCOME}")]
-    points = sorted((SweepPoint(**each) for each in outcomes), key=lambda point: point.number)
+    points = sorted(map(SweepPoint.from_plain, outcomes), key=lambda point: point.number)
     for point in points:
         if point not in known:
             where = f"point {point.number + 1} of {total}, {' '.join(point.overrides)}"

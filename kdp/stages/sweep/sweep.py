@@ -7,6 +7,8 @@ expands the grid and hands the points to a launcher of Hydra's (one after anothe
                              settings.json      what every point runs
                              log.txt            output of Hydra
                              <number>/log.txt, outcome.json
+                             summary.csv, summary.json
+                             compare.csv, compare.json, compare.md
 """
 
 from __future__ import annotations
@@ -15,29 +17,46 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from kdp.config import Config
 from kdp.config.compose import load_config
 from kdp.config.overrides import several_values, split_override
 from kdp.errors import KdpError, suggest
-from kdp.files import write_atomic
+from kdp.files import input_path, write_atomic
 from kdp.log import log
 from kdp.serialize import json_text
+from kdp.stages.compare.compare import Comparison, compare
+from kdp.stages.compare.tables import WRITERS as COMPARISON_WRITERS
 from kdp.stages.sweep.job import SETTINGS, SweepPoint, is_hydra
 from kdp.stages.sweep.launcher import launch
-from kdp.stages.tables import plain_table
+from kdp.stages.sweep.summary import WRITERS
 
 STAGES = ("train", "prune", "finetune", "rebuild")
 LAUNCHERS = {"local": "basic", "joblib": "joblib", "slurm": "submitit_slurm"}
 _PLUGINS = {"joblib": "hydra-joblib-launcher", "slurm": "hydra-submitit-launcher"}
 _JOBS = {"joblib": "n_jobs", "slurm": "array_parallelism"}
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep did.
+
+    Attributes:
+        folder: its logs, outcomes and summary.
+        points: one per point of the grid.
+        base: the configuration without what varies.
+    """
+
+    folder: Path
+    points: list[SweepPoint]
+    base: Config
 
 
 def sweep(
@@ -46,7 +65,7 @@ def sweep(
     stages: Sequence[str] = ("train",),
     launcher: str = "local",
     jobs: int | None = None,
-) -> list[SweepPoint]:
+) -> SweepResult:
     """Run stages for every point of a grid; a point that fails does not stop the others.
 
     Every point gets an `output.name` of its own, unless `overrides` gives one.
@@ -77,17 +96,35 @@ def sweep(
     write_atomic(folder / SETTINGS, json_text(settings).encode())
     write_atomic(folder / "sweep.yaml", _application(folder, launcher, jobs).encode())
     log.info(f"Running {total} points; logs are in {folder}")
-    return launch(folder, [*(o for o in fixed if is_hydra(o)), *grid], total)
+    points = launch(folder, [*(o for o in fixed if is_hydra(o)), *grid], total)
+    for ending, write in WRITERS.items():
+        write_atomic(folder / f"summary.{ending}", write(points).encode())
+    log.info(f"Mean and spread are in {folder / 'summary.csv'} and summary.json")
+    return SweepResult(folder, points, base)
 
 
-def show(points: Sequence[SweepPoint], console: Console | None = None) -> None:
-    """Print the outcome of every point."""
-    table = plain_table()
-    for title in ("point", "status", "result"):
-        table.add_column(title, overflow="fold")
-    for point in points:
-        table.add_row(" ".join(point.overrides), point.status, point.result)
-    (console or Console()).print(table)
+def compare_points(result: SweepResult) -> Comparison:
+    """The last network of every point that is done, after the teacher where all have the same one.
+
+    Raises:
+        KdpError: no point is done, or see `kdp.stages.compare.compare`.
+    """
+    done = [point for point in result.points if point.status == "done"]
+    if not done:
+        raise KdpError("no point is done: there is nothing to compare")
+    files = [Path(point.qualities[-1].file) for point in done]
+    varied = {split_override(override)[0] for point in done for override in point.overrides}
+    teacher = result.base.teacher
+    if (
+        teacher
+        and not varied & {"teacher", "output.dir", "output.name"}
+        and input_path(teacher).is_file()
+    ):
+        files.insert(0, teacher)
+    comparison = compare(list(dict.fromkeys(files)), result.base)
+    for ending, write in COMPARISON_WRITERS.items():
+        write_atomic(result.folder / f"compare.{ending}", write(comparison).encode())
+    return comparison
 
 
 def _check(stages: Sequence[str], launcher: str, jobs: int | None) -> None:
