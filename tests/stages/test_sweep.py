@@ -54,7 +54,7 @@ def test_a_point_that_fails_does_not_stop_the_others(file: Path) -> None:
     assert done.returncode == 2
     assert complaints(done.stderr) == ["kdp: 1 of 2 points failed"]
     (failed,) = (line for line in done.stderr.splitlines() if "failed, " in line)
-    assert "train.steps: Input should be greater than 0" in failed
+    assert "train.steps: Input should be greater than" in failed
     assert "accuracy" in done.stdout
 
 

@@ -89,7 +89,8 @@ def test_many_sets_show_their_primary_metric_alone() -> None:
 
 
 def test_pruning_is_measured_as_cut_and_compared_in_one_command(tmp_path: Path) -> None:
-    config = settings(tmp_path, finetune=None, distill=None)
+    fast = {"latency_runs": 1, "warmup_runs": 1}
+    config = settings(tmp_path, finetune=None, distill=None, measure=fast)
     train(config)
     file = tmp_path / "face.yml"
     file.write_text(yaml.safe_dump(config.plain()))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from kdp.errors import KdpError, suggest
 from kdp.stages.experiments.store import (
@@ -24,7 +22,9 @@ from kdp.stages.experiments.store import (
     RESULTS,
     result_row,
 )
-from kdp.stages.tables import plain_table, print_line, with_unit
+from kdp.stages.experiments.table import cell, tables
+from kdp.stages.experiments.varied import Settings, flat, varied
+from kdp.stages.tables import plain_table, print_line
 from kdp.text import from_csv_cell
 from kdp.yaml_file import yaml_text
 
@@ -39,10 +39,12 @@ class ExperimentList:
     Attributes:
         rows: one row per experiment with the columns of `results.csv`, read from its folder.
         left_out: why folders and rows of `results.csv` are not complete experiments, in words.
+        settings: for each row the values of the settings that are not equal in all of them.
     """
 
     rows: list[ResultRow]
     left_out: list[str]
+    settings: list[Settings]
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,12 @@ def list_experiments(
     sort = RENAMED_COLUMNS.get(sort, sort)
     if sort not in COLUMNS:
         raise KdpError(f"the results have no column {sort!r}; {suggest(sort, COLUMNS)}")
-    rows, left_out = [], _deleted(folder)
-    # Read from the folders, not from results.csv, which may be edited or lack the row of a run that
-    # was killed. Names that start with a dot belong to experiments that are being written.
-    for path in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
-        try:
-            rows.append(result_row(read_info(path)))
-        except KdpError as error:
-            left_out.append(str(error))
+    rows, left_out = _complete(folder)
     sortable = [row for row in rows if row[sort] is not None]
     sortable.sort(key=lambda row: _sort_key(row[sort], sort), reverse=reverse)
-    return ExperimentList(sortable + [row for row in rows if row[sort] is None], left_out)
+    rows = sortable + [row for row in rows if row[sort] is None]
+    settings = varied([_config(folder / row["exp_id"]) for row in rows])
+    return ExperimentList(rows, left_out, settings)
 
 
 def find_experiment(folder: Path, name: str) -> Path:
@@ -92,7 +89,7 @@ def find_experiment(folder: Path, name: str) -> Path:
     Raises:
         KdpError: there is none, or it is incomplete.
     """
-    known = [row["exp_id"] for row in list_experiments(folder).rows]
+    known = [row["exp_id"] for row in _complete(folder)[0]]
     if name in known:
         return folder / name
     if not known:
@@ -138,7 +135,11 @@ def show(listing: ExperimentList | ExperimentDifference, console: Console | None
     if isinstance(listing, ExperimentDifference):
         _show_difference(listing, console)
         return
-    console.print(_table(listing.rows) if listing.rows else "there are no experiments here")
+    if not listing.rows:
+        console.print("there are no experiments here")
+    else:
+        for table in tables(listing.rows, listing.settings, console):
+            console.print(table)
     for line in listing.left_out:
         print_line(console, f"left out: {line}")
 
@@ -153,8 +154,23 @@ def _show_difference(difference: ExperimentDifference, console: Console) -> None
         table.add_column("A", overflow="fold")
         table.add_column("B", overflow="fold")
         for key, pair in pairs.items():
-            table.add_row(key, *map(_text, pair))
+            table.add_row(key, *map(cell, pair))
         console.print(table if pairs else f"{title}: the same")
+
+
+def _complete(folder: Path) -> tuple[list[ResultRow], list[str]]:
+    """The rows of complete experiments, and why others are left out."""
+    rows, left_out = [], _deleted(folder)
+    # Read from the folders, not from results.csv, which may be edited or lack the row of a run that
+    # was killed. Names that start with a dot belong to experiments that are being written.
+    for path in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
+        try:
+            row = result_row(read_info(path))
+        except KdpError as error:
+            left_out.append(str(error))
+        else:
+            rows.append({**row, "exp_id": path.name})
+    return rows, left_out
 
 
 def _deleted(folder: Path) -> list[str]:
@@ -173,7 +189,7 @@ def _sort_key(value: Any, column: str) -> Any:
 
 def _config(path: Path) -> ResultRow:
     try:
-        return dict(_flat(yaml.safe_load(yaml_text(path / CONFIG))))
+        return dict(flat(yaml.safe_load(yaml_text(path / CONFIG))))
     except (yaml.YAMLError, AttributeError) as error:
         raise KdpError(f"{path / CONFIG} is damaged") from error
 
@@ -181,45 +197,11 @@ def _config(path: Path) -> ResultRow:
 def _metrics(path: Path) -> ResultRow:
     info = read_info(path)
     try:
-        quality = dict(_flat(json.loads((path / METRICS).read_text())))
+        quality = dict(flat(json.loads((path / METRICS).read_text())))
     except (ValueError, AttributeError) as error:
         raise KdpError(f"{path / METRICS} is damaged") from error
     return {**quality, **{key: result_row(info)[key] for key in ("params", "MACs", "bytes")}}
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Values with their keys joined by dots; an empty mapping counts as a value."""
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _paired(first: ResultRow, second: ResultRow) -> dict[str, tuple[Any, Any]]:
     return {key: (first.get(key), second.get(key)) for key in dict.fromkeys([*first, *second])}
-
-
-def _table(rows: Sequence[ResultRow]) -> Table:
-    """One row per experiment. Ids are never wrapped, so that they can be copied."""
-    names = sorted({row["primary_metric"] for row in rows})
-    table = plain_table()
-    table.add_column("id", no_wrap=True, min_width=max(len(row["exp_id"]) for row in rows))
-    table.add_column(names[0].replace("_", "\n") if len(names) == 1 else "quality")
-    for title in ("parameters", "MACs", "size", "step"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("notes", overflow="fold")
-    for row in rows:
-        quality = "" if row["value"] is None else f"{row['value']:.4f}"
-        quality += f" {row['primary_metric']}" if names[1:] else ""
-        step = "" if row["pruning_step"] is None else str(row["pruning_step"])
-        costs = (f"{row['params']:,}", with_unit(row["MACs"]), with_unit(row["bytes"], "B"), step)
-        table.add_row(row["exp_id"], quality, *costs, row["notes"])
-    return table
-
-
-def _text(value: Any) -> str:
-    """A cell; empty for None."""
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
