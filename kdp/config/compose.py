@@ -146,7 +146,7 @@ def _register_file(
     ]
     if defaults:
         node["defaults"] = defaults
-    package = "_global_" if _GLOBAL in path.read_text().splitlines()[:3] else None
+    package = "_global_" if _GLOBAL in yaml_text(path).splitlines()[:3] else None
     ConfigStore.instance().store(name=name, node=node, group=group or None, package=package)
     return name
 

@@ -152,6 +152,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "does not exist" in _fault(tmp_path / "gone.yml")
 
 
+@pytest.mark.parametrize("end", [b"# \xe9\n", b"# \xff\xfe\n", b"seed: 0 # \xc3\n"])
+def test_characters_of_another_encoding_are_replaced(tmp_path: Path, end: bytes) -> None:
+    (tmp_path / "a.yml").write_bytes(b"output: {name: a}\n" + end)
+    assert load_config(tmp_path / "a.yml").output.name == "a"
+
+
 @pytest.mark.parametrize("text", ["output: {name: a\n", "a: b: c\n", "\t- x\n", "a: 1\na: 2\n"])
 def test_bad_yaml_is_named(write: Writer, text: str) -> None:
     assert "is not valid YAML" in _fault(write(text))
