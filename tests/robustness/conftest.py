@@ -1,0 +1,54 @@
+"""The option `--robustness`, and what the cases share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.robustness.base import write_base
+from tests.robustness.client import Kdp
+from tests.robustness.kinds import KINDS
+
+SLICE = 100
+"""Cases of one test."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--robustness",
+        choices=("short", "long"),
+        default="short",
+        help="short: a few cases of each kind; long: all of them, which takes hours",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each slice of the cases."""
+    if "cases" in metafunc.fixturenames:
+        long = metafunc.config.getoption("--robustness", "short") == "long"
+        slices = [
+            (name, range(first, min(first + SLICE, count)))
+            for name, kind in KINDS.items()
+            for count in [kind.long if long else kind.short]
+            for first in range(0, count, SLICE)
+        ]
+        names = [f"{name}-{numbers.start}" for name, numbers in slices]
+        metafunc.parametrize("cases", slices, ids=names)
+
+
+@pytest.fixture(scope="session")
+def kdp() -> Iterator[Kdp]:
+    """Runs commands within limits."""
+    if sys.platform != "linux":
+        pytest.skip("the limits of time and memory need /proc")
+    with Kdp() as runs:
+        yield runs
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that the cases change."""
+    return write_base(tmp_path_factory.mktemp("robustness") / "base")
