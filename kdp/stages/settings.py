@@ -64,7 +64,7 @@ def difference(before: Settings, now: Settings) -> str | None:
 
 
 def _select(config: Mapping[str, Any], keys: Collection[str]) -> Settings:
-    flat = _flatten(_with_defaults(config))
+    flat = flatten(_with_defaults(config))
     starts = tuple(f"{key}." for key in keys)
     return {
         key: value
@@ -84,12 +84,12 @@ def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
-def _flatten(plain: Mapping[str, Any], prefix: str = "") -> Settings:
+def flatten(plain: Mapping[str, Any], prefix: str = "") -> Settings:
     """Values by dotted key; what is None or empty is left out, as if it was not given."""
     flat: Settings = {}
     for key, value in plain.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat

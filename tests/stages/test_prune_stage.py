@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -93,18 +94,25 @@ def test_cached_scores_are_reused(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"seed": 1},
-        {"prune": {"calibration": {"patches": 3, "patch_size": 10}}},
-        {"prune": {**SMALL, "kinds": ["tab_heads", "tab_neurons", "lrsa_heads"]}},
+        ({"seed": 1}, "seed=0, now seed=1"),
+        (
+            {"prune": {"calibration": {"patches": 3, "patch_size": 10}}},
+            "calibration.patches=2, now calibration.patches=3",
+        ),
+        ({"prune": {**SMALL, "kinds": ["tab_heads", "tab_neurons", "lrsa_heads"]}}, "kinds=None"),
     ],
 )
-def test_scores_of_other_conditions_are_not_reused(folder: Path, change: dict[str, Any]) -> None:
+def test_scores_of_other_conditions_are_not_reused(
+    folder: Path, change: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     prune(config(folder, **PRUNE))
     before = measured(folder)["key"]
+    caplog.set_level(logging.INFO, "kdp")
     prune(config(folder, **{**PRUNE, **change}))
     assert measured(folder)["key"] != before
+    assert f"was measured with {words}" in caplog.text
 
 
 @pytest.mark.parametrize("change", DATA_CHANGES)
@@ -179,6 +187,8 @@ def test_a_stopped_search_measures_only_the_rest(
 
     monkeypatch.setattr(scores_module, "make_scorer", watched)
     with pytest.raises(Interrupted, match="--resume"):
+        prune(config(folder, **PRUNE))
+    with pytest.raises(KdpError, match=r"unfinished measurement \(3 groups\): continue with --res"):
         prune(config(folder, **PRUNE))
     prune(config(folder, **PRUNE), resume=True)
     assert len(visited) == len(set(visited)) == 8

@@ -81,7 +81,7 @@ def prune(
     groups = task.groups(model)
     check_kinds(groups, request.settings)
     with file_lock(paths.masks):
-        measurements = Measurements(request, task.training_samples, resume)
+        measurements = Measurements(request, task.training_samples, resume, overwrite)
         candidates = prunable(request.settings, task, model)
         scores_file = [] if measurements.cover(candidates, task.input_size) else [paths.scores]
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from inspect import signature
@@ -24,12 +24,19 @@ from kdp.pruning.importance import SCORE_COMBINERS, make_scorer
 from kdp.pruning.importance.base import RawScores, ScoringContext
 from kdp.pruning.knapsack import MacCounter, unit_costs
 from kdp.stages.prune.request import PruneRequest
+from kdp.stages.settings import difference, flatten
 from kdp.tasks.base import PruningTask
 from kdp.training.shutdown import graceful_shutdown
 from kdp.types import Provenance, RunTime
 
 MEASUREMENT = 2
 """Version of what criteria measure; files of another version are measured again."""
+CONTENT = {
+    "measurement": "another version of kdp",
+    "teacher": "another teacher",
+    "samples": "other calibration samples",
+}
+"""What a condition that is a version or a hash stands for, where it has changed."""
 
 
 class Measurements:
@@ -41,9 +48,15 @@ class Measurements:
         request: names the file, the criterion and the settings that the numbers depend on.
         samples: that calibration data are drawn from.
         resume: use a file that an interrupted run did not finish.
+        overwrite: start over where there is such a file.
+
+    Raises:
+        KdpError: there is such a file, and neither is given.
     """
 
-    def __init__(self, request: PruneRequest, samples: Sequence[Any], resume: bool) -> None:
+    def __init__(
+        self, request: PruneRequest, samples: Sequence[Any], resume: bool, overwrite: bool
+    ) -> None:
         self.request = request
         self.path, self.key = request.paths.scores, measurement_key(request, samples)
         self.parts: RawScores = {}
@@ -53,10 +66,16 @@ class Measurements:
             return
         extra = load(self.path).extra
         if extra.get("key") != self.key:
-            log.info(f"{self.path} was measured under other conditions: measuring again")
+            change = _change(extra.get("key") or {}, self.key)
+            log.info(f"{self.path} was measured with {change}: measuring again")
         elif extra["complete"] or resume:
             self.parts, self.seconds = extra["parts"], extra["seconds"]
             self.costs = extra["costs"]
+        elif not overwrite:
+            raise KdpError(
+                f"{self.path} holds an unfinished measurement ({len(extra['parts'])} groups): "
+                "continue with --resume, or start over with --overwrite"
+            )
 
     def complete(self, context: ScoringContext, groups: Sequence[Group]) -> RawScores:
         """Measure what is missing, with a progress bar; the file is written after every group.
@@ -147,6 +166,14 @@ def measurement_key(request: PruneRequest, samples: Sequence[Any]) -> dict[str, 
         "samples": fingerprint(samples),
         "seed": request.config.seed,
     }
+
+
+def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first condition that is not the same, in words."""
+    for key, words in CONTENT.items():
+        if before.get(key) != now[key]:
+            return words
+    return difference(flatten(before), flatten(now)) or "other settings"
 
 
 def _measured_options(settings: PruneConfig) -> dict[str, Any]:
