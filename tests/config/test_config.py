@@ -59,7 +59,7 @@ def test_a_choice_for_the_whole_file_reaches_its_sections(name: str) -> None:
         ROOT / "configs" / "face_mask" / "face_mask_kd_small.yml", [f"faces={name}"]
     )
     assert (config.data.kind == "folders") is (name == "real")
-    assert list(config.evaluation) == (["val"] if name == "real" else ["toy"])
+    assert list(config.evaluation) == (["val"] if name == "real" else ["embedded"])
 
 
 @pytest.mark.parametrize(

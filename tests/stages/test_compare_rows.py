@@ -110,7 +110,12 @@ def test_a_steady_latency_has_a_ratio_and_no_warning() -> None:
         (["a.pth", "a.onnx"], ["a.pth", "a.onnx"]),
         (["net.pth", "net.onnx", "net_int8.onnx"], ["net.pth", "net.onnx", "net_int8"]),
         (["mask.pth", "mask_pruned_pruned.pth"], ["mask", "mask_pruned"]),
-        (["mask_pruned.pth", "mask_pruned_pruned.pth"], ["pruned", "pruned_pruned"]),
+        (
+            ["mask_pruned.pth", "mask_pruned_pruned.pth"],
+            ["mask_pruned", "mask_pruned_pruned"],
+        ),
+        (["face_mask.pth", "face_mask_small.pth"], ["face_mask", "face_mask_small"]),
+        (["cat_a_x2.pth", "cat_a_x4.pth"], ["x2", "x4"]),
         (["one/net.pth", "two/net.pth"], ["one/net", "two/net"]),
         (["net.pth", "net.pth"], ["net", "net_2"]),
     ],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 
 def short_labels(paths: Sequence[Path]) -> list[str]:
     """One label per file: its stem without the words that all stems begin with.
+
+    Stems stay whole where one of them is nothing but these words: it would lose a part of its name.
 
     Files whose labels would be equal are told apart by their suffix, then by their folder; the
     same file given twice is numbered.
@@ -23,10 +25,10 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
 
 def _without_common_prefix(stems: Sequence[str]) -> list[str]:
     words = [stem.split("_") for stem in stems]
-    if len(set(stems)) > 1:
-        while len({own[0] for own in words}) == 1 and all(len(own) > 1 for own in words):
-            words = [own[1:] for own in words]
-    return ["_".join(own) for own in words]
+    columns = zip(*words, strict=False)
+    common = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
+    whole = any(len(own) == common for own in words)
+    return list(stems) if whole else ["_".join(own[common:]) for own in words]
 
 
 def _unrepeated(labels: list[str]) -> list[str]:
