@@ -1,4 +1,5 @@
 # make all     the chain: prune, finetune, rebuild, compare (CONFIG=... DEVICE=cpu|cuda)
+# make prune   one step of it, and what it needs; so do make train, finetune, rebuild and compare
 # make student a small student: distilled and pruned while it trains, rebuilt, compared
 # make face    face masks on toy faces: base, small student, pruned, compared; a photograph
 # make scenes  acoustic scenes on generated sounds: teachers, student, pruned in rounds, fused

@@ -29,7 +29,19 @@ _GLOBAL_FLAGS = ("--debug", "--quiet", "-q", "--verbose", "-v", "--version")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class Group(TyperGroup):
+class _PlainFlags:
+    """Parameters of a command; its help shows no value behind a flag, which takes none."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See `TyperCommand`."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class Group(_PlainFlags, TyperGroup):
     """The commands, ordered as in `PANELS`; global flags may stand anywhere on the command line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -38,8 +50,12 @@ class Group(TyperGroup):
         return sorted(super().list_commands(ctx), key=order.index)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Move global flags to the front, where the parser expects them; accept old commands."""
+        """Move global flags to the front, where the parser expects them; accept old commands.
+
+        Without any argument the help is what was asked for.
+        """
         set_up_logging()
+        args = args or ["--help"]
         end = args.index("--") if "--" in args else len(args)
         flags = [arg for arg in args[:end] if arg in _GLOBAL_FLAGS]
         rest = [arg for arg in args[:end] if arg not in _GLOBAL_FLAGS] + args[end:]
@@ -57,7 +73,7 @@ class Group(TyperGroup):
             raise Interrupted("interrupted") from error
 
 
-class Command(TyperCommand):
+class Command(_PlainFlags, TyperCommand):
     """A command that accepts the old names of its options, too."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -65,7 +81,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, renamed.options(self.name or "", args))
 
 
-app = typer.Typer(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
 
 
 def command(name: str, *examples: str, description: str = "") -> Callable[[Function], Function]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from kdp import __version__
 from kdp.cli import app
@@ -256,4 +257,11 @@ def test_wrong_usage_is_a_one_line_error(arguments: list[str]) -> None:
 
 def test_no_arguments_show_the_help() -> None:
     done = _kdp()
-    assert "Usage" in done.stdout + done.stderr
+    assert "Usage" in done.stdout
+    assert done.returncode == 0
+
+
+def test_flags_are_shown_without_a_value() -> None:
+    help_text = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "120"}).stdout
+    assert "--overwrite" in help_text
+    assert "bool" not in help_text
