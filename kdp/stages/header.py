@@ -19,6 +19,7 @@ def log_header(
     samples: Mapping[str, int],
     model: nn.Module,
     targets: Sequence[Path],
+    note: str = "",
 ) -> None:
     """Log what runs where, on how much data, and where it writes.
 
@@ -28,6 +29,7 @@ def log_header(
         samples: number of samples by set.
         model: the network that is trained or pruned.
         targets: files and folders that will be written.
+        note: what there is to say about the number of parameters.
 
     Raises:
         KdpError: there is no such device.
@@ -36,7 +38,7 @@ def log_header(
     lines = {
         "device": f"{chosen} ({device_name(chosen)})",
         "data": ", ".join(f"{name} {count:,}" for name, count in samples.items()),
-        "parameters": f"{parameters(model)[0]:,}",
+        "parameters": f"{parameters(model)[0]:,}{note}",
         "writes": ", ".join(map(str, targets)),
     }
     log.info(title)

@@ -180,7 +180,7 @@ def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, f
 def _layer_table(inspection: Inspection) -> Table:
     table = plain_table(str(inspection.path))
     table.add_column("layer", overflow="fold")
-    for name in ("shape", "elements", "zeros", "%", "rows 0", "cols 0"):
+    for name in ("shape", "elements", "zeros", "%", "zero rows", "zero cols"):
         table.add_column(name, justify="right", no_wrap=True)
     for layer, parts in groupby(inspection.parameters, lambda part: part.layer):
         members = list(parts)

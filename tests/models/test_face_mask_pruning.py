@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,19 @@ def test_the_chain_meets_its_budget_with_any_criterion(tmp_path: Path, criterion
     right = sum(metrics[f"{name} as {name}"] for name in CLASSES)
     assert metrics["accuracy"] == right / 40
     assert sum(value for name, value in metrics.items() if " as " in name) == 40
+
+
+def test_the_header_says_that_more_is_written_than_trained(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(tmp_path, pruning_ratio=0.5)
+    train(config.model_copy(update={"distill": None}))
+    prune(config)
+    caplog.set_level(logging.INFO, "kdp")
+    finetune(config)
+    sizes = re.search(r"parameters  ([\d,]+); ([\d,]+) in the file", caplog.text)
+    assert sizes
+    assert int(sizes[1].replace(",", "")) < int(sizes[2].replace(",", ""))
 
 
 def test_channels_are_pruned_during_training(tmp_path: Path) -> None:

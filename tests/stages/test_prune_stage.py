@@ -55,6 +55,9 @@ def test_prune_meets_its_budget_and_records_what_it_kept(folder: Path) -> None:
     done = run_kdp("prune", "--config", str(config_file(folder, **PRUNE)))
     assert done.returncode == 0, done.stderr
     assert "blocks.1" in done.stdout
+    assert "% of the unpruned network's" in done.stdout
+    assert "pruning_masks.pth, " in done.stderr
+    assert "tiny_scores_optin.pth" in done.stderr
     extra = load(folder / "weights" / "tiny_pruning_masks.pth").extra
     budget, masks = extra["budget"], extra["masks"]
     assert budget["macs"] == budget["planned_macs"] <= 0.8 * budget["dense_macs"]

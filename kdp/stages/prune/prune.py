@@ -86,7 +86,7 @@ def prune(
         scores_file = [] if measurements.cover(candidates, task.input_size) else [paths.scores]
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
         on_ready()
-        _log_header(request, model)
+        _log_header(request, model, scores_file)
         context = scoring_context(request.device, request.seed, task, model, groups)
         raw_scores = measurements.complete(context, candidates)
         scores = combine_scores(request.settings.criterion, raw_scores, request.settings.options)
@@ -111,11 +111,11 @@ def prune(
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
 
-def _log_header(request: PruneRequest, model: nn.Module) -> None:
+def _log_header(request: PruneRequest, model: nn.Module, scores_file: list[Path]) -> None:
     paths, settings = request.paths, request.settings
     title = f"kdp prune: {paths.pruned.stem}, criterion {settings.criterion}"
     samples = {"calibration": settings.calibration.patches}
-    log_header(title, request.device, samples, model, [paths.pruned, paths.masks])
+    log_header(title, request.device, samples, model, [paths.pruned, paths.masks, *scores_file])
 
 
 def scoring_context(

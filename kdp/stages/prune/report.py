@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kdp.progress import duration
 from kdp.pruning.groups import Group
 from kdp.pruning.masks import kept_units
 from kdp.stages.prune.prune import Pruned
@@ -33,8 +34,9 @@ def show(found: Pruned) -> None:
     console.print(table)
     plan = found.plan
     share = plan.macs / plan.dense_macs
-    console.print(f"MACs: {with_unit(plan.macs)}, {share:.4f} of the teacher's")
-    console.print(f"importance kept: {plan.kept_importance:.4f}; measured in {found.seconds:.0f} s")
+    console.print(f"MACs: {with_unit(plan.macs)}, {share:.1%} of the unpruned network's")
+    console.print(f"importance: {plan.kept_importance:.1%} of the sum over all units is kept")
+    console.print(f"measuring it took {duration(found.seconds)}")
 
 
 def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from kdp.artifacts import Artifact, save
 from kdp.config import Config
 from kdp.distillation.objective import compares_widths
+from kdp.measure.complexity import count_parameters
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, Masks
 from kdp.pruning.identity import MasksIdentity, check_removed, masked_extra, masks_for
@@ -71,7 +72,8 @@ def finetune(
         request, [paths.finetuned], parents, objective.parents, pruned.task.training_samples
     )
     with main_process_lock(paths.finetuned):
-        result = run_job(job, targets, pruned.task, RunMode(resume, overwrite, rerun, on_ready))
+        mode = RunMode(resume, overwrite, rerun, on_ready)
+        result = run_job(job, targets, pruned.task, mode, pruned.note(student))
         if is_main_process():
             params = pruned.full_size(result.best, student)
             record = stage_record(request, result, result.best_metrics, started, parents)
@@ -101,6 +103,12 @@ class _PrunedNetwork:
         if distill and compares_widths(distill.distill):
             return self.model
         return cut(self.model, self.arch, self.groups, self.masks)[0]
+
+    def note(self, student: nn.Module) -> str:
+        """That the file has more parameters than the network that is trained, where it has."""
+        if student is self.model:
+            return ""
+        return f"; {count_parameters(self.model):,} in the file, where removed units are zero"
 
     def full_size(self, params: Params, student: nn.Module) -> Params:
         """The student's weights in their places in the full network, removed units zero.

@@ -75,9 +75,9 @@ class RunMode(NamedTuple):
 
 
 def run_job(
-    job: TrainingJob, targets: TrainingTargets, task: Task, mode: RunMode
+    job: TrainingJob, targets: TrainingTargets, task: Task, mode: RunMode, note: str = ""
 ) -> TrainingResult:
-    """Check what the job may replace, log the header, and train.
+    """Check what the job may replace, log the header (see `log_header` for `note`), and train.
 
     Raises:
         KdpError: a file may not be replaced, or whatever the loop raises.
@@ -86,7 +86,8 @@ def run_job(
     targets.start(job, resume)
     mode.on_ready()
     title = f"kdp {targets.request.stage}: {targets.files[0].stem}, {job.settings.steps} steps"
-    log_header(title, job.device, task.sample_counts, job.model, [*targets.files, job.folder])
+    written = [*targets.files, job.folder]
+    log_header(title, job.device, task.sample_counts, job.model, written, note)
     return fit(job, resume)
 
 
