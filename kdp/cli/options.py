@@ -67,7 +67,8 @@ OutputFolder = Annotated[
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Folder for the networks; the same as output.dir=FOLDER.",
+        help="Folder for the networks, and of teachers that the configuration places in "
+        "output.dir; the same as output.dir=FOLDER.",
     ),
 ]
 Resume = Annotated[

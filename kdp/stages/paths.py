@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdp.config import Config, DistillConfig
 from kdp.errors import KdpError, join_names
+from kdp.files import input_path
 from kdp.log import log
 
 PLAIN = re.compile(r"(?!-)[\w./+,@-]+")
@@ -90,6 +91,25 @@ def check_made(path: Path, stage: str) -> None:
     """
     if not path.exists():
         raise KdpError(f"{path} does not exist: run `kdp {stage}` with this configuration first")
+
+
+def check_input(config: Config, key: str, path: Path) -> None:
+    """Make sure that a network that a configuration names is there.
+
+    Args:
+        config: the whole configuration.
+        key: that names the network.
+        path: its value.
+
+    Raises:
+        KdpError: it is not there; the message has the key.
+    """
+    if input_path(path).exists():
+        return
+    where = " (it is looked for in output.dir)" if path.parent == config.output.dir else ""
+    raise KdpError(
+        f"{path} does not exist{where}: write it first, or name the file with {key}=FILE"
+    )
 
 
 def prunes(config: Config) -> bool:

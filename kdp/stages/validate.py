@@ -20,7 +20,7 @@ from kdp.models.loading import load_network
 from kdp.progress import duration
 from kdp.pruning.importance import make_scorer
 from kdp.pruning.resource_limit import peak_memory
-from kdp.stages.paths import chain_paths
+from kdp.stages.paths import chain_paths, check_input
 from kdp.stages.prune.budget import macs_by_width
 from kdp.stages.prune.estimate import scoring_seconds
 from kdp.stages.prune.prune import scoring_context
@@ -130,9 +130,12 @@ def _network(state: _State) -> str:
     config = state.config
     expected = config.model.arch if config.model else None
     if config.teacher is not None and (_is_chain(config) or config.train is None):
+        check_input(config, "teacher", config.teacher)
         state.model, state.arch, _ = load_network(config.teacher, expected)
         source = str(config.teacher)
     elif config.model:
+        if config.model.weights is not None:
+            check_input(config, "model.weights", config.model.weights)
         state.model, state.arch = starting_point(config.model)
         source = str(config.model.weights or "new weights")
     else:

@@ -42,7 +42,10 @@ def test_several_teachers_from_the_command_line(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"teacher": {"weights": ["a.pth", "b.pth"], "shares": [1]}}, "1 shares for 2 teachers"),
-        ({"teacher": {"weights": "nowhere.pth"}}, "nowhere.pth does not exist"),
+        (
+            {"teacher": {"weights": "nowhere.pth"}},
+            "name the file with distill.teacher.weights=FILE",
+        ),
         ({"taps": {"mid_convs.0": "mid_conv.1"}}, "did you mean 'mid_convs.1'"),
         ({"losses": {"fakd": {"schedule": "piecewis"}}}, "piecewise"),
     ],

@@ -213,7 +213,11 @@ def test_ctrl_c_ends_the_search_in_one_line(folder: Path) -> None:
         ({"mac_constraint": 0.05}, "cannot be reached"),
         ({"prune": {**SMALL, "kinds": []}}, "nothing to prune"),
         ({"mac_constraint": None}, "needs `teacher`, and `mac_constraint` or"),
-        ({"teacher": "missing.pth"}, "missing.pth does not exist"),
+        (
+            {"teacher": "missing.pth"},
+            r"missing.pth does not exist.* name the file with teacher=FILE",
+        ),
+        ({"teacher": "w/a.pth", "output": {"name": "x", "dir": "w"}}, "looked for in output.dir"),
         ({"prune": {**SMALL, "criterion": "hessian"}}, "available: optin"),
         ({"prune": {**SMALL, "min_units": {"heads": 1}}}, "no kind of group is called 'heads'"),
     ],

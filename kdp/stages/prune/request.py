@@ -8,7 +8,7 @@ from typing import Any
 
 from kdp.config import Config, PruneConfig
 from kdp.errors import KdpError
-from kdp.stages.paths import ChainPaths, chain_paths, prunes
+from kdp.stages.paths import ChainPaths, chain_paths, check_input, prunes
 from kdp.stages.settings import masks_settings
 from kdp.types import Arch
 
@@ -44,7 +44,8 @@ class PruneRequest:
         """The request of a configuration.
 
         Raises:
-            KdpError: the teacher or the budget is missing, or the network prunes while it trains.
+            KdpError: the teacher, its file or the budget is missing, or the network prunes while it
+                trains.
         """
         if config.teacher is None or (config.mac_constraint or config.pruning_ratio) is None:
             raise KdpError("kdp prune needs `teacher`, and `mac_constraint` or `pruning_ratio`")
@@ -52,6 +53,7 @@ class PruneRequest:
             raise KdpError(
                 "this configuration prunes while it trains; remove `dynamic` to use kdp prune"
             )
+        check_input(config, "teacher", config.teacher)
         return cls(
             config=config,
             teacher=config.teacher,

@@ -17,7 +17,7 @@ from kdp.measure.complexity import count_macs_of, parameter_bytes, parameters
 from kdp.models import fuse, fused_arch
 from kdp.models.loading import load_network
 from kdp.stages.experiments.store import ExperimentRequest, store_result
-from kdp.stages.paths import ChainPaths, chain_paths
+from kdp.stages.paths import ChainPaths, chain_paths, check_input
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.settings import FREE
@@ -51,10 +51,11 @@ class RoundsRequest:
         """The request of a configuration.
 
         Raises:
-            KdpError: a section is missing.
+            KdpError: a section or the teacher's file is missing.
         """
         if config.teacher is None or config.finetune is None or not config.rounds:
             raise KdpError("pruning in rounds needs `teacher`, `finetune` and `rounds`")
+        check_input(config, "teacher", config.teacher)
         return cls(config, config.teacher, config.finetune, config.rounds)
 
     def round(self, number: int, previous: Path) -> Round:

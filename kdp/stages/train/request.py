@@ -18,7 +18,7 @@ from kdp.config import (
 from kdp.config.measure import LimitsConfig
 from kdp.errors import KdpError
 from kdp.stages.experiments.store import ExperimentRequest
-from kdp.stages.paths import ChainPaths, chain_paths, targets_folder
+from kdp.stages.paths import ChainPaths, chain_paths, check_input, targets_folder
 from kdp.stages.prune.request import MasksRequest
 
 Stage = Literal["train", "finetune"]
@@ -47,17 +47,21 @@ class DistillRequest:
         """The request of a configuration.
 
         Raises:
-            KdpError: there is no section `distill`, or no teacher.
+            KdpError: there is no section `distill`, no teacher, or not its file.
         """
         if config.distill is None:
             raise KdpError("distillation needs the section `distill`")
         teacher = config.distill.teacher
         if teacher is None and config.teacher is None:
             raise KdpError("the section `distill` needs `teacher`, the file to distil from")
+        key = "distill.teacher.weights" if teacher else "teacher"
+        teacher = teacher or TeacherConfig(weights=config.teacher)
+        for path in teacher.files:
+            check_input(config, key, path)
         data = {key: value for key, value in config.plain()["data"].items() if key != "workers"}
         return cls(
             distill=config.distill,
-            teacher=teacher or TeacherConfig(weights=config.teacher),
+            teacher=teacher,
             student=config.model,
             data=data,
             seed=config.seed,
@@ -173,10 +177,12 @@ class TrainRequest:
         """The request of a configuration.
 
         Raises:
-            KdpError: a section is missing, or sections do not fit one another.
+            KdpError: a section or a file is missing, or sections do not fit one another.
         """
         if config.model is None or config.train is None:
             raise KdpError("kdp train needs the sections `model` and `train`")
+        if config.model.weights is not None:
+            check_input(config, "model.weights", config.model.weights)
         return cls(
             training=TrainingRequest.from_config(config, "train"),
             model=config.model,
