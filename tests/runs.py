@@ -44,14 +44,17 @@ SHORT: dict[str, Any] = {
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     """A configuration that trains and fine-tunes a tiny CATANet on three images, on a CPU."""
-    images = {"kind": "hr_only", "hr": str(_images(folder)), "cache": str(folder / "cache")}
+    images, others = (
+        {"kind": "hr_only", "hr": str(_images(folder / name, seed)), "cache": str(folder / "cache")}
+        for name, seed in (("images", 0), ("evaluation", 100))
+    )
     return {
         "device": "cpu",
         "output": {"name": "tiny", "dir": str(folder / "weights"), "runs": str(folder / "runs")},
         "model": {"name": "catanet", "args": TINY},
         "teacher": str(folder / "teacher.pth"),
         "data": {**images, "patch_size": 12},
-        "evaluation": {"small": images},
+        "evaluation": {"small": others},
         "train": SHORT,
         "finetune": SHORT,
         "distill": {
@@ -293,12 +296,12 @@ def change_data(folder: Path, change: str) -> None:
         last.rename(folder / f"0{last.name}")
 
 
-def _images(folder: Path) -> Path:
-    images = folder / "images"
-    if not images.exists():
-        images.mkdir()
+def _images(folder: Path, seed: int) -> Path:
+    if not folder.exists():
+        folder.mkdir()
         for number in range(3):
-            coarse = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            random = np.random.default_rng(seed + number)
+            coarse = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
             image = cv2.resize(coarse, (48, 48), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(images / f"{number}.png"), image)
-    return images
+            cv2.imwrite(str(folder / f"{number}.png"), image)
+    return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -107,6 +107,46 @@ def _middle(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(path.stat().st_size // 2)
         return hashlib.sha256(file.read(4096)).hexdigest()
+
+
+def check_disjoint(training: Iterable[Any], evaluation: Mapping[str, Iterable[Any]]) -> None:
+    """Refuse evaluation sets that share files with the training samples, by name or by content.
+
+    Quality on samples that a network was trained on says nothing about others.
+
+    Args:
+        training: samples, which may have `name` and `files`.
+        evaluation: samples by set.
+
+    Raises:
+        KdpError: a set shares a file; the message names it.
+    """
+    mine = {path: sample.name for sample in training for path in files_of(sample)}
+    for key, samples in evaluation.items():
+        theirs = {path: sample.name for sample in samples for path in files_of(sample)}
+        if pairs := _shared(mine, theirs):
+            first, other = pairs[0]
+            name = theirs[other] + ("" if first == other else f" (there {mine[first]})")
+            raise KdpError(
+                f"{len(pairs)} files of the evaluation set {key!r} are in the training data too, "
+                f"such as {name}: leave them out of one of them"
+            )
+
+
+def _shared(mine: Mapping[Path, str], theirs: Mapping[Path, str]) -> list[tuple[Path, Path]]:
+    """Files of the first collection and of the second with the same name or content."""
+    if same := [(path, path) for path in theirs if path in mine]:
+        return same
+
+    def on_both_sides(paths: Sequence[Path]) -> bool:
+        return any(path in mine for path in paths) and any(path in theirs for path in paths)
+
+    return [
+        (next(path for path in group if path in mine), other)
+        for group in equal_files([*mine, *theirs], on_both_sides)
+        for other in group
+        if other in theirs
+    ]
 
 
 def without_contradictions(samples: list[S], dataset: str) -> list[S]:

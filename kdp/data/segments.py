@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,16 @@ class Segment:
 
     clip: Clip
     start: int
+
+    @property
+    def name(self) -> str:
+        """Of the clip."""
+        return self.clip.name
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Of the clip."""
+        return self.clip.files
 
 
 def segments(clips: Sequence[Clip], seconds: float = 1.0) -> list[Segment]:
@@ -104,18 +115,6 @@ def votes(probabilities: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, T
     sums = torch.zeros(len(order), probabilities.shape[1], dtype=torch.double)
     sums.index_add_(0, clip_index, probabilities.double().cpu())
     return labels, sums.argmax(1)
-
-
-def check_disjoint(train: Sequence[Clip], test: Sequence[Clip]) -> None:
-    """Refuse splits that share a clip, whose segments would leak from training into evaluation.
-
-    Raises:
-        KdpError: a clip is in both.
-    """
-    names = {clip.name for clip in train}
-    both = [clip.name for clip in test if clip.name in names]
-    if both:
-        raise KdpError(f"{len(both)} clips are in both training and test data, such as {both[0]}")
 
 
 class SegmentDataset(Dataset[dict[str, Tensor]]):

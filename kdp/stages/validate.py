@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kdp.config import Config
+from kdp.data.content import check_disjoint
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import check_writable, free_bytes
@@ -145,7 +146,9 @@ def _network(state: _State) -> str:
 
 
 def _data(state: _State) -> str:
-    counts = state.task.check_data()
+    task = state.task
+    check_disjoint(task.training_samples, task.evaluation_sets)
+    counts = task.check_data()
     return "read " + ", ".join(f"{count} {name} samples" for name, count in counts.items())
 
 

@@ -8,7 +8,7 @@ touch. `kdp infer` and `kdp export` do not use the task; see `kdp.tasks.family`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,8 +121,8 @@ class EvaluationTask(ExampleTask, Protocol):
         """How quality is measured, in words; networks with the same one can be compared."""
 
     @property
-    def evaluation_sets(self) -> Mapping[str, Sized]:
-        """The samples that `evaluate` measures on, by set."""
+    def evaluation_sets(self) -> Mapping[str, Sequence[Any]]:
+        """The samples that `evaluate` measures on, by set; see `kdp.data.content`."""
 
     def evaluate(self, model: nn.Module) -> dict[str, Metrics]:
         """Metrics on every evaluation set; the model is left in eval mode."""

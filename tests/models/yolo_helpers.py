@@ -36,7 +36,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "model": ARCH.plain(),
         "teacher": str(folder / "teacher.pth"),
         "data": {"kind": "voc", "folder": str(folder / "voc")},
-        "evaluation": {"toy": {"kind": "voc", "folder": str(folder / "voc"), "split": "train"}},
+        "evaluation": {"toy": {"kind": "voc", "folder": str(folder / "voc"), "split": "val"}},
         "train": STEPS,
         "finetune": STEPS,
         "prune": {"criterion": "magnitude", "calibration": {"patches": 2}},
@@ -69,9 +69,10 @@ def lively(scale: str = "n", **args: Any) -> nn.Module:
 
 
 def write_voc(root: Path, count: int) -> None:
+    """So many images each to train on and to evaluate on."""
     for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
         (root / part).mkdir(parents=True)
-    images = toy_shapes(validation=False)[:count]
+    images = [*toy_shapes(validation=False)[:count], *toy_shapes(validation=True)[:count]]
     for number, shapes in enumerate(images):
         image = shapes.read()
         cv2.imwrite(str(root / f"JPEGImages/{number}.jpg"), image[:, :, ::-1])
@@ -84,4 +85,6 @@ def write_voc(root: Path, count: int) -> None:
         size = f"<size><width>{width}</width><height>{height}</height></size>"
         text = f"<annotation><filename>{number}.jpg</filename>{size}{objects}</annotation>"
         (root / f"Annotations/{number}.xml").write_text(text)
-    (root / "ImageSets/Main/train.txt").write_text("\n".join(map(str, range(count))))
+    for split, first in (("train", 0), ("val", count)):
+        numbers = map(str, range(first, first + count))
+        (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(numbers))

@@ -59,7 +59,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(pruned: Path, tmp_path: Path) -> Path:
     """A copy of it that a test may change."""
     shutil.copytree(pruned / "weights", tmp_path / "weights")
-    for name in ("teacher.pth", "images"):
+    for name in ("teacher.pth", "images", "evaluation"):
         (tmp_path / name).symlink_to(pruned / name)
     return tmp_path
 

@@ -94,15 +94,6 @@ def test_augmentation_is_random_and_follows_the_generator(tmp_path: Path) -> Non
     assert torch.equal(task.prepare(batch, augment=False)["mel"], plain)
 
 
-def test_a_clip_in_training_and_test_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = task_of(settings(tmp_path))
-    monkeypatch.setattr(task, "_evaluation", {"toy": task.training_samples})
-    with pytest.raises(KdpError, match="both training and test"):
-        task.check_data()
-
-
 def test_fusing_also_works_on_a_pruned_network(tmp_path: Path) -> None:
     config = settings(tmp_path)
     teacher = train(config)["best"]

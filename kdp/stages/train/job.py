@@ -10,6 +10,7 @@ from torch import nn
 
 from kdp.artifacts import make_record
 from kdp.config import ModelConfig
+from kdp.data.content import check_disjoint
 from kdp.files import check_writable
 from kdp.models.loading import load_network
 from kdp.stages.experiments.store import store_result
@@ -36,9 +37,10 @@ def make_job(
         objective: the loss, and the samples it is computed on.
 
     Raises:
-        KdpError: an evaluation set is missing, or experiments cannot be written.
+        KdpError: an evaluation set is missing or shares samples with the training data, or
+            experiments cannot be written.
     """
-    _ = task.evaluation_sets  # reads them, so that a missing set is reported before the first step
+    check_disjoint(task.training_samples, task.evaluation_sets)
     if request.experiment:
         check_writable(request.experiment.folder)
     return TrainingJob(

@@ -17,7 +17,6 @@ from kdp.data.scenes import Clip, scene_folder, tau_folder
 from kdp.data.segments import (
     Segment,
     SegmentDataset,
-    check_disjoint,
     segments,
     votes,
     waves,
@@ -85,12 +84,6 @@ class AcousticScenes(FixedSizeTask):
     def samples(self, length: int, seed: int, augment: bool) -> SegmentDataset:
         roll = self.config.data.options(AudioOptions).audio.roll if augment else 0.0
         return SegmentDataset(self.training_samples, seed=seed, roll=roll, length=length)
-
-    def check_data(self) -> dict[str, int]:
-        """Segments of every clip; no clip may be in training and evaluation."""
-        for clips in self._evaluation.values():
-            check_disjoint(self.training_samples, clips)
-        return self.sample_counts
 
     @property
     def sample_counts(self) -> dict[str, int]:
