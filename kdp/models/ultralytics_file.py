@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from kdp.errors import KdpError
 from kdp.files import write_atomic
 from kdp.models.safe_unpickle import OpaqueObject, load_without_code
 from kdp.models.ultralytics import import_ultralytics
+from kdp.models.ultralytics_plan import check_plan
 from kdp.models.yolo11 import BINS, SCALES, STRIDES
 from kdp.sizes import check_tensors, count_nodes
 from kdp.types import Arch
@@ -49,25 +52,38 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], Arch]:
         KdpError: the file is unreadable or holds another network than a YOLO11 detector.
     """
     content = load_without_code(path)
-    try:
+    with _valid(path):
         model = _network(path, content)
         count_nodes(model, _children, MAX_MODULES)
         stored = dict(_tensors(model))
         check_tensors(path, stored.values(), path.stat().st_size)
         params = {name: _as_float32(tensor) for name, tensor in stored.items()}
-        args = {
-            "scale": _scale(path, model.state),
-            "classes": _classes(model.state["names"]),
-            "image_size": _image_size(content),
-        }
-    except KdpError:
-        raise
-    # The content is untrusted: any value may have any type.
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise KdpError(f"{path} holds no network that Ultralytics wrote") from error
+        scale, classes = _scale(path, model.state), _classes(model.state["names"])
+        args = {"scale": scale, "classes": classes, "image_size": _image_size(content)}
     if "model.0.bn.weight" not in params:
         raise KdpError(f"{path} holds a fused network: save it before fuse()")
+    if find_spec(
+        "ultralytics"
+    ):  # without it the network cannot be built either, only its weights be inspected
+        with _valid(path):
+            check_plan(path, _layers(model), scale, len(classes))
     return params, Arch("yolo11", args)
+
+
+@contextmanager
+def _valid(path: Path) -> Iterator[None]:
+    """The content of a file is untrusted: any value may have any type."""
+    try:
+        yield
+    except KdpError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise KdpError(f"{path} holds no network that Ultralytics wrote") from error
+
+
+def _layers(model: OpaqueObject) -> OpaqueObject:
+    layers: OpaqueObject = model.state["_modules"]["model"]
+    return layers
 
 
 def _network(path: Path, content: Any) -> OpaqueObject:
@@ -79,7 +95,7 @@ def _network(path: Path, content: Any) -> OpaqueObject:
     kind = model.origin.rpartition(".")[2]
     if kind != "DetectionModel":
         raise KdpError(f"{path} holds a {kind}; kdp reads Ultralytics' DetectionModel alone")
-    layers = list(model.state["_modules"]["model"].state["_modules"].values())
+    layers = list(_layers(model).state["_modules"].values())
     head = layers[-1].state
     if head["_modules"].get("one2one_cv2") is not None:
         raise KdpError(f"{path} holds {_stem(model.state)} with an end-to-end head, not YOLO11")
