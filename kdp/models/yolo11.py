@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from kdp.errors import KdpError
 from kdp.models.arguments import Count, Switch, check_classes, check_image_size
@@ -127,9 +128,11 @@ def decode(raw_BCA: Tensor, size: Sequence[int]) -> Tensor:
     centres_2A, strides_A = anchors(size, raw_BCA)
     sides, logits = raw_BCA[:, : 4 * BINS], raw_BCA[:, 4 * BINS :]
     bins = torch.arange(BINS, device=raw_BCA.device, dtype=raw_BCA.dtype)
-    # A distance is the expectation over its bins, in cells (Generalized Focal Loss).
-    shares = sides.unflatten(1, (4, BINS)).softmax(2)
-    left_top, right_bottom = (shares * bins.view(1, 1, -1, 1)).sum(2).chunk(2, 1)
+    # A distance is the expectation over its bins, in cells (Generalized Focal Loss). A convolution
+    # in place of a sum: OpenCV 4.8 reads the axis of an exported sum from the wrong place.
+    shares = sides.unflatten(1, (4, BINS)).transpose(1, 2).softmax(1)
+    distances = functional.conv2d(shares, bins.view(1, -1, 1, 1)).squeeze(1)
+    left_top, right_bottom = distances.chunk(2, 1)
     low, high = centres_2A - left_top, centres_2A + right_bottom
     boxes = torch.cat([(low + high) / 2, high - low], 1) * strides_A
     return torch.cat([boxes, logits.sigmoid()], 1)
