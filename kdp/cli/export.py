@@ -54,5 +54,5 @@ def export(
     done = run(file, ExportRequest(file_format, precision, size, output, overwrite), chosen)
     shape = "x".join(str(side) for side in done.input_shape)
     axes = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " only"
-    log.info(f"input {shape}{axes}; largest relative difference from PyTorch {done.difference:.1e}")
+    log.info(f"input {shape}{axes}; largest difference from PyTorch {done.difference:.1e}")
     echo(done.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,6 +61,26 @@ class ExportFormat:
 
 
 @dataclass(frozen=True)
+class OutputSplit:
+    """A part of an output that has a scale of its own and is compared on its own.
+
+    Attributes:
+        name: for messages, in the plural.
+        length: along axis 1.
+        scale: what differences are relative to; None for the largest value of the part, which
+            depends on the input.
+    """
+
+    name: str
+    length: int
+    scale: float | None = None
+
+
+def _no_properties(shape: Sequence[int]) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
 class ExportSpec:
     """The input and output of an exported network.
 
@@ -71,9 +91,10 @@ class ExportSpec:
         input_spec, output_spec: what they hold, in words; stored in the file.
         input_name, output_name: of the tensors.
         dynamic_axes: axes of the input (batch 0, height 2, width 3) that take any length.
-        output_splits: lengths of the parts along axis 1 of the output that have a scale of their
-            own and are compared separately; () for one part.
+        names_output_axes: whether axes of any length have their names in the output too.
+        output_splits: parts of the output, in order; () for one part.
         classes: names of the classes, () where there are none; stored in the file.
+        properties: shape of the input -> metadata beside kdp's, for other programs.
         formats: formats of this family alone, by name, beside those of every family.
     """
 
@@ -85,6 +106,8 @@ class ExportSpec:
     input_name: str = "input"
     output_name: str = "output"
     dynamic_axes: tuple[int, ...] = (0,)
-    output_splits: tuple[int, ...] = ()
+    names_output_axes: bool = True
+    output_splits: tuple[OutputSplit, ...] = ()
     classes: tuple[str, ...] = ()
+    properties: Callable[[Sequence[int]], Mapping[str, str]] = _no_properties
     formats: Mapping[str, ExportFormat] = field(default_factory=dict)

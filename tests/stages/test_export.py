@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.onnx_file import load_onnx
+from kdp.removed import REMOVED
 from kdp.stages.export import export as stage
 from kdp.stages.export import onnx as onnx_stage
+from kdp.stages.export import outputs
 from kdp.tasks.export_spec import ExportSpec
 from kdp.types import Arch
 from kdp.written import write_output
 from tests.conftest import TINY
 
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 FACES = {"channels": [4, 6, 8], "dropout": 0.0, "image_size": 32}
@@ -94,6 +98,60 @@ def run(path: Path, x: Tensor) -> Tensor:
 def original(path: Path, x: Tensor) -> Tensor:
     model: nn.Module = load_network(path)[0]
     return model(x)
+
+
+@pytest.mark.parametrize(
+    "name", ["mask_classifier", "mask_classifier_fp16", "mask_classifier_int8", "catanet"]
+)
+def test_every_exported_file_is_valid_onnx(folder: Path, name: str) -> None:
+    onnx.checker.check_model(folder / f"{name}.onnx", full_check=True)
+
+
+def test_a_file_that_is_not_valid_onnx_is_not_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime runs graphs whose nodes are in any order."""
+
+    def shuffled(proto: Any) -> Any:
+        nodes = list(proto.graph.node)[::-1]
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)
+        return proto
+
+    monkeypatch.setitem(onnx_stage._PRECISIONS, "fp32", shuffled)
+    done = kdp("export", folder / "mask_classifier.pth", "-o", tmp_path / "x.onnx")
+    assert "the exported network is not valid ONNX: Nodes in a graph" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("stage_name", "extra"),
+    [
+        ("prune", {}),  # as versions wrote it that did not list what was removed
+        ("finetune", {}),
+        ("train", {"axes": [["head.weight", 1]], "entries": torch.tensor([True] + [False] * 7)}),
+    ],
+)
+@pytest.mark.parametrize("file_format", ["onnx", "torchscript"])
+def test_a_masked_network_is_not_exported_at_full_size(
+    folder: Path, tmp_path: Path, stage_name: str, extra: dict[str, Any], file_format: str
+) -> None:
+    artifact = load(folder / "mask_classifier.pth")
+    artifact.params["head.weight"][:, 0] = 0
+    more = {REMOVED: extra} if extra else {}
+    masked = replace(artifact, record=make_record(stage_name, {}), extra=more)
+    save(tmp_path / "net.pth", masked)
+    done = kdp("export", tmp_path / "net.pth", "--format", file_format)
+    assert "still holds its removed units" in str(done.exception)
+    assert "kdp rebuild" in str(done.exception)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_list_of_nothing_removed_is_no_mask(folder: Path, tmp_path: Path) -> None:
+    artifact = load(folder / "mask_classifier.pth")
+    extra = {REMOVED: {"axes": [["head.weight", 1]], "entries": torch.zeros(8, dtype=torch.bool)}}
+    save(tmp_path / "net.pth", replace(artifact, extra=extra))
+    assert kdp("export", tmp_path / "net.pth", "--format", "torchscript").exit_code == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (5, 3, 40, 36)])
@@ -207,7 +265,7 @@ def test_an_export_that_differs_is_not_written(
 ) -> None:
     target = tmp_path / "kept.torchscript"
     write_output(target, b"older")
-    monkeypatch.setitem(stage.TOLERANCES, "fp32", -1.0)
+    monkeypatch.setitem(outputs.TOLERANCES, "fp32", -1.0)
     done = kdp("export", folder / "mask_classifier.pth", "--to", "torchscript", "-o", target)
     assert isinstance(done.exception, KdpError)
     assert "differs from the original" in str(done.exception)
@@ -243,7 +301,6 @@ def test_an_invalid_onnx_file_is_named(tmp_path: Path, content: bytes | None, me
 
 
 def test_an_onnx_file_of_another_program_is_refused(folder: Path, tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
     proto = onnx.load(folder / "mask_classifier.onnx")
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / "foreign.onnx")

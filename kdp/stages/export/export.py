@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from kdp import __version__
+from kdp.artifacts import Artifact
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import file_lock, sha256
 from kdp.finite import outputs_finite
 from kdp.measure.complexity import parameters, run_checked
-from kdp.measure.difference import relative_difference
 from kdp.models import with_decoding
 from kdp.models.loading import load_network
+from kdp.removed import REMOVED
 from kdp.stages.export.onnx import AXES, onnx_format
+from kdp.stages.export.outputs import check_outputs
 from kdp.stages.export.torchscript import TORCHSCRIPT
 from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks import family_of
@@ -30,10 +32,9 @@ from kdp.tasks.export_spec import ExportFormat, ExportSpec
 from kdp.types import Arch
 from kdp.written import write_output
 
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
-"""Largest accepted difference of the outputs by precision, relative to the largest output."""
-
 Size = tuple[int, int]
+MASKED_STAGES = ("prune", "finetune")
+"""Stages whose files are masked, in files of versions that did not list what was removed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Exported:
 
     Attributes:
         path: the file.
-        difference: of its outputs from PyTorch's, relative to the largest output.
+        difference: of its outputs from PyTorch's, the largest; see `check_outputs`.
         input_shape: that it was checked with.
         dynamic_axes: names of the axes of any length.
     """
@@ -82,10 +83,11 @@ def export(file: Path, request: ExportRequest, config: Config) -> Exported:
         config: of the family.
 
     Raises:
-        KdpError: the file is unreadable, packages are missing, the family or its network does not
-            support the format, or the outputs differ from PyTorch's.
+        KdpError: the file is unreadable or has removed units, packages are missing, the family or
+            its network does not support the format, or the outputs differ from PyTorch's.
     """
-    model, arch, _ = load_network(file)
+    model, arch, artifact = load_network(file)
+    _check_not_masked(file, artifact)
     spec = family_of(arch).export_spec(arch, config)
     chosen = _format(request, spec, arch)
     if chosen.decoded:
@@ -103,16 +105,30 @@ def export(file: Path, request: ExportRequest, config: Config) -> Exported:
         # Outputs that are not decoded are raw maps, whose parts the splits do not describe.
         splits = spec.output_splits if chosen.decoded else ()
         differences = [
-            _difference(run(example), reference, splits)
+            check_outputs(run(example), reference, splits, request.precision)
             for example, reference in zip(examples, expected, strict=True)
         ]
-        tolerance = TOLERANCES[request.precision]
-        excessive = [value for value in differences if not value <= tolerance]  # NaN too
-        if excessive:
-            raise KdpError(f"the exported network differs from the original by {excessive[0]:.2g}")
         write_output(target, content)
     names = tuple(AXES[axis] for axis in spec.dynamic_axes)
     return Exported(target, max(differences), tuple(examples[0].shape), names)
+
+
+def _check_not_masked(file: Path, artifact: Artifact) -> None:
+    """Make sure that no unit of a network is removed but still there as zeros.
+
+    Raises:
+        KdpError: the file would be as large and as slow as that of the dense network.
+    """
+    removed = artifact.extra.get(REMOVED)
+    if removed is not None:
+        is_masked = bool(removed["entries"].any())
+    else:
+        is_masked = artifact.record is not None and artifact.record.stage in MASKED_STAGES
+    if is_masked:
+        raise KdpError(
+            f"{file} still holds its removed units, as zeros, and would be exported at full size; "
+            "run `kdp rebuild` and export the file that it writes"
+        )
 
 
 def _format(request: ExportRequest, spec: ExportSpec, arch: Arch) -> ExportFormat:
@@ -183,16 +199,6 @@ def _description(file: Path, model: nn.Module, spec: ExportSpec) -> dict[str, An
         "source": {"name": file.name, "sha256": sha256(file)},
         "kdp": __version__,
     }
-
-
-def _difference(output: Tensor, expected: Tensor, splits: Sequence[int]) -> float:
-    """The largest difference relative to the largest value, in the worst part of the output.
-
-    Boxes in pixels are hundreds of times larger than probabilities: as one part, they would hide
-    probabilities that are entirely wrong.
-    """
-    parts = (x.split(splits, 1) if splits else [x] for x in (output, expected))
-    return max(relative_difference(a, b) for a, b in zip(*parts, strict=True))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,32 @@ def _write(
     model: nn.Module, example: Tensor, spec: ExportSpec, description: dict[str, Any], precision: str
 ) -> tuple[bytes, Runner]:
     proto = in_precision(onnx_proto(model, example, spec), precision)
-    entry = proto.metadata_props.add()
+    _check(proto)
     description = {
         **description,
         "precision": precision,
         "weight_bytes": constant_bytes(proto.graph),
     }
-    entry.key, entry.value = PROPERTY, json_line(description)
+    properties = {**spec.properties(example.shape), PROPERTY: json_line(description)}
+    for key, value in properties.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
     content = proto.SerializeToString(deterministic=True)
     return content, OnnxNetwork(content, "the exported network")
+
+
+def _check(proto: Any) -> None:
+    """
+    Raises:
+        KdpError: the file would break the rules of the format, which some programs forgive.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:  # the checker's exceptions have no base but this
+        reason = first_line(error)
+        raise KdpError(f"the exported network is not valid ONNX: {reason}") from error
 
 
 def constant_bytes(graph: Any) -> int:
@@ -77,7 +94,7 @@ def onnx_proto(model: nn.Module, example: Tensor, spec: ExportSpec) -> Any:
     assert program is not None
     proto = program.model_proto
     _strip(proto.graph)
-    _name_axes(proto.graph, spec.dynamic_axes)
+    _name_axes(proto.graph, spec)
     return proto
 
 
@@ -92,20 +109,28 @@ def _strip(graph: Any) -> None:
         del part.metadata_props[:]
 
 
-def _name_axes(graph: Any, dynamic_axes: Sequence[int]) -> None:
+def _name_axes(graph: Any, spec: ExportSpec) -> None:
     """Give dynamic axes their names in place of the exporter's numbers."""
+    inputs, outputs = (
+        [dim for value in values for dim in value.type.tensor_type.shape.dim if dim.dim_param]
+        for values in (graph.input, graph.output)
+    )
     dims = graph.input[0].type.tensor_type.shape.dim
-    names = {dims[axis].dim_param: AXES[axis] for axis in dynamic_axes}
-    for value in (*graph.input, *graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = names.get(dim.dim_param, dim.dim_param)
+    names = {dims[axis].dim_param: AXES[axis] for axis in spec.dynamic_axes}
+    for dim in (*inputs, *outputs):
+        dim.dim_param = names.get(dim.dim_param, dim.dim_param)
+    for dim in () if spec.names_output_axes else outputs:
+        dim.ClearField("dim_param")
 
 
 def _half(proto: Any) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-    return convert_float_to_float16(proto, keep_io_types=True)
+    half = convert_float_to_float16(proto, keep_io_types=True)
+    # The conversion appends its casts, and a graph lists every node after those that it reads.
+    OnnxModel.graph_topological_sort(half.graph, is_deterministic=True)
+    return half
 
 
 def _dynamic_int8(proto: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from kdp.config import Config
 from kdp.data.mosaic import GREY
 from kdp.errors import KdpError
 from kdp.models.loading import load_network
-from kdp.models.ultralytics_file import write_ultralytics
+from kdp.models.ultralytics_file import DOCS, LICENSE, write_ultralytics
 from kdp.models.ultralytics_names import to_ultralytics
+from kdp.models.yolo11 import STRIDES
 from kdp.tasks.detection.task import Detection
-from kdp.tasks.export_spec import ExportFormat, ExportSpec, Runner
+from kdp.tasks.export_spec import ExportFormat, ExportSpec, OutputSplit, Runner
 from kdp.types import Arch
 
 
@@ -29,10 +32,35 @@ def export_spec(arch: Arch, config: Config) -> ExportSpec:
         input_spec=f"RGB in 0..1, letterboxed to {task.size}x{task.size} on grey {GREY}",
         output_spec="centre x, centre y, width, height in pixels, probabilities; for every cell",
         dynamic_axes=(0,),
-        output_splits=(4, len(task.classes)),
+        # Ultralytics takes a batch with a name for a promise that height and width are free too.
+        names_output_axes=False,
+        # On an image without objects all probabilities are tiny, and what is relative to them
+        # decides nothing.
+        output_splits=(
+            OutputSplit("boxes", 4),
+            OutputSplit("probabilities", len(task.classes), scale=1.0),
+        ),
         classes=task.classes,
+        properties=partial(_properties, arch),
         formats={"ultralytics": ULTRALYTICS},
     )
+
+
+def _properties(arch: Arch, shape: Sequence[int]) -> Mapping[str, str]:
+    """The metadata by which Ultralytics' `YOLO(file)` knows a network."""
+    return {
+        "description": f"YOLO11{arch.args['scale']} detector, exported by kdp",
+        "license": LICENSE,
+        "docs": DOCS,
+        "task": "detect",
+        "stride": str(STRIDES[-1]),
+        "batch": "1",
+        "imgsz": str(list(shape[2:])),
+        "channels": str(shape[1]),
+        "names": str(dict(enumerate(arch.args["classes"]))),
+        "args": str({"batch": 1, "dynamic": False, "nms": False}),
+        "end2end": "False",
+    }
 
 
 def _write_ultralytics(
