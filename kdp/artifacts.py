@@ -23,6 +23,7 @@ from torch import Tensor
 
 from kdp import __version__
 from kdp.checksums import check_checksums, with_checksum
+from kdp.contents import ArtifactContent, check_types
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256, write_atomic
 from kdp.finite import first_nonfinite
@@ -106,16 +107,11 @@ def _artifact(path: Path, content: dict[str, Any]) -> Artifact:
     if not keys <= content.keys():
         missing = ", ".join(sorted(keys - content.keys()))
         raise KdpError(f"{path} is incomplete: it lacks {missing}")
+    check_types(path, ArtifactContent, content)
     extra = {key: value for key, value in content.items() if key not in keys}
-    try:
-        arch = Arch.from_plain(content["arch"]) if content["arch"] else None
-        record = Provenance.from_plain(content["record"]) if content["record"] else None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise KdpError(f"{path} is damaged: its architecture or record is not valid") from error
-    params = content["params"]
-    if not isinstance(params, dict) or not all(isinstance(p, Tensor) for p in params.values()):
-        raise KdpError(f"{path} is damaged: its weights are not a mapping of names to tensors")
-    return Artifact(params, arch, record, extra)
+    arch = Arch.from_plain(content["arch"]) if content["arch"] else None
+    record = Provenance.from_plain(content["record"]) if content["record"] else None
+    return Artifact(content["params"], arch, record, extra)
 
 
 def _nonfinite(artifact: Artifact) -> str | None:

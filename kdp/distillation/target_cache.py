@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdp.artifacts import Artifact, load, save
+from kdp.contents import Content, Count, Samples, Settings, check_types
 from kdp.errors import KdpError
 from kdp.types import Provenance
 
@@ -24,6 +26,21 @@ Key = dict[str, Any]
 """Everything that the targets depend on: teachers, taps, data, seed."""
 RENAMED_KEYS = {"pictures": "inputs"}
 """Names in the keys of earlier versions -> their names today."""
+
+
+class TargetsContent(Content):
+    """A file of targets."""
+
+    key: Settings
+    targets: Annotated[dict[str, Samples], Field(min_length=1)]
+
+
+class IndexContent(Content):
+    """The index of a cache."""
+
+    key: Settings
+    samples: Count
+    size: Annotated[int, Field(ge=1)]
 
 
 def target_path(folder: Path, number: int) -> Path:
@@ -55,6 +72,7 @@ def is_cached(path: Path, key: Key, count: int) -> bool:
     if not path.exists():
         return False
     extra = load(path).extra
+    check_types(path, TargetsContent, extra)
     return _key_of(extra) == key and len(next(iter(extra["targets"].values()))) == count
 
 
@@ -122,6 +140,7 @@ def read_index(folder: Path, key: Key) -> dict[str, Any]:
     if not index_path(folder).exists():
         raise KdpError(f"{folder} holds no complete set of targets; run `kdp cache-targets` first")
     extra = load(index_path(folder)).extra
+    check_types(index_path(folder), IndexContent, extra)
     stored = _key_of(extra)
     changed = sorted(name for name, value in key.items() if stored.get(name) != value)
     if changed:
@@ -146,4 +165,6 @@ def _read_targets(path: Path) -> Sample:
 # part of the cache's key, so a file that was written again is read again.
 @lru_cache(maxsize=2)
 def _read_cached(path: Path, modified: int) -> Sample:
-    return dict(load(path).extra["targets"])
+    extra = load(path).extra
+    check_types(path, TargetsContent, extra)
+    return dict(extra["targets"])

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from kdp.artifacts import Artifact, load, save
+from kdp.contents import TrainingContent, check_types
 from kdp.errors import KdpError
 from kdp.files import sha256
 
@@ -104,6 +105,7 @@ class Checkpoint:
         state = load(self.path).extra.get("training")
         if state is None:
             raise KdpError(f"{self.path} is no training checkpoint")
+        check_types(self.path, TrainingContent, state, "training")
         return dict(state)
 
 

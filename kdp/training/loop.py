@@ -25,6 +25,7 @@ from kdp.training.curves import Curves
 from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult, check_batch
 from kdp.training.optimizer import make_optimizer
 from kdp.training.report import StepReport, validation_line
+from kdp.training.restore import check_best, restore_parts
 from kdp.training.running import means
 from kdp.training.schedule import learning_rate
 from kdp.training.seeding import seed_everything
@@ -257,8 +258,8 @@ class _TrainingRun:
                 f"{self.checkpoint.path} is of step {state['step']}, but the run ends at "
                 f"{self.settings.steps}: raise train.steps, or start anew without --resume"
             )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+        restore_parts(self.checkpoint.path, self._parts(), state)
+        check_best(self.checkpoint.path, state["best"]["params"], self._params())
         self.step, self.best = state["step"], state["best"]
         if self.accelerator.is_main_process:  # the sums are those of all processes
             # Checkpoints of earlier versions have none.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import PruneConfig
+from kdp.contents import Content, Table, check_types
 from kdp.data.content import fingerprint
 from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
@@ -37,6 +38,15 @@ CONTENT = {
     "samples": "other calibration samples",
 }
 """What a condition that is a version or a hash stands for, where it has changed."""
+
+
+class MeasurementsContent(Content):
+    """What `Measurements` writes."""
+
+    parts: dict[str, Table]
+    costs: dict[str, dict[str, float]]
+    seconds: float
+    complete: bool
 
 
 class Measurements:
@@ -68,7 +78,9 @@ class Measurements:
         if extra.get("key") != self.key:
             change = _change(extra.get("key") or {}, self.key)
             log.info(f"{self.path} was measured with {change}: measuring again")
-        elif extra["complete"] or resume:
+            return
+        check_types(self.path, MeasurementsContent, extra)
+        if extra["complete"] or resume:
             self.parts, self.seconds = extra["parts"], extra["seconds"]
             self.costs = extra["costs"]
         elif not overwrite:
@@ -125,7 +137,14 @@ class Measurements:
         return self.costs[size]
 
     def cover(self, groups: Sequence[Group], input_size: tuple[int, int]) -> bool:
-        """Whether all that a search needs was measured before, so that nothing is written."""
+        """Whether all that a search needs was measured before, so that nothing is written.
+
+        Raises:
+            KdpError: the file has another number of units.
+        """
+        for group in groups:
+            if group.name in self.parts and len(self.parts[group.name]) != group.units:
+                raise KdpError(f"{self.path} is damaged: {group.name} has another size; delete it")
         measured = all(group.name in self.parts for group in groups)
         return measured and _size_key(input_size) in self.costs
 

@@ -1,0 +1,207 @@
+"""Types of what files hold: compared once, where a file is read.
+
+A file that another program or a person has edited may hold any value anywhere. Whoever reads it
+after this check can use it without asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+from torch import Tensor
+
+from kdp.errors import KdpError
+
+
+def check_types(path: Path, schema: Any, content: Any, what: str = "") -> None:
+    """Compare the content of a file with a type.
+
+    Args:
+        path: of the file, for the message.
+        schema: what the content has to be: a `Content` or another type.
+        content: as it was read; it is not changed.
+        what: part of the file that the content is.
+
+    Raises:
+        KdpError: it is something else; the message names the first place.
+    """
+    try:
+        TypeAdapter(schema).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([part for part in (what, *map(str, first["loc"])) if part])
+        reason = first["msg"].removeprefix("Value error, ")
+        at = f" at {place}" if place else ""
+        raise KdpError(f"{path} is damaged{at}: {reason}") from error
+
+
+class Content(BaseModel):
+    """A mapping in a file. Other keys than the fields may be there: later versions add some."""
+
+    model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True)
+
+
+def _plain(value: Any) -> Any:
+    """The value, if it and all values inside are text, numbers, true, false or nothing."""
+    if isinstance(value, Mapping):
+        _plain([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _plain(item)
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(f"it must not hold a {type(value).__name__}")
+    return value
+
+
+def _boolean(tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.bool or tensor.ndim != 1:
+        raise ValueError("it must be a row of booleans")
+    return tensor
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        raise ValueError("it must be real numbers")
+    return tensor
+
+
+def _table(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point() or tensor.ndim != 2 or not tensor.numel():
+        raise ValueError("it must be a table of real numbers")
+    return tensor
+
+
+def _samples(tensor: Tensor) -> Tensor:
+    if not tensor.ndim:
+        raise ValueError("it must have an entry for each sample")
+    return tensor
+
+
+def _sums(tensor: Tensor) -> Tensor:
+    if tensor.shape != (2,):
+        raise ValueError("it must be a sum and a number of samples")
+    return tensor
+
+
+def _none_if_empty(value: Any) -> Any:
+    return None if isinstance(value, dict) and not value else value
+
+
+Plain = Annotated[Any, AfterValidator(_plain)]
+Settings = dict[str, Plain]
+Count = Annotated[int, Field(ge=0)]
+Mask = Annotated[Tensor, AfterValidator(_boolean)]
+Numbers = Annotated[Tensor, AfterValidator(_numbers)]
+Table = Annotated[Tensor, AfterValidator(_table)]
+Samples = Annotated[Tensor, AfterValidator(_samples)]
+Sums = Annotated[Tensor, AfterValidator(_sums)]
+Params = dict[str, Tensor]
+Widths = int | Sequence[int]
+
+
+class ArchContent(Content):
+    """See `kdp.types.Arch.plain`."""
+
+    name: str
+    args: Settings
+    source: dict[str, str] | None = None
+    shapes: dict[str, Sequence[Count]] = {}
+    attributes: dict[str, dict[str, Widths]] = {}
+    groups: Sequence[Settings] = ()
+
+
+class TimeContent(Content):
+    """See `kdp.types.RunTime`."""
+
+    finished: float
+    seconds: float | None = None
+
+
+class RecordContent(Content):
+    """See `kdp.types.Provenance.plain`."""
+
+    stage: str
+    command: str = ""
+    config: Settings = {}
+    seed: int | None = None
+    versions: dict[str, str] = {}
+    device: str = ""
+    git_commit: str | None = None
+    parents: Sequence[ParentContent] = ()
+    metrics: Settings = {}
+    time: TimeContent | None = None
+
+
+Record = Annotated[RecordContent | None, BeforeValidator(_none_if_empty)]
+
+
+class ParentContent(Content):
+    """See `kdp.types.Parent.plain`."""
+
+    path: str
+    sha256: str
+    record: Record = None
+
+
+class OptimizerContent(Content):
+    """The state dict of a torch optimizer."""
+
+    state: dict[int, dict[str, Tensor | float | bool | None]]
+    param_groups: list[dict[str, Plain]]
+
+
+class BestContent(Content):
+    """The best validation of a training so far."""
+
+    value: float
+    step: Count
+    params: Params
+    metrics: dict[str, dict[str, float]]
+
+
+class TrainingContent(Content):
+    """The state of a training, see `kdp.training.checkpoint`."""
+
+    step: Count
+    model: Params
+    extra_modules: Params
+    average: Params
+    optimizer: OptimizerContent
+    best: BestContent
+    signature: Settings
+    running_metrics: dict[str, Sums] = {}
+    targets: dict[str, str | None] = {}
+    command: str = ""
+
+
+class ArtifactContent(Content):
+    """A file of `kdp.artifacts.save`; which of the optional keys it has depends on the stage."""
+
+    params: Params
+    arch: Annotated[ArchContent | None, BeforeValidator(_none_if_empty)]
+    record: Record
+    arch_full: ArchContent | None = None
+    masks: dict[str, Mask] | None = None
+    scores: dict[str, Numbers] | None = None
+    targets: dict[str, Tensor] | None = None
+    budget: Settings | None = None
+    key: Settings | None = None
+    samples: Count | None = None
+    size: Annotated[int, Field(ge=1)] | None = None
+    masks_digest: str | None = None
+    network_digest: str | None = None
+
+
+RecordContent.model_rebuild()
