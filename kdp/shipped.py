@@ -38,6 +38,7 @@ CONFIGS = (
     "overlays/boxes/bccd.yml",
     "overlays/boxes/shapes.yml",
     "overlays/boxes/voc.yml",
+    "overlays/faces/collection.yml",
     "overlays/faces/real.yml",
     "overlays/faces/toy.yml",
     "overlays/scenes/esc10.yml",

@@ -167,7 +167,9 @@ def test_users_can_add_overlays() -> None:
 
 
 def test_a_mistyped_overlay_names_what_there_is() -> None:
-    with pytest.raises(KdpError, match=r"faces=rael does not exist; available: real, toy"):
+    with pytest.raises(
+        KdpError, match=r"faces=rael does not exist; available: collection, real, toy"
+    ):
         load_config(Path("face_mask.yml"), ["faces=rael"])
 
 

@@ -53,7 +53,9 @@ def test_records_with_the_keys_of_every_data_kind_are_read() -> None:
         }
     )
     assert config.plain()["data"]["patch_size"] == 20
-    assert config.plain()["evaluation"] == {"real": {"kind": "folders", "folder": "faces"}}
+    assert config.plain()["evaluation"] == {
+        "real": {"kind": "folders", "folder": "faces", "split": None}
+    }
 
 
 def test_a_configuration_can_be_pickled() -> None:

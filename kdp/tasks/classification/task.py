@@ -15,6 +15,7 @@ from kdp.data.folders import LabelledImage, class_folders, toy_faces
 from kdp.data.images import ImageArray
 from kdp.data.labelled import LabelledDataset, resized
 from kdp.data.patches import to_tensor
+from kdp.data.split import Split
 from kdp.devices import device_of
 from kdp.errors import KdpError
 from kdp.measure.classification import confusion, divergence, summary
@@ -185,4 +186,11 @@ def load_labelled(
             f"images with classes are of kind 'folders' (with `folder`) or 'embedded', "
             f"not {section.kind!r}"
         )
-    return class_folders(section.folder, classes)
+    images = class_folders(section.folder, classes)
+    if section.split is None:
+        return images
+    split = section.split
+    try:
+        return Split(split.seed, split.val, split.test).part(images, split.part)
+    except KdpError as error:
+        raise KdpError(f"{section.folder}: {error}") from error
