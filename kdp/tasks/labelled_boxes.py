@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -49,11 +49,13 @@ class LabelledBoxes:
         source: the RGB image.
         boxes: in the order to report them.
         noun: key of the boxes in JSON: "faces", "objects".
+        part_ms: milliseconds by part of the work.
     """
 
     source: ImageArray
     boxes: Sequence[LabelledBox]
     noun: str
+    part_ms: Mapping[str, float] = field(default_factory=dict)
 
     def image(self, caption: str) -> ImageArray:
         return draw_boxes(self.source, self.boxes, caption)

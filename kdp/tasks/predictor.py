@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +30,10 @@ class InferOptions:
 class ImagePrediction(Protocol):
     """The result for one image or frame."""
 
+    @property
+    def part_ms(self) -> Mapping[str, float]:
+        """Milliseconds that each part of the work took; empty where it has no parts."""
+
     def image(self, caption: str) -> ImageArray:
         """The (H, W, 3) uint8 RGB image to write or show.
 
@@ -38,7 +43,7 @@ class ImagePrediction(Protocol):
 
     def plain(self) -> dict[str, Any]:
         """The result in plain values, for one line of JSON; no key may be `file`, `frame`,
-        `written` or `ms`."""
+        `written` or `ms`, or end in `_ms`."""
 
 
 class Predictor(Protocol):

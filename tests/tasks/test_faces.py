@@ -134,11 +134,20 @@ def test_every_frame_of_a_video_is_one_line_of_json(network: Path, tmp_path: Pat
     assert result.exit_code == 0, result.output
     reports = lines(result)
     assert [line["frame"] for line in reports] == list(range(5))
-    assert all(line["ms"] > 0 for line in reports)
+    assert all(line["ms"] >= line["detector_ms"] > 0 for line in reports)
+    assert ["classifier_ms" in line for line in reports] == SHOWN
     assert [len(line["faces"]) for line in reports] == [int(there) for there in SHOWN]
     (labelled,) = reports[0]["faces"]
     assert (labelled["class"], labelled["probability"]) == ("without_mask", 0.982)
     assert overlap(labelled["box"], ASTRONAUT) > 0.7
+
+
+def test_a_stream_ends_in_a_summary_of_times(network: Path, tmp_path: Path) -> None:
+    result = kdp(network, clip(tmp_path / "clip.avi"), "--headless")
+    title, *parts = result.stderr.splitlines()[-5:]
+    assert title == "Times of 4 frames (without the first), in ms:"
+    assert [line.split()[0] for line in parts[:3]] == ["frame:", "detector:", "classifier:"]
+    assert "frames per second" in parts[3]
 
 
 def test_the_video_that_is_written_has_every_frame_with_its_box(

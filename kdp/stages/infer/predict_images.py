@@ -71,8 +71,9 @@ def predict_images(
             write_output(target, png_bytes(prediction.image(caption(ms))))
             result.written.append(target)
             if request.headless:
-                line = {"file": str(source), "written": str(target), "ms": round(ms, 2)}
-                emit(json_line({**line, **prediction.plain()}))
+                line: dict[str, Any] = {"file": str(source), "written": str(target)}
+                line |= {**times_in_ms(prediction, ms), **prediction.plain()}
+                emit(json_line(line))
             else:
                 log.info(f"{source}: {in_words(prediction.plain())}")
     return result
@@ -100,6 +101,12 @@ def timed(predictor: Predictor, image: ImageArray) -> tuple[ImagePrediction, flo
     start = time.perf_counter()
     prediction = predictor(image)
     return prediction, 1000 * (time.perf_counter() - start)
+
+
+def times_in_ms(prediction: ImagePrediction, ms: float) -> dict[str, Any]:
+    """The time of a prediction and of its parts, for a line of JSON."""
+    parts = {f"{part}_ms": round(value, 2) for part, value in prediction.part_ms.items()}
+    return {"ms": round(ms, 2), **parts}
 
 
 def caption(ms: float, rate: float | None = None) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdp.errors import Interrupted, KdpError
+from kdp.log import log
 from kdp.serialize import json_line
 from kdp.stages.infer.display import CODECS, VideoFile, Window
-from kdp.stages.infer.predict_images import caption, timed
+from kdp.stages.infer.predict_images import caption, timed, times_in_ms
 from kdp.stages.infer.request import Emit, InferRequest, InferResult
+from kdp.stages.infer.times import FrameTimes
 from kdp.stages.infer.video import (
     VIDEOS,
     Frame,
@@ -77,7 +79,7 @@ def _video(path: Path, save: Path | None) -> Stream:
 def predict_frames(
     stream: Stream, predictor: Predictor, request: InferRequest, emit: Emit, shutdown: Shutdown
 ) -> InferResult:
-    """Predict every frame until the stream ends, stalls, or the user stops it.
+    """Predict every frame until the stream ends, stalls, or the user stops it; log their times.
 
     Args:
         stream: the frames.
@@ -105,6 +107,8 @@ def predict_frames(
                     break
         except Stalled as error:  # the frames before are worth a file
             result.unreadable.append(str(error))
+    for line in handle.times.lines():
+        log.info(line)
     # The video gets its name when its context closes, so that only now it is written.
     if video and video.count:
         result.written.append(video.path)
@@ -124,6 +128,7 @@ class FrameHandler:
         emit: receives a line of JSON for each frame; None for no report.
         window: shows the frames, if any.
         video: receives the annotated frames, if any.
+        times: of the frames.
     """
 
     stream: Stream
@@ -131,14 +136,16 @@ class FrameHandler:
     emit: Emit | None
     window: Window | None
     video: VideoFile | None
+    times: FrameTimes = field(default_factory=FrameTimes)
     _last_time: float | None = None
     _interval: float | None = None
 
     def __call__(self, frame: Frame) -> bool:
         """False once the window is closed."""
         prediction, ms = timed(self.predictor, frame.image)
+        self.times.add(ms, prediction.part_ms, time.perf_counter())
         if self.emit:
-            line = {"frame": frame.number, "ms": round(ms, 2), **prediction.plain()}
+            line = {"frame": frame.number, **times_in_ms(prediction, ms), **prediction.plain()}
             self.emit(json_line(line))
         rate = self._rate(ms)
         if not self.window and not self.video:

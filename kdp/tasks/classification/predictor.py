@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 from torch import nn
 
 from kdp.config import Config
@@ -34,19 +38,32 @@ class FaceLabeller:
 
     def __init__(self, model: nn.Module, arch: Arch, config: Config, options: InferOptions) -> None:
         self._model, self._task = model, Classification(arch, config)
-        self._find_boxes = whole_image if options.whole else FaceFinder()
+        self._detects = not options.whole
+        self._find_boxes = FaceFinder() if self._detects else whole_image
 
     def passes(self, image: ImageArray) -> int:
         return 1
 
     def __call__(self, image: ImageArray) -> LabelledBoxes:
         """The faces of an RGB image, from left to right."""
-        boxes = self._find_boxes(image)
+        part_ms: dict[str, float] = {}
+        with _timed(part_ms, "detector") if self._detects else nullcontext():
+            boxes = self._find_boxes(image)
         labelled: list[LabelledBox] = []
         if boxes:
             crops = [cropped(image, box) for box in boxes]
-            for box, scores in zip(boxes, self._task.predict(self._model, crops), strict=True):
+            with _timed(part_ms, "classifier"):
+                probabilities = self._task.predict(self._model, crops)
+            for box, scores in zip(boxes, probabilities, strict=True):
                 label = int(scores.argmax())
                 name, probability = self._task.classes[label], float(scores.max())
                 labelled.append(LabelledBox(box, label, name, probability))
-        return LabelledBoxes(image, labelled, "faces")
+        return LabelledBoxes(image, labelled, "faces", part_ms)
+
+
+@contextmanager
+def _timed(part_ms: dict[str, float], part: str) -> Iterator[None]:
+    """Note the milliseconds that a part takes."""
+    start = time.perf_counter()
+    yield
+    part_ms[part] = 1000 * (time.perf_counter() - start)

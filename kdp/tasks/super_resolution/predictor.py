@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class Upscaled:
     """A super-resolved image."""
 
     output: ImageArray
+    part_ms: Mapping[str, float] = field(default_factory=dict)
 
     def image(self, caption: str) -> ImageArray:
         """The output as it is: a caption would spoil it."""
