@@ -95,8 +95,8 @@ class DistillConfig(Section):
     task_weight: float = Field(1.0, ge=0)
     """Weight of the loss against the ground truth."""
     losses: dict[str, LossConfig] = Field(min_length=1)
-    """Distillation losses by name: output, feature, fakd, logits, attention_transfer,
-    score_weighted."""
+    """Distillation losses by name: output, feature, feature_l2, fakd, logits,
+    attention_transfer, score_weighted."""
     taps: list[str] | dict[str, str] | None = None
     """Modules whose features are compared; those of the task if not given. A mapping from student
     names to teacher names where these differ."""

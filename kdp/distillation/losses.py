@@ -97,6 +97,11 @@ def mean_absolute(student: Tensor, teacher: Tensor) -> Tensor:
     return F.l1_loss(student, teacher)
 
 
+def mean_squared(student: Tensor, teacher: Tensor) -> Tensor:
+    """L2 loss: the mean squared difference."""
+    return F.mse_loss(student, teacher)
+
+
 def affinity_transfer(
     student: Tensor, teacher: Tensor, *, random: torch.Generator, sample: PositiveInt | None = 256
 ) -> Tensor:
@@ -192,6 +197,7 @@ LOSSES: dict[str, DistillationLoss] = {
     "output": DistillationLoss(mean_absolute, compares="output"),
     "logits": DistillationLoss(logits, compares="output"),
     "feature": DistillationLoss(mean_absolute, compares="features"),
+    "feature_l2": DistillationLoss(mean_squared, compares="features"),
     "fakd": DistillationLoss(affinity_transfer, compares="features", any_width=True),
     "attention_transfer": DistillationLoss(attention_transfer, compares="features", any_width=True),
     "score_weighted": DistillationLoss(

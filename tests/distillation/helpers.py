@@ -23,7 +23,7 @@ BATCH = {
     "hr": torch.rand(2, 3, 24, 24, generator=_RANDOM),
 }
 
-LOSSES = {"output": {}, "feature": {}, "fakd": {"options": {"sample": 16}}}
+LOSSES = {"output": {}, "feature": {}, "feature_l2": {}, "fakd": {"options": {"sample": 16}}}
 
 
 def teacher_files(folder: Path, count: int = 1) -> list[str]:

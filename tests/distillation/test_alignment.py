@@ -57,7 +57,7 @@ def test_alignments_are_trained_but_not_saved_with_the_student(tmp_path: Path) -
     assert not torch.allclose(projection, start, atol=1e-4), "it is trained"
     assert torch.allclose(projection, start, atol=0.1), "but only a few steps"
     parts = rows(tmp_path / "runs/student_train/curves.jsonl")[0]
-    assert {"task", "output", "feature", "fakd"} <= parts.keys()
+    assert {"task", "output", "feature", "feature_l2", "fakd"} <= parts.keys()
     assert artifact.record.parents[0].path.endswith("teacher_0.pth")
 
 

@@ -58,6 +58,18 @@ def test_feature_loss_sums_mean_absolute_differences_over_the_taps() -> None:
     assert float(loss) == pytest.approx(l1_by_hand(a, b) + l1_by_hand(c, d), abs=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 2, 2), (3, 7, 6)])
+def test_l2_loss_sums_mean_squared_differences_over_the_taps(shape: tuple[int, ...]) -> None:
+    a, b, c, d = features(shape, shape, (1, 2, 2, 2), (1, 2, 2, 2))
+
+    def by_hand(x: Tensor, y: Tensor) -> float:
+        pairs = list(zip(x.flatten().tolist(), y.flatten().tolist(), strict=True))
+        return sum((one - other) ** 2 for one, other in pairs) / len(pairs)
+
+    loss = make_loss("feature_l2", {})({"one": (a, b), "two": (c, d)}, generator())
+    assert float(loss) == pytest.approx(by_hand(a, b) + by_hand(c, d), abs=1e-12)
+
+
 def test_output_loss_is_the_mean_absolute_difference_of_outputs() -> None:
     a, b = features((2, 3, 4, 4), (2, 3, 4, 4))
     loss = make_loss("output", {})
@@ -166,6 +178,7 @@ def test_equal_tensors_have_zero_loss(name: str) -> None:
     [
         ("output", {}),
         ("feature", {}),
+        ("feature_l2", {}),
         ("fakd", {"sample": 5}),
         ("fakd", {"sample": None}),
         ("attention_transfer", {}),
@@ -191,6 +204,7 @@ def test_half_precision_features_are_compared_in_single_precision() -> None:
     ("name", "other"),
     [
         ("feature", (2, 4, 4, 4)),
+        ("feature_l2", (2, 3, 4, 5)),
         ("output", (2, 3, 8, 8)),
         ("fakd", (2, 3, 4, 5)),
         ("logits", (2, 5, 4, 4)),
