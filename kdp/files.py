@@ -7,9 +7,8 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,12 +16,15 @@ from filelock import FileLock, Timeout
 from kdp.errors import KdpError
 from kdp.log import log_once
 from kdp.shipped import shipped_weight
+from kdp.temporary import LOCK, temporary_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MOMENT = 0.2
+"""Seconds for which another run may hold a lock only to see whether somebody else does."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: temporary name in the same folder, fsync, rename.
+    """Replace `path` by `data`: temporary name in the same folder, fsync, rename, fsync the folder.
 
     A file keeps its mode, a symbolic link keeps its place: the file it leads to is replaced. What
     is no regular file, such as /dev/null or a named pipe, is written through.
@@ -37,8 +39,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             return
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         target.parent.mkdir(parents=True, exist_ok=True)
-        permissions = 0o666 & ~_umask() if mode is None else stat.S_IMODE(mode)
-        _replace(target, data, permissions)
+        _replace(target, data, mode)
     except OSError as error:
         reason = "no space left" if error.errno in _FULL else error.strerror
         raise KdpError(f"cannot write {path}: {reason}; nothing was changed") from error
@@ -52,24 +53,25 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def _replace(path: Path, data: bytes, permissions: int) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), permissions)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+def _replace(path: Path, data: bytes, mode: int | None) -> None:
+    with temporary_file(path) as (temporary, file):
+        if mode is not None:
+            os.fchmod(file.fileno(), stat.S_IMODE(mode))
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        sync_folder(path.parent)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder survive a power failure, where the file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def file_lock(path: Path, timeout: float = 0) -> Iterator[None]:
     lock = FileLock(_lock_file(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=timeout)
+        lock.acquire(timeout=max(timeout, _MOMENT))
     except Timeout as error:
         raise KdpError(f"another run is writing {path}; wait for it or stop it") from error
     except OSError as error:
@@ -112,7 +114,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+    return path.with_name(f".{path.name}{LOCK}")
 
 
 def input_path(path: Path) -> Path:

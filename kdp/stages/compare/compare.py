@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from kdp.progress import progress
 from kdp.stages.compare.labels import short_labels
 from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics
+from kdp.temporary import temporary_folder
 from kdp.types import Arch, Parent, Provenance
 from kdp.written import write_output
 
@@ -138,8 +138,8 @@ def settings(config: Path | None, overrides: Sequence[str], device: str | None) 
     chosen = [*overrides, *([f"device={device}"] if device else [])]
     if config is not None:
         return load_config(config, chosen)
-    with tempfile.TemporaryDirectory() as folder:
-        defaults = Path(folder) / "compare.yml"
+    with temporary_folder() as folder:
+        defaults = folder / "compare.yml"
         defaults.write_text("output: {name: compare}\n")
         try:
             return load_config(defaults, chosen)

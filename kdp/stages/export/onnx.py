@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from kdp.errors import KdpError, first_line
 from kdp.models.onnx_file import NEEDED, PROPERTY, OnnxNetwork
 from kdp.serialize import json_line
 from kdp.tasks.export_spec import ExportFormat, ExportSpec, Runner
+from kdp.temporary import temporary_folder
 
 AXES = {0: "batch", 2: "height", 3: "width"}
 """Names of the axes of an input, in the files too."""
@@ -138,8 +137,8 @@ def _dynamic_int8(proto: Any) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "int8.onnx"
+    with temporary_folder() as folder:
+        target = folder / "int8.onnx"
         quantize_dynamic(proto, target, weight_type=QuantType.QUInt8)
         return onnx.load(target)
 

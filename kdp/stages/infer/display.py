@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 
 from kdp.data.images import ImageArray
 from kdp.errors import KdpError
+from kdp.files import sync_folder
+from kdp.temporary import temporary_file
 from kdp.written import note_written
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -42,7 +44,7 @@ class VideoFile:
         if path.suffix.lower() not in CODECS:
             raise KdpError(f"cannot write {path}: a video ends in {', '.join(CODECS)}")
         self.path, self.count = path, 0
-        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix.lower()}")
+        self._stack = ExitStack()
         self._writer: Any = None
         self._size = (0, 0)
 
@@ -89,7 +91,8 @@ class VideoFile:
             raise KdpError(f"cannot write {self.path}: it is a folder")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.touch()
+            file = temporary_file(self.path, self.path.suffix.lower())
+            self._temporary, _ = self._stack.enter_context(file)
         except OSError as error:
             raise KdpError(f"cannot write {self.path}: {error.strerror}") from error
         return self
@@ -106,7 +109,7 @@ class VideoFile:
             if kind is None and self.count:
                 self._finish()
         finally:
-            self._temporary.unlink(missing_ok=True)
+            self._stack.close()
 
     def _finish(self) -> None:
         if _frames_in(self._temporary) < self.count:
@@ -115,6 +118,7 @@ class VideoFile:
             with self._temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(self._temporary, self.path)
+            sync_folder(self.path.parent)
         except OSError as error:
             raise KdpError(f"cannot write {self.path}: {error.strerror}") from error
         note_written(self.path)

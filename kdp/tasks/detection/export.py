@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from kdp.models.ultralytics_names import to_ultralytics
 from kdp.models.yolo11 import STRIDES
 from kdp.tasks.detection.task import Detection
 from kdp.tasks.export_spec import ExportFormat, ExportSpec, OutputSplit, Runner
+from kdp.temporary import temporary_folder
 from kdp.types import Arch
 
 
@@ -74,8 +73,8 @@ def _write_ultralytics(
     args = spec.arch.args
     if any(args.get("widths", ())):
         raise KdpError("Ultralytics builds full networks only, and this one is pruned; use onnx")
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "exported.pt"
+    with temporary_folder() as folder:
+        target = folder / "exported.pt"
         params = to_ultralytics(model.state_dict())
         size = args.get("image_size", example.shape[-1])
         write_ultralytics(target, params, args["scale"], args["classes"], size, {})
