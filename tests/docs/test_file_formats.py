@@ -17,7 +17,7 @@ from kdp.stages.chains import VERSION, Chain
 from kdp.stages.compare.compare import Comparison, MeasuredNetwork
 from kdp.stages.compare.rows import comparison_rows
 from kdp.stages.compare.tables import to_json
-from kdp.stages.experiments.store import COLUMNS, FILES
+from kdp.stages.experiments.results import COLUMNS, FILES
 from kdp.stages.export.export import _description
 from kdp.stages.prune.prune import prune
 from kdp.stages.train.cache_targets import cache_targets

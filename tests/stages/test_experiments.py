@@ -28,7 +28,8 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.stages.experiments import store as experiments
 from kdp.stages.experiments.list import list_experiments
-from kdp.stages.experiments.store import COLUMNS, FILES, ExperimentRequest, store_result
+from kdp.stages.experiments.results import COLUMNS, FILES
+from kdp.stages.experiments.store import ExperimentRequest, store_result
 from kdp.stages.prune.prune import prune
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train

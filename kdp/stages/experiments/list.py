@@ -12,14 +12,14 @@ import yaml
 from rich.console import Console
 
 from kdp.errors import KdpError, suggest
-from kdp.stages.experiments.store import (
+from kdp.stages.experiments.results import (
     COLUMNS,
     CONFIG,
-    FILES,
-    INFO,
     METRICS,
     RENAMED_COLUMNS,
     RESULTS,
+    ResultRow,
+    read_info,
     result_row,
 )
 from kdp.stages.experiments.table import cell, tables
@@ -28,7 +28,6 @@ from kdp.stages.tables import plain_table, print_line
 from kdp.text import from_csv_cell
 from kdp.yaml_file import yaml_text
 
-ResultRow = dict[str, Any]
 _NUMBERS = ("macro_avg_acc", "params", "MACs", "bytes", "pruning_step", "value")
 
 
@@ -97,23 +96,6 @@ def find_experiment(folder: Path, name: str) -> Path:
     if (folder / name).is_dir():
         read_info(folder / name)
     raise KdpError(f"{folder} has no experiment {name!r}; {suggest(name, known)}")
-
-
-def read_info(path: Path) -> dict[str, Any]:
-    """The `info.json` of a complete experiment.
-
-    Raises:
-        KdpError: a file is missing or damaged.
-    """
-    missing = [name for name in FILES if not (path / name).is_file()]
-    if missing:
-        raise KdpError(f"{path} is incomplete: it lacks {', '.join(missing)}")
-    try:
-        info = json.loads((path / INFO).read_text())
-        result_row(info)
-    except (ValueError, LookupError, TypeError) as error:
-        raise KdpError(f"{path / INFO} is damaged") from error
-    return dict(info)
 
 
 def difference(folder: Path, first: str, second: str) -> ExperimentDifference:

@@ -17,8 +17,8 @@ from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.models.loading import load_network
 from kdp.serialize import csv_of_mappings
-from kdp.stages.experiments.list import find_experiment, read_info
-from kdp.stages.experiments.store import CHECKPOINT, CONFIG, PREDICTIONS
+from kdp.stages.experiments.list import find_experiment
+from kdp.stages.experiments.results import CHECKPOINT, CONFIG, PREDICTIONS, read_info
 from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks import task_for
 from kdp.written import write_output

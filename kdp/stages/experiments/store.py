@@ -10,11 +10,9 @@ experiments/<id>/config.yml         the resolved configuration, which loads agai
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
@@ -29,36 +27,22 @@ from kdp.artifacts import load
 from kdp.config import Config
 from kdp.devices import device_of
 from kdp.errors import KdpError
-from kdp.files import sha256, write_atomic
+from kdp.files import sha256, sync_folder, write_atomic
 from kdp.log import log
 from kdp.measure.complexity import COUNTER, count_macs_of, parameter_bytes, parameters
 from kdp.measure.latency import device_name
 from kdp.serialize import csv_of_mappings, json_text
-from kdp.tasks.base import EvaluationTask, Metrics
-
-CONFIG, CHECKPOINT, PREDICTIONS = "config.yml", "checkpoint.pth", "predictions.csv"
-METRICS, INFO, RESULTS = "metrics.json", "info.json", "results.csv"
-FILES = (CONFIG, CHECKPOINT, PREDICTIONS, METRICS, INFO)
-"""The files of a complete experiment."""
-COLUMNS = (
-    "exp_id",
-    "timestamp",
-    "config",
-    "macro_avg_acc",
-    "params",
-    "MACs",
-    "bytes",
-    "pruning_step",
-    "notes",
-    "primary_metric",
-    "value",
+from kdp.stages.experiments.results import (
+    CHECKPOINT,
+    CONFIG,
+    INFO,
+    METRICS,
+    PREDICTIONS,
+    ExperimentInfo,
+    add_row,
 )
-"""Columns of `results.csv`; `bytes` is the size of the parameters in fp32."""
-RENAMED_COLUMNS = {"headline": "primary_metric"}
-"""Columns and keys of `info.json` that earlier versions wrote -> their names today."""
-
-ExperimentInfo = dict[str, Any]
-"""The content of `info.json`."""
+from kdp.tasks.base import EvaluationTask, Metrics
+from kdp.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -127,49 +111,34 @@ def store_result(
         write_atomic(unfinished / PREDICTIONS, csv_of_mappings(task.predictions(model)).encode())
         write_atomic(unfinished / METRICS, json_text(dict(metrics)).encode())
         write_atomic(unfinished / INFO, json_text(info).encode())
-    _append(request.folder / RESULTS, result_row(info))
+    add_row(request.folder, info)
     log.info(f"Experiment recorded in {final}")
     return final
 
 
-def result_row(info: ExperimentInfo) -> dict[str, Any]:
-    """The row of `results.csv` for an `info.json`, of this version or an earlier one.
-
-    Raises:
-        KeyError, TypeError: it is not the `info.json` of an experiment.
-    """
-    current = {RENAMED_COLUMNS.get(key, key): value for key, value in info.items()}
-    current |= {"MACs": info["macs"]["count"], "bytes": info["bytes"]["fp32"]}
-    return {column: current[column] for column in COLUMNS}
-
-
 @contextmanager
 def _new_folder(parent: Path, name: str) -> Iterator[tuple[Path, Path]]:
-    """A hidden folder to fill, and the name it gets at the end; removed if anything fails."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        unfinished, final = _make_folder(parent, name)
-    except OSError as error:
-        raise KdpError(f"cannot write {parent}: {error.strerror}") from error
-    try:
+    """A temporary folder to fill, and the name it gets at the end; removed if anything fails."""
+    with ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            unfinished, final = _reserve(stack, parent, name)
+        except OSError as error:
+            raise KdpError(f"cannot write {parent}: {error.strerror}") from error
         yield unfinished, final
         os.rename(unfinished, final)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        sync_folder(parent)
 
 
-def _make_folder(parent: Path, name: str) -> tuple[Path, Path]:
+def _reserve(stack: ExitStack, parent: Path, name: str) -> tuple[Path, Path]:
     """The first free name, numbered if taken: `mkdir` decides between runs that start at once."""
     for number in count(1):
         final = parent / (name if number == 1 else f"{name}-{number}")
-        unfinished = parent / f".{final.name}"
-        try:
-            os.mkdir(unfinished)
-        except FileExistsError:
-            continue
-        if not final.exists():
-            break
-        os.rmdir(unfinished)
+        with suppress(FileExistsError):
+            unfinished = stack.enter_context(temporary_folder(final))
+            if not final.exists():
+                break
+            stack.close()
     return unfinished, final
 
 
@@ -225,17 +194,3 @@ def _machine(model: nn.Module) -> ExperimentInfo:
     device = device_of(model)
     names = {"device": str(device), "device_name": device_name(device)}
     return {**names, "threads": torch.get_num_threads()}
-
-
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a row under a lock; the first one writes the header too."""
-    header, _, line = csv_of_mappings([row]).partition("\n")
-    try:
-        with path.open("a", newline="") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Asked under the lock: of two first runs only one finds the file empty.
-            file.write(line if os.fstat(file.fileno()).st_size else f"{header}\n{line}")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise KdpError(f"cannot write {path}: {error.strerror}") from error
