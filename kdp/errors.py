@@ -11,7 +11,7 @@ class KdpError(Exception):
 
 
 class Interrupted(Exception):
-    """Work stopped on request (Ctrl-C, SIGTERM), after saving what `--resume` needs."""
+    """Work stopped on request (Ctrl-C, SIGTERM, SIGHUP), after saving what `--resume` needs."""
 
 
 def first_line(error: BaseException) -> str:

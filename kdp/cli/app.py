@@ -12,8 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from kdp import __version__
 from kdp.cli import renamed
-from kdp.errors import Interrupted
 from kdp.log import set_up_logging
+from kdp.training.shutdown import stop_at_once
 
 PANELS = {
     "Train and distil": ("train", "cache-targets"),
@@ -65,12 +65,10 @@ class Group(_PlainFlags, TyperGroup):
         """Run the command.
 
         Raises:
-            Interrupted: on Ctrl-C, where the command does not handle it itself.
+            Interrupted: on Ctrl-C, SIGTERM or SIGHUP, where the command does not handle it itself.
         """
-        try:
+        with stop_at_once("interrupted"):
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted("interrupted") from error
 
 
 class Command(_PlainFlags, TyperCommand):

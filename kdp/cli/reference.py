@@ -31,7 +31,7 @@ standard error. Where standard error is no terminal, progress is printed as plai
 | --- | --- |
 | 0 | Success. |
 | 2 | Something in the command, the configuration or a file is wrong; one line says what to do. |
-| 130 | Interrupted by Ctrl-C or SIGTERM; `--resume` continues a training. |
+| 130 | Interrupted by Ctrl-C, SIGTERM or SIGHUP; `--resume` continues a training. |
 """
 _COMPLETION = ("--install-completion", "--show-completion", "--help")
 

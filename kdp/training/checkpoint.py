@@ -65,7 +65,7 @@ class Checkpoint:
         if changed:
             raise KdpError(
                 f"{self.path} was made with other settings ({', '.join(changed)}); "
-                "restore them, or start over without --resume"
+                "restore them, or start over with --overwrite"
             )
         return state
 

@@ -29,7 +29,13 @@ from kdp.training.restore import check_best, restore_parts
 from kdp.training.running import means
 from kdp.training.schedule import learning_rate
 from kdp.training.seeding import seed_everything
-from kdp.training.shutdown import graceful_shutdown
+from kdp.training.shutdown import (
+    Shutdown,
+    StopRequested,
+    graceful_shutdown,
+    ignore_signals,
+    stop_between_layers,
+)
 from kdp.training.trackers import Trackers
 
 
@@ -43,7 +49,7 @@ def fit(job: TrainingJob, resume: bool = False) -> TrainingResult:
     Raises:
         KdpError: the loss or a weight is not finite, no checkpoint fits, the device does not
             support the settings, or a file cannot be written.
-        Interrupted: on SIGINT or SIGTERM, after writing a checkpoint.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, after writing a checkpoint.
     """
     return _TrainingRun(job, resume).run()
 
@@ -53,7 +59,8 @@ class _TrainingRun:
 
     def __init__(self, job: TrainingJob, resume: bool) -> None:
         self.job, self.settings = job, job.settings
-        self.step, self.validated = 0, -1
+        self.step, self.validated, self.validation_due = 0, -1, False
+        self.shutdown = Shutdown()
         self.metrics: Metrics = {}
         self.best: dict[str, Any] = {"value": -math.inf, "step": 0, "params": {}, "metrics": {}}
         self.accelerator = make_accelerator(self.settings, job.device)
@@ -75,17 +82,17 @@ class _TrainingRun:
             self.trackers = Trackers(self.settings.trackers, job.folder, job.signature)
 
     def run(self) -> TrainingResult:
-        with graceful_shutdown() as shutdown:
+        with graceful_shutdown() as self.shutdown:
+            if self.validation_due:
+                self._validate()
+                self._stop_if_requested()
             for batch in self._batches():
                 if self._should_stop_early():
                     metric, best = self.job.primary_metric, self.best["step"]
                     log.info(f"Early stopping: {metric} has not improved since step {best}")
                     break
                 self._train_step(batch)
-                # After the last step there is nothing left to resume: the run ends normally.
-                if self._any_rank(shutdown.stop_requested) and self.step < self.settings.steps:
-                    self._save_checkpoint()
-                    raise Interrupted(f"stopped after step {self.step}; continue with --resume")
+                self._stop_if_requested()
         if self.validated != self.step:
             self._validate()
         if self.accelerator.is_main_process:
@@ -93,6 +100,16 @@ class _TrainingRun:
             self.trackers.finish()
         self.accelerator.end_training()
         return self._result()
+
+    def _stop_if_requested(self) -> None:
+        if not self._any_rank(self.shutdown.stop_requested):
+            return
+        # After the last step and its validation there is nothing left to resume: the run ends.
+        if self.step < self.settings.steps or self._any_rank(self.validation_due):
+            self._save_checkpoint()
+            if self.accelerator.is_main_process:
+                self.trackers.finish()
+            raise Interrupted(f"stopped after step {self.step}; continue with --resume")
 
     def _result(self) -> TrainingResult:
         return TrainingResult(
@@ -118,6 +135,7 @@ class _TrainingRun:
                 batch_size=size // self.accelerator.num_processes,
                 num_workers=self.job.workers,
                 persistent_workers=self.job.workers > 0,
+                worker_init_fn=ignore_signals,
             )
         )
         with progress("training", total, self.step, lines=False) as advance:
@@ -217,18 +235,29 @@ class _TrainingRun:
             self.trackers.log(numbers, self.step)
 
     def _validate(self) -> None:
-        """Evaluate the averaged weights in full precision, and keep the best."""
-        self.validated = self.step
+        """Evaluate the averaged weights in full precision, and keep the best.
+
+        A validation that would delay a requested stop is abandoned; the resumed run repeats it.
+        """
+        self.validated, self.validation_due = self.step, False
         if self.accelerator.is_main_process:
             check_finite(self._params(), f"checkpoints are in {self.job.folder}")
-            self.metrics = self.job.validate(self.average.module)
-            flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
-            self._log(flat)
-            self.curves.draw(last=False)
-            headline = self.job.headline_metrics or (self.job.primary_metric,)
-            log.info(validation_line(self.step, self.metrics, headline))
-            self._keep_best(next(iter(self.metrics.values()))[self.job.primary_metric])
+            try:
+                with stop_between_layers(self.average.module, lambda: self.shutdown.overdue):
+                    self.metrics = self.job.validate(self.average.module)
+            except StopRequested:
+                self.validation_due = True
+            else:
+                self._report_validation()
         self.accelerator.wait_for_everyone()
+
+    def _report_validation(self) -> None:
+        flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
+        self._log(flat)
+        self.curves.draw(last=False)
+        headline = self.job.headline_metrics or (self.job.primary_metric,)
+        log.info(validation_line(self.step, self.metrics, headline))
+        self._keep_best(next(iter(self.metrics.values()))[self.job.primary_metric])
 
     def _keep_best(self, value: float) -> None:
         if math.isnan(value):
@@ -249,6 +278,7 @@ class _TrainingRun:
             return
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"step": self.step, "best": self.best, "running_metrics": running}
+        state["validation_due"] = self.validation_due
         self.checkpoint.write(state)
 
     def _restore(self) -> None:
@@ -256,11 +286,12 @@ class _TrainingRun:
         if state["step"] > self.settings.steps:
             raise KdpError(
                 f"{self.checkpoint.path} is of step {state['step']}, but the run ends at "
-                f"{self.settings.steps}: raise train.steps, or start anew without --resume"
+                f"{self.settings.steps}: raise train.steps, or start over with --overwrite"
             )
         restore_parts(self.checkpoint.path, self._parts(), state)
         check_best(self.checkpoint.path, state["best"]["params"], self._params())
         self.step, self.best = state["step"], state["best"]
+        self.validation_due = state.get("validation_due", False)
         if self.accelerator.is_main_process:  # the sums are those of all processes
             # Checkpoints of earlier versions have none.
             self.job.running_metrics.load(state.get("running_metrics", {}))

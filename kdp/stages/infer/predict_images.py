@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from kdp.stages.infer.images import find_images, targets
 from kdp.stages.infer.request import Emit, InferRequest, InferResult
 from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks.predictor import ImagePrediction, Predictor
-from kdp.training.shutdown import Shutdown
+from kdp.training.shutdown import Shutdown, StopRequested, stop_between_layers
 from kdp.written import write_output
 
 Advance = Callable[..., None]
@@ -65,7 +65,7 @@ def predict_images(
             try:
                 with _passes_counted(model, advance, predictor.passes(image), shutdown):
                     prediction, ms = timed(predictor, image)
-            except _StopRequested:
+            except StopRequested:
                 count = f"{len(result.written)} of {len(plan)} images"
                 raise Interrupted(f"stopped after {count}; those written are complete") from None
             write_output(target, png_bytes(prediction.image(caption(ms))))
@@ -128,11 +128,10 @@ def _passes_counted(
 ) -> Iterator[None]:
     """Move the bar by one image in all, a part with every pass of the network.
 
-    A pass over a large image takes many seconds, so that a request to stop is noticed before every
-    layer; one that comes after the last layer still writes the image.
+    A request to stop that comes after the last layer still writes the image.
 
     Raises:
-        _StopRequested: the work is to stop.
+        StopRequested: the work is to stop.
     """
     # Fractions add up to exactly one; floats would leave the bar short of its end.
     left = Fraction(1)
@@ -143,16 +142,14 @@ def _passes_counted(
         left -= step
         advance(step)
 
-    def before_layer(*_: object) -> None:
-        if shutdown.stop_requested:
-            raise _StopRequested
-
-    before_layer()
-    with ExitStack() as stack:
-        for module in model.modules():
-            stack.callback(module.register_forward_pre_hook(before_layer).remove)
-        stack.callback(model.register_forward_hook(after_pass).remove)
-        yield
+    if shutdown.stop_requested:
+        raise StopRequested
+    with stop_between_layers(model, lambda: shutdown.stop_requested):
+        hook = model.register_forward_hook(after_pass)
+        try:
+            yield
+        finally:
+            hook.remove()
     if left:  # nothing to run the network on, as in an image where no region was detected
         advance(left)
 

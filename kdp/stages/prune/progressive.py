@@ -20,6 +20,7 @@ from kdp.stages.prune.round import Round, RoundsRequest, Row, State, measure
 from kdp.stages.replacing import ELSEWHERE, TrainingTargets, check_targets
 from kdp.stages.train.request import TrainingRequest
 from kdp.training.checkpoint import file_state
+from kdp.training.shutdown import stop_at_once
 
 UNKNOWN = "unknown"
 """State of the target in progress that an older version wrote."""
@@ -63,11 +64,11 @@ def prune_in_rounds(
     Raises:
         KdpError: `teacher`, `finetune` or `rounds` is missing, a file may not be replaced; or see
             the stages.
-        Interrupted: on SIGINT or SIGTERM; `--resume` continues.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP; `--resume` continues.
     """
     request = RoundsRequest.from_config(config)
     paths = chain_paths(config)
-    with file_lock(paths.rounds):
+    with file_lock(paths.rounds), stop_at_once("stopped; continue with --resume"):
         earlier = _earlier_states(request, resume, overwrite, rerun)
         rows = [measure(config, request.teacher, {"round": 0, "sparsity": 0.0})]
         on_ready()

@@ -71,7 +71,7 @@ def prune(
     Raises:
         KdpError: no teacher or budget given, a file may not be replaced, importance is not finite,
             or the budget cannot be met.
-        Interrupted: on SIGINT or SIGTERM; `--resume` continues.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP; `--resume` continues.
     """
     started = time.time()
     request = PruneRequest.from_config(config)

@@ -27,7 +27,7 @@ from kdp.pruning.knapsack import MacCounter, unit_costs
 from kdp.stages.prune.request import PruneRequest
 from kdp.stages.settings import difference, flatten
 from kdp.tasks.base import PruningTask
-from kdp.training.shutdown import graceful_shutdown
+from kdp.training.shutdown import StopRequested, graceful_shutdown, stop_between_layers
 from kdp.types import Provenance, RunTime
 
 MEASUREMENT = 2
@@ -38,6 +38,7 @@ CONTENT = {
     "samples": "other calibration samples",
 }
 """What a condition that is a version or a hash stands for, where it has changed."""
+CONTINUE = "continue with --resume"
 
 
 class MeasurementsContent(Content):
@@ -94,7 +95,7 @@ class Measurements:
 
         Raises:
             KdpError: importance is not finite.
-            Interrupted: on SIGINT or SIGTERM, with the file written.
+            Interrupted: on SIGINT, SIGTERM or SIGHUP, with the file written.
         """
         missing = [group for group in groups if group.name not in self.parts]
         if not missing:
@@ -107,12 +108,17 @@ class Measurements:
         with graceful_shutdown() as shutdown, progress("importance", total, done) as advance:
             for group in missing:
                 started = time.perf_counter()
-                self.parts[group.name] = self._checked(group.name, score(group))
+                try:
+                    with stop_between_layers(context.model, lambda: shutdown.overdue):
+                        measured = score(group)
+                except StopRequested:
+                    raise Interrupted(f"stopped in {group.name}; {CONTINUE}") from None
+                self.parts[group.name] = self._checked(group.name, measured)
                 self.seconds += time.perf_counter() - started
                 self._save(groups)
                 advance(group.units, note=group.name)
                 if shutdown.stop_requested:
-                    raise Interrupted(f"stopped after {group.name}; continue with --resume")
+                    raise Interrupted(f"stopped after {group.name}; {CONTINUE}")
         return self.parts
 
     def _checked(self, name: str, measured: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def launch(folder: Path, arguments: list[str], total: int) -> list[SweepPoint]:
 
     Raises:
         KdpError: Hydra stopped before all points had run.
-        Interrupted: on SIGINT or SIGTERM, after the running points have stopped.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, after the running points have stopped.
     """
     options = ["--multirun", f"--config-path={folder}", "--config-name=sweep", *arguments]
     with (folder / LOG).open("w") as log_file, graceful_shutdown() as shutdown:

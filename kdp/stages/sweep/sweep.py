@@ -80,7 +80,7 @@ def sweep(
 
     Raises:
         KdpError: unknown stage, launcher or key, or Hydra cannot start.
-        Interrupted: on SIGINT or SIGTERM, after the running points have stopped.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, after the running points have stopped.
     """
     _check(stages, launcher, jobs)
     fixed, grid, total = _split(overrides)

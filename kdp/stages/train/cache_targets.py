@@ -39,6 +39,7 @@ from kdp.training.shutdown import graceful_shutdown
 
 FILE_BYTES = 64 * 1024**2
 """Size of one file of targets: small enough to be rewritten, large enough to be read at once."""
+CONTINUE = "run the same command to continue"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def cache_targets(
 
     Raises:
         KdpError: a section or a file is missing, or there is not enough disk space.
-        Interrupted: on SIGINT or SIGTERM; a second run continues.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP; a second run continues.
     """
     started = time.time()
     request = CacheTargetsRequest.from_config(config)
@@ -109,12 +110,16 @@ def _write_files(
             last, path = min(first + size, samples), target_path(folder, number)
             if not is_cached(path, key, last - first):
                 starts = range(first, last, batch)
-                batches = [targets(range(s, min(s + batch, last))).flat() for s in starts]
+                batches = []
+                for start in starts:
+                    if shutdown.overdue:
+                        raise Interrupted(f"stopped after {first} samples; {CONTINUE}")
+                    batches.append(targets(range(start, min(start + batch, last))).flat())
                 joined = {n: torch.cat([b[n].cpu() for b in batches]) for n in batches[0]}
                 write_targets(path, key, joined)
             advance(last - first)
             if shutdown.stop_requested and last < samples:
-                raise Interrupted(f"stopped after {last} samples; run the same command to continue")
+                raise Interrupted(f"stopped after {last} samples; {CONTINUE}")
 
 
 def _drop_stale_index(folder: Path, key: dict[str, int]) -> None:
