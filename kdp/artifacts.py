@@ -34,7 +34,19 @@ from kdp.types import Arch, Parent, Provenance, RunTime
 FORMAT, VERSION = "kdp", 2
 READABLE = (1, 2)
 """Versions that `load` understands. Version 2 added the optional parts of `Arch`."""
-FOREIGN_KEYS = ("params_ema", "params", "state_dict")
+FOREIGN_KEYS = (
+    "params_ema",
+    "params",
+    "state_dict",
+    "model_state_dict",
+    "generator",
+    "model",
+    "net",
+)
+GENERATOR = "generator."
+WRAPPERS = ("module.", "_orig_mod.", GENERATOR, "model.", "network.", "net.", "net_g.")
+"""Prefixes of names that a training adds: by DistributedDataParallel, `torch.compile`, and modules
+that hold the network beside a loss."""
 _TORCHSCRIPT = "{} is TorchScript, which kdp writes but does not read"
 NUMBERS = ("scores", "parts", "targets")
 """Keys of an artifact, beside `params`, that map names to tensors, which have to be finite."""
@@ -178,12 +190,29 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _foreign_params(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
-    params = next((content[key] for key in FOREIGN_KEYS if key in content), content)
-    if not isinstance(params, Mapping) or not params:
+    # A key may be there with nothing in it, as `params_ema` where no average was kept.
+    found = (content[key] for key in FOREIGN_KEYS if isinstance(content.get(key), Mapping))
+    params = next((params for params in found if params), None)
+    if params is None:
+        params = {} if any(key in content for key in FOREIGN_KEYS) else content
+    params = {name: value for name, value in params.items() if value is not None}
+    if not params:
         raise KdpError(f"{path} holds no weights (looked for {', '.join(FOREIGN_KEYS)})")
     if not all(isinstance(value, Tensor) for value in params.values()):
         raise KdpError(f"{path} holds values that are not tensors where weights should be")
-    return {str(name).removeprefix("module."): tensor for name, tensor in params.items()}
+    return _without_wrappers({str(name): tensor for name, tensor in params.items()})
+
+
+def _without_wrappers(params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by their names in the network, which other programs wrap into modules."""
+    for wrapper in WRAPPERS:
+        inner = {n.removeprefix(wrapper): t for n, t in params.items() if n.startswith(wrapper)}
+        # An adversarial training saves its discriminator, too. Numbered layers are a network's own:
+        # `model.0.weight`.
+        whole = len(inner) == len(params) or wrapper == GENERATOR
+        if inner and whole and not any(name[:1].isdigit() for name in inner):
+            return _without_wrappers(inner)
+    return params
 
 
 def make_record(

@@ -82,6 +82,7 @@ class Distiller:
         with self.taps as features:
             output = model(self.inputs(batch))
         targets = self.teachers(batch)
+        self._check_shapes(output, targets.output)
         parts = {"task": self.task_loss(output, batch)}
         outputs: Pairs = {"output": (output, targets.output)}
         feature_pairs = self._feature_pairs(features, targets)
@@ -92,6 +93,15 @@ class Distiller:
                 else self._feature_loss(name, feature_pairs, targets.output, step)
             )
         return self._total(parts, step), parts
+
+    def _check_shapes(self, output: Tensor, target: Tensor) -> None:
+        """Losses would broadcast, or fail without the name of a key."""
+        compared = any(bound.loss.compares == "output" for bound in self.losses.values())
+        if compared and output.shape != target.shape:
+            shapes = [tuple(tensor.shape[1:]) for tensor in (output, target)]
+            raise KdpError(
+                f"distill: the student's output has shape {shapes[0]}, the teacher's {shapes[1]}"
+            )
 
     def _add_alignments(self, widths: list[tuple[Widths, Widths]]) -> nn.ModuleList:
         """One set of alignments per teacher, and the adapters that apply them for each loss."""

@@ -50,9 +50,17 @@ def _load(path: Path, arch: Arch, model: nn.Module, params: Mapping[str, Tensor]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that values are lost on the meta device
             model.load_state_dict(params)
+            _check_kinds(path, model.state_dict(), params)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise KdpError(f"{path} does not fit {arch.name}: {reason}") from error
+
+
+def _check_kinds(path: Path, expected: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:
+    """torch converts truth values, whole and complex numbers into weights without a word."""
+    for name, tensor in expected.items():
+        if tensor.is_floating_point() and not params[name].is_floating_point():
+            raise KdpError(f"{path} is damaged: {name} holds {params[name].dtype}, not weights")
 
 
 def read_weights(path: Path) -> Artifact:

@@ -34,6 +34,7 @@ from kdp.stages.train.train import starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.training.job import check_batch
+from kdp.training.step_errors import batch_norm_explained, nonfinite_loss
 from kdp.types import Arch
 
 MIN_FREE_BYTES = 200_000_000
@@ -179,9 +180,10 @@ def _training(state: _State, stage: Stage) -> str:
     model = state.model.to(device).train()
 
     def step() -> None:
-        loss, _ = objective.objective(model, batch, 0)
+        with batch_norm_explained(settings.batch_size):
+            loss, parts = objective.objective(model, batch, 0)
         if not loss.isfinite():
-            raise KdpError("the loss of the first batch is not finite")
+            raise KdpError(nonfinite_loss(float(loss), 0, batch, parts))
         loss.backward()
 
     seconds = _seconds(step)

@@ -36,6 +36,7 @@ from kdp.training.shutdown import (
     ignore_signals,
     stop_between_layers,
 )
+from kdp.training.step_errors import batch_norm_explained, nonfinite_loss
 from kdp.training.trackers import Trackers
 
 
@@ -176,13 +177,12 @@ class _TrainingRun:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
-        loss, parts = self.job.objective(self.model, batch, self.step)
+        with batch_norm_explained(self.settings.batch_size):
+            loss, parts = self.job.objective(self.model, batch, self.step)
         self.loss = float(loss.detach())
         if not math.isfinite(self.loss):
-            raise KdpError(
-                f"the loss is {self.loss} at step {self.step}: lower the learning rate or clip "
-                f"gradients (clip_norm); the last checkpoint, if any, is in {self.job.folder}"
-            )
+            cause = nonfinite_loss(self.loss, self.step, batch, parts)
+            raise KdpError(f"{cause}; the last checkpoint, if any, is in {self.job.folder}")
         self._optimizer_step(loss)
         self.step += 1
         self._report(parts, time.perf_counter() - started)

@@ -24,6 +24,7 @@ from kdp.log import log
 from kdp.models import PLANS, build
 from kdp.models.loading import load_network
 from kdp.stages.train.request import DistillRequest
+from kdp.tasks import family_of
 from kdp.tasks.base import TrainingTask
 from kdp.training.job import Batch, Objective
 from kdp.training.running import Loss, RunningMetrics
@@ -134,7 +135,7 @@ def load_teachers(
 
     Raises:
         KdpError: a file is not a network, or has other classes where outputs are compared; or a
-            plan belongs to another family than the student.
+            file or a plan belongs to another family than the student.
     """
     teacher = request.teacher
     models = [
@@ -147,7 +148,10 @@ def load_teachers(
 
 
 def _load_teacher(path: Path, task: TrainingTask, request: DistillRequest) -> nn.Module:
-    model = load_network(path)[0]
+    model, arch, _ = load_network(path)
+    family: Any = family_of(arch).task
+    if isinstance(family, type) and not isinstance(task, family):
+        raise KdpError(f"{path} holds {arch.name}, a network of another family than the student")
     teacher_classes: Any = getattr(model, "classes", None)
     classes: Any = getattr(task, "classes", None)
     comparable = teacher_classes and classes and compares_outputs(request.distill)

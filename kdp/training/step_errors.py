@@ -1,0 +1,56 @@
+"""Why a training step cannot be taken, in words that name the cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from kdp.errors import KdpError
+from kdp.finite import first_nonfinite
+
+
+@contextmanager
+def batch_norm_explained(batch_size: int) -> Iterator[None]:
+    """Say what to change where a BatchNorm cannot normalise a batch.
+
+    Args:
+        batch_size: samples of the batches that the block runs on.
+
+    Raises:
+        KdpError: a BatchNorm gets one value per channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise KdpError(
+            f"batch_size={batch_size} leaves a BatchNorm one value per channel, which has no "
+            "spread: raise the batch size or the size of the samples"
+        ) from error
+
+
+def nonfinite_loss(
+    loss: float, step: int, batch: Mapping[str, Any], parts: Mapping[str, Tensor]
+) -> str:
+    """What made a loss NaN or infinite, and what to do.
+
+    Args:
+        loss: its value.
+        step: number of updates before it.
+        batch: the samples it was computed on.
+        parts: the losses it is the sum of.
+    """
+    if name := first_nonfinite(batch):
+        return f"the samples of step {step} hold NaN or infinity ({name}): check the training data"
+    spoilt = [name for name, part in parts.items() if not math.isfinite(float(part.detach()))]
+    where = f" ({', '.join(spoilt)})" if spoilt else ""
+    if not step:  # no weight has been changed yet
+        advice = "check the weights that the training starts from, and those of teachers"
+    else:
+        advice = "lower the learning rate or clip gradients (clip_norm)"
+    return f"the loss is {loss} at step {step}{where}: {advice}"
