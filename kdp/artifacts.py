@@ -222,6 +222,7 @@ def make_record(
     metrics: Mapping[str, Any] | None = None,
     started: float | None = None,
     device: str = "cpu",
+    training: Mapping[str, float] | None = None,
 ) -> Provenance:
     """Provenance of an artifact, with the whole record of each ancestor once.
 
@@ -232,6 +233,7 @@ def make_record(
         metrics: what was measured of the result.
         started: `time.time()` at the start of the work.
         device: where it ran.
+        training: length of the training, see `Provenance`.
 
     Raises:
         KdpError: a parent cannot be read.
@@ -252,6 +254,7 @@ def make_record(
         parents=_without_repeats([_parent(path) for path in parents], set()),
         metrics=dict(metrics or {}),
         time=RunTime(now, now - started if started else None),
+        training=dict(training or {}),
     )
 
 

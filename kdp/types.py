@@ -150,6 +150,8 @@ class Provenance:
         parents: the files this one was made from.
         metrics: what was measured of the result.
         time: when the stage finished, None if unknown.
+        training: `steps`, `epochs`, `samples` and `steps_per_epoch` of a stage that trains; empty
+            for others.
     """
 
     stage: str
@@ -162,6 +164,7 @@ class Provenance:
     parents: tuple[Parent, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
     time: RunTime | None = None
+    training: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Provenance:
@@ -182,6 +185,7 @@ class Provenance:
             parents=tuple(Parent.from_plain(parent) for parent in plain.get("parents", ())),
             metrics=dict(plain.get("metrics", {})),
             time=RunTime(time["finished"], time.get("seconds")) if time else None,
+            training=dict(plain.get("training") or {}),
         )
 
     def plain(self) -> dict[str, Any]:
@@ -199,4 +203,5 @@ class Provenance:
             "parents": [parent.plain() for parent in self.parents],
             "metrics": self.metrics,
             "time": vars(self.time) if self.time else None,
+            **({"training": self.training} if self.training else {}),
         }

@@ -14,7 +14,7 @@ from kdp.config.distill import (
     PhaseConfig,
     TeacherConfig,
 )
-from kdp.config.dynamic import DynamicConfig, SparsityConfig
+from kdp.config.dynamic import DynamicConfig, DynamicSettings, SparsityConfig
 from kdp.config.experiments import ExperimentsConfig
 from kdp.config.measure import LimitsConfig, MeasureConfig
 from kdp.config.model import ModelConfig
@@ -27,7 +27,7 @@ from kdp.config.registry import (
     register_section,
 )
 from kdp.config.schema import Config
-from kdp.config.train import TrainConfig
+from kdp.config.train import TrainConfig, TrainSettings
 
 __all__ = [
     "PLAN_SUFFIXES",
@@ -37,6 +37,7 @@ __all__ = [
     "Decay",
     "DistillConfig",
     "DynamicConfig",
+    "DynamicSettings",
     "EmbeddedSamples",
     "ExperimentsConfig",
     "LimitsConfig",
@@ -52,6 +53,7 @@ __all__ = [
     "SparsityConfig",
     "TeacherConfig",
     "TrainConfig",
+    "TrainSettings",
     "register_calibration_options",
     "register_data_kind",
     "register_data_options",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, create_model
 
 from kdp.config import registry
 from kdp.config.base import Count, CountOrZero, OpenSection, Samples, Section
+from kdp.config.epochs import Epochs, LengthSection
 
 
 class CalibrationConfig(OpenSection):
@@ -51,10 +53,15 @@ def prune_schema() -> type[PruneConfig]:
     )
 
 
-class RoundConfig(Section):
+class RoundConfig(LengthSection):
     """One round of progressive pruning: prune, fine-tune, rebuild."""
+
+    epoch_keys: ClassVar[Mapping[str, str]] = {"steps": "epochs"}
+    required_lengths: ClassVar[tuple[str, ...]] = ("steps",)
 
     pruning_ratio: float = Field(gt=0, lt=1)
     """Share of the remaining units of every group that this round removes."""
-    steps: Count
-    """Fine-tuning steps after pruning; they replace finetune.steps."""
+    steps: Count | None = None
+    """Fine-tuning steps after pruning, this or epochs; they replace those of finetune."""
+    epochs: Epochs | None = None
+    """The same in epochs."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdp.config import DynamicConfig
+from kdp.config import DynamicSettings
 from kdp.errors import KdpError, suggest
 from kdp.pruning.gates import SPARSITY_LOSSES, Gate
 from kdp.pruning.groups import Group, Masks, ParamSlice, weights_per_unit
@@ -103,7 +103,7 @@ class DynamicPruner:
 
     def __init__(
         self,
-        settings: DynamicConfig,
+        settings: DynamicSettings,
         model: nn.Module,
         groups: Sequence[Group],
         gates: Mapping[str, Gate],

@@ -174,7 +174,8 @@ class TrainingTargets:
         sources = [parent.sha256 for parent in record.parents]
         if sources[len(sources) - len(self.sources) :] != [sha256(p) for p in self.sources]:
             return "was made from other weights or teachers"
-        steps = (record.config.get(stage) or {}).get("steps", 0)
+        # Earlier versions knew no epochs, and their records hold the steps in the section alone.
+        steps = record.training.get("steps") or (record.config.get(stage) or {}).get("steps") or 0
         return f"took {steps} steps, this run {self._steps}" if steps > self._steps else None
 
     def _check_unfinished(self, rerun: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kdp.config import Config
+from kdp.config import Config, TrainConfig
 
 Settings = dict[str, Any]
 """Values by dotted key, as in `prune.calibration.patches`."""
@@ -34,7 +34,12 @@ NOT_DECISIVE = {
     "distill.teacher.weights",
 }
 """Paths of files that are compared by content, and what changes the speed alone."""
-FREE = {"steps", "validate_every", "checkpoint_every", "log_every", "trackers"}
+FREE_LENGTHS = ("steps", "validate_every", "checkpoint_every", "log_every")
+FREE = {
+    *FREE_LENGTHS,
+    *(TrainConfig.epoch_keys[key] for key in FREE_LENGTHS),
+    "trackers",
+}
 """Keys of `train` and `finetune` that may change on resuming."""
 
 
@@ -85,7 +90,7 @@ def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def flatten(plain: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Values by dotted key; what is None or empty is left out, as if it was not given."""
+    """Values by dotted key; what is None is left out, as if it was not given."""
     flat: Settings = {}
     for key, value in plain.items():
         if isinstance(value, Mapping):

@@ -170,6 +170,7 @@ def _prune(state: _State) -> str:
 def _training(state: _State, stage: Stage) -> str:
     """Time one forward and backward pass, teachers included, without the optimizer."""
     request = TrainingRequest.from_config(state.config, stage)
+    request = request.counted(state.task.sample_counts["training"])
     settings, device = request.settings, pick_device(request.device)
     objective = build_objective(state.task, state.model, request.distill, settings.steps)
     objective.extra_modules.to(device)
@@ -194,6 +195,7 @@ def _training(state: _State, stage: Stage) -> str:
 def _dynamic(state: _State) -> str:
     """Add the gates, and make sure that the budget can be reached."""
     request = DynamicRequest.from_config(state.config)
+    request = request.counted(state.task.sample_counts["training"])
     dynamic = add_dynamic(request, state.task, state.model.cpu(), state.arch)
     units = sum(group.units for group in dynamic.pruner.groups)
     return f"added gates to {units} units; target: {request.mac_constraint} of the MACs"

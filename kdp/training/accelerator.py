@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from accelerate import Accelerator
 
-from kdp.config import TrainConfig
+from kdp.config import TrainSettings
 from kdp.devices import pick_device
 from kdp.errors import KdpError
 
 
-def make_accelerator(settings: TrainConfig, device: str) -> Accelerator:
+def make_accelerator(settings: TrainSettings, device: str) -> Accelerator:
     """The accelerator of a run.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from kdp.config import TrainConfig
+from kdp.config import TrainSettings
 from kdp.errors import KdpError
 from kdp.training.running import RunningMetrics
 
@@ -70,7 +70,7 @@ class TrainingJob:
     objective: Objective
     validate: Callable[[nn.Module], Metrics]
     primary_metric: str
-    settings: TrainConfig
+    settings: TrainSettings
     folder: Path
     seed: int = 0
     device: str = "auto"

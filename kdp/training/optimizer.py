@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from kdp.config import TrainConfig
+from kdp.config import TrainSettings
 
 
 def make_optimizer(
-    model: nn.Module, extra_modules: nn.Module, settings: TrainConfig
+    model: nn.Module, extra_modules: nn.Module, settings: TrainSettings
 ) -> torch.optim.Optimizer:
     """SGD, Adam or, with weight decay, AdamW.
 

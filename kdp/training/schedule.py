@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from kdp.config import TrainConfig
+from kdp.config import TrainSettings
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+def learning_rate(config: TrainSettings, step: int) -> float:
     """The learning rate at a step.
 
     `constant` stays; `cosine` falls to zero; `multistep` halves at every milestone; `trapezoid`
@@ -23,7 +23,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.lr * _factor(config, step)
 
 
-def _factor(config: TrainConfig, step: int) -> float:
+def _factor(config: TrainSettings, step: int) -> float:
     """What the learning rate is multiplied by after the warm-up."""
     if config.schedule == "cosine":
         progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)

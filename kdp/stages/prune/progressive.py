@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -133,20 +133,20 @@ def _check_files(request: RoundsRequest, earlier: list[State], resume: bool, rer
     if resume and _target_unchanged(earlier, paths.rebuilt):
         return
     files = [paths.rebuilt, paths.rounds, paths.rounds.with_name("table.json")]
-    previous = request.teacher
+    previous, samples = request.teacher, request.count_samples()
     for number in range(1, len(request.rounds) + 1):
         current = request.round(number, previous)
         made = current.paths
         files += [made.pruned, made.masks, made.scores, made.finetuned, made.rebuilt]
-        _finetuning_targets(current).check_result(rerun)
+        _finetuning_targets(current, samples).check_result(rerun)
         previous = made.rebuilt
     check_targets(files)
     if not resume:
         _check_unfinished(paths.rounds, paths.rebuilt, earlier, len(request.rounds))
 
 
-def _finetuning_targets(current: Round) -> TrainingTargets:
-    request = TrainingRequest.from_config(current.config, "finetune")
+def _finetuning_targets(current: Round, samples: int | None) -> TrainingTargets:
+    request = replace(TrainingRequest.from_config(current.config, "finetune"), samples=samples)
     teachers = request.distill.teacher.files if request.distill else []
     return TrainingTargets(request, [current.paths.finetuned], [], teachers)
 

@@ -45,16 +45,20 @@ def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:
     primary_metric = rows[0]["primary_metric"]
     table = plain_table("progressive pruning")
     table.add_column("round")
-    for title in ("ratio", "steps", *(f"{name} {primary_metric}" for name in sets)):
+    for title in ("ratio", "epochs", "steps", *(f"{name} {primary_metric}" for name in sets)):
         table.add_column(title, justify="right")
     for title in ("parameters", "MACs", "size"):
         table.add_column(title, justify="right")
     for row in rows:
         quality = [f"{row['metrics'][name][primary_metric]:.4f}" for name in sets]
-        asked = [str(row.get(key, "")) for key in ("pruning_ratio", "steps")]
+        asked = [_number(row.get(key)) for key in ("pruning_ratio", "epochs", "steps")]
         macs, size = with_unit(row["macs"]), with_unit(row["bytes"], "B")
         table.add_row(str(row["round"]), *asked, *quality, f"{row['parameters']:,}", macs, size)
     console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _place(group: Group) -> str:

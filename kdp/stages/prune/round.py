@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kdp.artifacts import load
 from kdp.config import Config, RoundConfig, TeacherConfig, TrainConfig
 from kdp.devices import pick_device
 from kdp.errors import KdpError
@@ -20,7 +21,7 @@ from kdp.stages.experiments.store import ExperimentRequest, store_result
 from kdp.stages.paths import ChainPaths, chain_paths, check_input
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
-from kdp.stages.settings import FREE
+from kdp.stages.settings import FREE, flatten
 from kdp.stages.train.finetune import finetune
 from kdp.tasks import task_for
 from kdp.tasks.base import Metrics
@@ -58,10 +59,18 @@ class RoundsRequest:
         check_input(config, "teacher", config.teacher)
         return cls(config, config.teacher, config.finetune, config.rounds)
 
+    def count_samples(self) -> int | None:
+        """Number of training samples; None where no length is given in epochs."""
+        if not any(length.uses_epochs for length in (self.finetune, *self.rounds)):
+            return None
+        task = task_for(load_network(self.teacher)[1], self.config)
+        return task.sample_counts["training"]
+
     def round(self, number: int, previous: Path) -> Round:
         """Round `number`, from 1, which prunes the network in the file `previous`."""
         settings, config = self.rounds[number - 1], self.config
-        finetune = self.finetune.model_copy(update={"steps": settings.steps})
+        length = {"steps": settings.steps, "epochs": settings.epochs}
+        finetune = self.finetune.model_copy(update=length)
         distill = config.distill
         if distill and distill.teacher is None:  # the first round's teacher teaches all rounds
             distill = distill.model_copy(update={"teacher": TeacherConfig(weights=self.teacher)})
@@ -109,7 +118,7 @@ class Round:
         """
         paths, target = self.paths, state.get("target")
         key = {"from": sha256(self.teacher), "settings": self._settings()}
-        if state.get("key") != key:
+        if flatten(state.get("key") or {}) != flatten(key):
             state = {"key": key, "target": target}
         is_pruned = _unchanged(state, "pruned", paths.pruned, paths.masks)
         if not is_pruned:
@@ -144,16 +153,22 @@ class Round:
         row = {
             "round": self.number,
             "pruning_ratio": self.config.pruning_ratio,
-            "steps": self.finetune.steps,
+            **self._length(),
             "before": _metrics(self.config, self.paths.pruned),
         }
         return measure(self.config, self.paths.rebuilt, row)
+
+    def _length(self) -> dict[str, float]:
+        """Steps and epochs of the fine-tuning."""
+        record = load(self.paths.finetuned).record
+        assert record is not None
+        return {key: record.training[key] for key in ("steps", "epochs")}
 
     def _settings(self) -> dict[str, Any]:
         """What a round must share with the one that it resumes."""
         plain = self.config.plain()
         keys = ("seed", "data", "evaluation", "prune", "distill", "pruning_ratio")
-        finetune = self.finetune.model_dump(mode="json", exclude=FREE - {"steps"})
+        finetune = self.finetune.model_dump(mode="json", exclude=FREE - {"steps", "epochs"})
         return {**{key: plain[key] for key in keys}, "finetune": finetune}
 
 

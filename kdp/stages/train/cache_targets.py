@@ -71,8 +71,10 @@ def cache_targets(
     """
     started = time.time()
     request = CacheTargetsRequest.from_config(config)
-    distill, folder, samples = request.distill, request.folder, request.samples
+    distill, folder = request.distill, request.folder
     task, student = _task_and_student(request)
+    counted = task.sample_counts["training"] if request.uses_epochs else None
+    samples, batch_size = request.amount(counted)
     taps = student_taps(task, student, distill.distill)
     key = target_key(task, distill, taps)
     source = load_teachers(task, distill, list(taps.values()))
@@ -90,7 +92,7 @@ def cache_targets(
         check_targets([*sorted(folder.glob("*.pth")), index_path(folder)], overwrite)
         on_ready()
         _drop_stale_index(folder, key)
-        _write_files(folder, key, samples, request.batch_size, targets)
+        _write_files(folder, key, samples, batch_size, targets)
         teachers = distill.teacher.files
         record = make_record("cache-targets", config.plain(), teachers, started=started)
         write_index(folder, key, record, samples, size)

@@ -59,8 +59,9 @@ def finetune(
             whatever the loop raises.
     """
     started, finetuning = time.time(), FinetuneRequest.from_config(config)
-    request, paths = finetuning.training, finetuning.training.paths
+    paths = finetuning.training.paths
     pruned = _load_pruned(finetuning)
+    request = finetuning.training.counted(pruned.task.sample_counts["training"])
     student = pruned.student(request.distill)
     torch.manual_seed(request.seed)
     objective = build_objective(pruned.task, student, request.distill, request.settings.steps)

@@ -87,7 +87,9 @@ def run_job(
     resume = targets.check(mode.resume, mode.overwrite, mode.rerun)
     targets.start(job, resume)
     mode.on_ready()
-    title = f"kdp {targets.request.stage}: {targets.files[0].stem}, {job.settings.steps} steps"
+    epochs = f" ({job.settings.epochs:g} epochs)" if job.settings.epochs else ""
+    steps = f"{job.settings.steps} steps{epochs}"
+    title = f"kdp {targets.request.stage}: {targets.files[0].stem}, {steps}"
     written = [*targets.files, job.folder]
     log_header(title, job.device, task.sample_counts, job.model, written, note)
     return fit(job, resume)
@@ -115,6 +117,7 @@ def stage_record(
         metrics=metrics,
         started=started,
         device=result.device,
+        training=request.duration,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +10,14 @@ from kdp.config import (
     Config,
     DistillConfig,
     DynamicConfig,
+    DynamicSettings,
     ModelConfig,
     PruneConfig,
     TeacherConfig,
     TrainConfig,
+    TrainSettings,
 )
+from kdp.config.epochs import epoch_steps
 from kdp.config.measure import LimitsConfig
 from kdp.errors import KdpError
 from kdp.stages.experiments.store import ExperimentRequest
@@ -75,7 +78,7 @@ class TrainingRequest:
     Attributes:
         config: the whole configuration, for the task and the record.
         stage: the subcommand, which is the name of its section too.
-        settings: that section.
+        section: that section.
         distill: the teachers and the losses; None to learn from the ground truth alone.
         experiment: where the result is recorded; None to record nothing.
         paths: the files of the chain.
@@ -83,11 +86,12 @@ class TrainingRequest:
         seed: of everything random.
         device: "auto", "cpu", "cuda", ...
         workers: number of processes that load data.
+        samples: to train on, by which epochs are counted; None before the data are read.
     """
 
     config: Config
     stage: Stage
-    settings: TrainConfig
+    section: TrainConfig
     distill: DistillRequest | None
     experiment: ExperimentRequest | None
     paths: ChainPaths
@@ -95,6 +99,25 @@ class TrainingRequest:
     seed: int
     device: str
     workers: int
+    samples: int | None = None
+
+    @property
+    def settings(self) -> TrainSettings:
+        """The section with every length in steps."""
+        return self.section.in_steps(self.samples)
+
+    def counted(self, samples: int) -> TrainingRequest:
+        """The request once the training samples are counted."""
+        return replace(self, samples=samples)
+
+    @property
+    def duration(self) -> dict[str, float]:
+        """Length of the training in steps and in epochs, for the record."""
+        assert self.samples is not None
+        steps = self.settings.steps
+        epoch = epoch_steps(self.samples, self.section.batch_size)
+        epochs = self.section.epochs or round(steps / epoch, 3)
+        return {"steps": steps, "epochs": epochs, "samples": self.samples, "steps_per_epoch": epoch}
 
     @classmethod
     def from_config(cls, config: Config, stage: Stage) -> TrainingRequest:
@@ -103,8 +126,8 @@ class TrainingRequest:
         Raises:
             KdpError: the stage's section, an evaluation set or the teacher is missing.
         """
-        settings = config.train if stage == "train" else config.finetune
-        if settings is None:
+        section = config.train if stage == "train" else config.finetune
+        if section is None:
             raise KdpError(f"kdp {stage} needs the section `{stage}`")
         if not config.evaluation:
             raise KdpError("training needs an `evaluation` set, to pick the best weights by")
@@ -113,7 +136,7 @@ class TrainingRequest:
         return cls(
             config=config,
             stage=stage,
-            settings=settings,
+            section=section,
             distill=DistillRequest.from_config(config) if config.distill else None,
             experiment=ExperimentRequest.from_config(config),
             paths=paths,
@@ -129,14 +152,39 @@ class DynamicRequest:
     """What pruning while training needs of a configuration, checked once.
 
     Attributes:
-        settings: the section `dynamic`.
+        section: `dynamic`.
+        train: the section `train`.
         prune: the section `prune`: what may be removed.
         mac_constraint: fraction of the MACs that stays.
+        samples: to train on, by which epochs are counted; None before the data are read.
     """
 
-    settings: DynamicConfig
+    section: DynamicConfig
+    train: TrainConfig
     prune: PruneConfig
     mac_constraint: float
+    samples: int | None = None
+
+    @property
+    def settings(self) -> DynamicSettings:
+        """The section with every length in steps."""
+        if self.samples is None:
+            return self.section.in_steps()
+        return self.section.in_steps(epoch_steps(self.samples, self.train.batch_size))
+
+    def counted(self, samples: int | None) -> DynamicRequest:
+        """The request once the training samples are counted.
+
+        Raises:
+            KdpError: the training ends before pruning does.
+        """
+        request = replace(self, samples=samples)
+        end, steps = request.settings.end_step, self.train.in_steps(samples).steps
+        if end > steps:
+            raise KdpError(
+                f"dynamic.end_step ({end}) is after the last of the {steps} steps of train"
+            )
+        return request
 
     @classmethod
     def from_config(cls, config: Config) -> DynamicRequest:
@@ -148,12 +196,9 @@ class DynamicRequest:
         """
         if config.dynamic is None or config.train is None or config.mac_constraint is None:
             raise KdpError("pruning while training needs `dynamic`, `train` and `mac_constraint`")
-        if config.dynamic.end_step > config.train.steps:
-            raise KdpError(
-                f"dynamic.end_step ({config.dynamic.end_step}) is after the last of the "
-                f"{config.train.steps} steps of train"
-            )
-        return cls(config.dynamic, config.prune, config.mac_constraint)
+        request = cls(config.dynamic, config.train, config.prune, config.mac_constraint)
+        in_steps = not (config.dynamic.uses_epochs or config.train.uses_epochs)
+        return request.counted(None) if in_steps else request
 
 
 @dataclass(frozen=True)
@@ -189,6 +234,15 @@ class TrainRequest:
             limits=config.limits,
             dynamic=DynamicRequest.from_config(config) if config.dynamic else None,
         )
+
+    def counted(self, samples: int) -> TrainRequest:
+        """The request once the training samples are counted.
+
+        Raises:
+            KdpError: the training ends before pruning does.
+        """
+        dynamic = self.dynamic.counted(samples) if self.dynamic else None
+        return replace(self, training=self.training.counted(samples), dynamic=dynamic)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -231,8 +285,7 @@ class CacheTargetsRequest:
         model: the student, which defines the taps; None for the pruned network.
         pruned: the file of the pruned network.
         folder: where to write.
-        samples: number of samples of the longer of `train` and `finetune`.
-        batch_size: of that section.
+        sections: `train` and `finetune`, those that there are.
         device: "auto", "cpu", "cuda", ...
     """
 
@@ -241,9 +294,22 @@ class CacheTargetsRequest:
     model: ModelConfig | None
     pruned: Path
     folder: Path
-    samples: int
-    batch_size: int
+    sections: list[TrainConfig]
     device: str
+
+    def amount(self, samples: int | None) -> tuple[int, int]:
+        """Samples that the longer of the sections draws in all, and its batch size.
+
+        Args:
+            samples: number of training samples; None where no length is given in epochs.
+        """
+        settings = [section.in_steps(samples) for section in self.sections]
+        return max((s.steps * s.batch_size, s.batch_size) for s in settings)
+
+    @property
+    def uses_epochs(self) -> bool:
+        """Whether the samples have to be counted first."""
+        return any(section.uses_epochs for section in self.sections)
 
     @classmethod
     def from_config(cls, config: Config) -> CacheTargetsRequest:
@@ -256,14 +322,12 @@ class CacheTargetsRequest:
         sections = [section for section in (config.train, config.finetune) if section]
         if not sections:
             raise KdpError("kdp cache-targets needs the section `train` or `finetune`")
-        samples, batch_size = max((s.steps * s.batch_size, s.batch_size) for s in sections)
         return cls(
             config=config,
             distill=distill,
             model=config.model if config.train else None,
             pruned=chain_paths(config).pruned,
             folder=targets_folder(config),
-            samples=samples,
-            batch_size=batch_size,
+            sections=sections,
             device=config.device,
         )

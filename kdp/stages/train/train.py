@@ -65,12 +65,14 @@ def train(
             or whatever the loop raises.
     """
     started, request = time.time(), TrainRequest.from_config(config)
-    training, files = request.training, request.files
-    torch.manual_seed(training.seed)
+    files = request.files
+    torch.manual_seed(request.training.seed)
     model, arch = starting_point(request.model)
     task = task_for(arch, config)
     if request.limits:
         check_limits(request.limits, task, arch)
+    request = request.counted(task.sample_counts["training"])
+    training = request.training
     objective = build_objective(task, model, training.distill, training.settings.steps)
     dynamic = add_dynamic(request.dynamic, task, model, arch) if request.dynamic else None
     parents = [*weight_files(request.model), *objective.parents]
