@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from kdp.models.mobile import cp_mobile, rep_mobile
 from kdp.models.reparam import fused_params
 from kdp.models.size_limit import limit_size
 from kdp.models.ultralytics_names import arch_of_plan
-from kdp.models.yolo11 import YOLO11
+from kdp.models.yolo11 import SCORES, YOLO11
 from kdp.types import Arch
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -37,6 +37,22 @@ INFER: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Any] | None]] = {"ca
 Pretrained = Callable[[Path, Mapping[str, Any]], tuple[nn.Module, dict[str, Any]]]
 PRETRAINED: dict[str, Pretrained] = {"audio_transformer": pretrained}
 """Network -> function of (folder of pretrained weights, arguments) -> network, all arguments."""
+
+
+class NewHead(NamedTuple):
+    """What a training may change of the network whose weights it starts from.
+
+    Attributes:
+        free: arguments that may be others than those of the weights; `classes` among them.
+        scores: pattern of the names of the weights that score the classes.
+    """
+
+    free: tuple[str, ...]
+    scores: str
+
+
+NEW_HEADS: dict[str, NewHead] = {"yolo11": NewHead(("classes", "image_size"), SCORES)}
+"""Networks whose weights may start a training on other classes."""
 
 
 def build(name: str, **args: Any) -> nn.Module:

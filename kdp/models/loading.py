@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from inspect import signature
@@ -14,7 +15,8 @@ from kdp.artifacts import Artifact, load
 from kdp.checksums import DamagedFileError
 from kdp.errors import KdpError, join_names
 from kdp.finite import first_nonfinite
-from kdp.models import INFER, MODELS, build, build_on_meta
+from kdp.log import log
+from kdp.models import INFER, MODELS, NEW_HEADS, build, build_on_meta
 from kdp.models.onnx_file import load_onnx
 from kdp.models.ultralytics_file import read_ultralytics
 from kdp.models.ultralytics_names import from_ultralytics
@@ -43,6 +45,51 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     model = build(arch.name, **arch.args)
     _load(path, arch, model, artifact.params)
     return model.eval(), arch, artifact
+
+
+def load_start(path: Path, wanted: Arch) -> tuple[nn.Module, Arch]:
+    """Load a network to train on, perhaps on other classes than those of its weights.
+
+    With other classes the convolutions that score them start anew, and so do the layers of the head
+    whose width depends on their number; everything else is kept.
+
+    Args:
+        path: see `load_network`.
+        wanted: architecture in the configuration; the arguments that it names must match, but for
+            those in `kdp.models.NEW_HEADS`.
+
+    Raises:
+        KdpError: see `load_network`.
+    """
+    head = NEW_HEADS.get(wanted.name)
+    if head is None:
+        return load_network(path, wanted)[:2]
+    fixed = {key: value for key, value in wanted.args.items() if key not in head.free}
+    model, arch, _ = load_network(path, Arch(wanted.name, fixed))
+    changes = {key: wanted.args[key] for key in head.free if key in wanted.args}
+    before, arch = arch.args["classes"], arch.with_args(**changes)
+    trained, model = model.state_dict(), build(arch.name, **arch.args)
+    if list(before) == list(arch.args["classes"]):
+        model.load_state_dict(trained)
+        return model.eval(), arch
+    kept = _fitting(trained, model.state_dict(), head.scores)
+    model.load_state_dict({**model.state_dict(), **kept})
+    log.info(
+        f"{path} has other classes ({join_names(before)}): the head is made anew where it scores "
+        f"them ({len(trained) - len(kept)} of {len(trained)} tensors)"
+    )
+    return model.eval(), arch
+
+
+def _fitting(
+    trained: Mapping[str, Tensor], new: Mapping[str, Tensor], scores: str
+) -> dict[str, Tensor]:
+    """The trained weights that a network of other classes can use."""
+    return {
+        name: tensor
+        for name, tensor in trained.items()
+        if tensor.shape == new[name].shape and not re.match(scores, name)
+    }
 
 
 def _load(path: Path, arch: Arch, model: nn.Module, params: Mapping[str, Tensor]) -> None:

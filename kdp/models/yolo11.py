@@ -31,6 +31,8 @@ TAPS = tuple(f"layers.{i}" for i in (6, 8, 13, 16, 19, 22))
 """Last layers of the stages of backbone and neck, where attention is transferred."""
 LEVELS = (16, 19, 22)
 """The layers that the head reads."""
+SCORES = r"layers\.23\.cv3\.\d\.2\."
+"""Names of the weights of the head's last convolutions, one output for each class."""
 
 
 class YOLO11(nn.Module):

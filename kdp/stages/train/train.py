@@ -14,7 +14,7 @@ from kdp.config import Config, ModelConfig
 from kdp.errors import KdpError
 from kdp.finite import first_nonfinite
 from kdp.models import PRETRAINED, build
-from kdp.models.loading import load_network
+from kdp.models.loading import load_start
 from kdp.stages.paths import do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
@@ -101,8 +101,7 @@ def starting_point(section: ModelConfig) -> tuple[nn.Module, Arch]:
         return build(section.name, **section.args), section.arch
     if section.weights.is_dir():
         return _pretrained(section, section.weights)
-    model, arch, _ = load_network(section.weights, section.arch)
-    return model, arch
+    return load_start(section.weights, section.arch)
 
 
 def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
