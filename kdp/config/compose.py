@@ -24,6 +24,7 @@ from kdp.config.explain import explain
 from kdp.config.lookup import find_config, find_default, find_overlay, overlay_groups
 from kdp.config.overrides import for_hydra, split_override
 from kdp.config.references import check_references
+from kdp.config.schema import LENGTHS
 from kdp.errors import KdpError, first_line
 from kdp.yaml_file import yaml_text
 
@@ -42,10 +43,26 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = find_config(path)
     plain = _compose(path, overrides)
+    _prefer_overrides(plain, {split_override(override)[0] for override in overrides})
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
         raise KdpError(f"{path}: {explain(error, overlay_groups(path))}") from error
+
+
+def _prefer_overrides(plain: dict[str, Any], overridden: set[str]) -> None:
+    """Drop the steps of a file where an override gives the same length in epochs, or the reverse.
+
+    Args:
+        plain: composed values, changed in place.
+        overridden: keys of the overrides.
+    """
+    for name, section in LENGTHS.items():
+        for pair in section.epoch_keys.items():
+            given = [key for key in pair if f"{name}.{key}" in overridden]
+            if len(given) == 1 and plain[name].get(given[0]) is not None:
+                (other,) = {*pair} - {*given}
+                plain[name].pop(other, None)
 
 
 def composed_files(path: Path, overrides: Sequence[str] = ()) -> list[Path]:

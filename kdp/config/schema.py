@@ -14,6 +14,7 @@ from kdp.config.base import Section
 from kdp.config.data import DataConfig, SamplesConfig, data_schema, samples_schema
 from kdp.config.distill import DistillConfig
 from kdp.config.dynamic import DynamicConfig
+from kdp.config.epochs import LengthSection
 from kdp.config.experiments import ExperimentsConfig
 from kdp.config.measure import LimitsConfig, MeasureConfig
 from kdp.config.model import ModelConfig
@@ -23,6 +24,12 @@ from kdp.config.train import TrainConfig
 from kdp.errors import KdpError
 
 S = TypeVar("S", bound=Section)
+LENGTHS: dict[str, type[LengthSection]] = {
+    "train": TrainConfig,
+    "finetune": TrainConfig,
+    "dynamic": DynamicConfig,
+}
+"""Sections with lengths in steps or in epochs."""
 
 
 class Config(Section):

@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from kdp.config import Config, DynamicConfig, RoundConfig, TrainConfig
+from kdp.config.compose import load_config
 from kdp.errors import KdpError
 from kdp.stages.settings import training_settings
-from tests.runs import config
+from tests.runs import config, config_file
 
 SECTIONS = {
     TrainConfig: {"epochs": 9},
@@ -92,6 +93,28 @@ def test_a_length_in_both_units_is_rejected(section: Any, steps: str, epochs: st
 def test_a_missing_length_names_both_keys(section: Any, given: dict[str, Any], key: str) -> None:
     with pytest.raises(ValidationError, match=f"give {key}"):
         section.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps", "epochs"),
+    [
+        (["train.epochs=5"], None, 5),
+        (["train.steps=7"], 7, None),
+        (["train.epochs=5", "train.steps=null"], None, 5),
+        (["train.epochs=null"], 6, None),
+    ],
+)
+def test_an_override_replaces_the_length_of_the_file(
+    tmp_path: Path, overrides: list[str], steps: int | None, epochs: float | None
+) -> None:
+    train = load_config(config_file(tmp_path), overrides).train
+    assert (train.steps, train.epochs) == (steps, epochs)
+
+
+@pytest.mark.parametrize("section", ["train", "finetune"])
+def test_overrides_in_both_units_are_rejected(tmp_path: Path, section: str) -> None:
+    with pytest.raises(KdpError, match=f"{section}: give steps or epochs, and null for the other"):
+        load_config(config_file(tmp_path), [f"{section}.steps=3", f"{section}.epochs=2"])
 
 
 @pytest.mark.parametrize("epochs", [0, -1, float("inf"), float("nan"), 1e7, "many"])
