@@ -94,6 +94,11 @@ class DistillConfig(Section):
     teachers."""
     task_weight: float = Field(1.0, ge=0)
     """Weight of the loss against the ground truth."""
+    task_reduction: Literal["mean", "sum"] | None = None
+    """What the weights of the losses are relative to: the loss against the ground truth averaged
+    over the batch (mean), or summed over it (sum), which divides them by the batch size of a
+    process. If not given, that of the family: sum for detection, as in the trainer of Ultralytics,
+    mean for the others."""
     losses: dict[str, LossConfig] = Field(min_length=1)
     """Distillation losses by name: output, feature, feature_l2, fakd, logits,
     attention_transfer, score_weighted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,10 @@ Adapter = Callable[[Pairs], Pairs]
 class Distiller:
     """task_weight * task loss + sum of weight * schedule * distillation loss.
 
+    Where the weights are relative to the sum of the task loss over the batch, the distillation
+    losses are divided by its size instead: the proportions are the same, and learning rates keep
+    their meaning.
+
     The training loop calls it as its objective: (model, batch, step) -> the total, and its parts
     by name before their weights ("task", and one per loss of the configuration). Outputs are
     compared with the mean output of the teachers; features with those of each teacher, and the
@@ -41,6 +46,7 @@ class Distiller:
         probe: a batch to find the widths of the features with.
         confidence_map: output -> confidence at every position of the taps, one tap after another,
             (B, positions).
+        task_reduction: of the task loss that the weights are relative to, `mean` or `sum`.
 
     Attributes:
         alignments: modules to train along with the student.
@@ -61,10 +67,11 @@ class Distiller:
         seed: int,
         probe: Batch,
         confidence_map: Callable[[Tensor], Tensor],
+        task_reduction: Literal["mean", "sum"] = "mean",
     ) -> None:
         self.config, self.inputs, self.task_loss = config, inputs, task_loss
         self.steps, self.seed, self.teachers = steps, seed, teachers
-        self.confidence_map = confidence_map
+        self.confidence_map, self.task_reduction = confidence_map, task_reduction
         self.losses = {name: make_loss(name, c.options) for name, c in config.losses.items()}
         reads_features = compares_features(config)
         if reads_features and not taps:
@@ -92,7 +99,8 @@ class Distiller:
                 if bound.loss.compares == "output"
                 else self._feature_loss(name, feature_pairs, targets.output, step)
             )
-        return self._total(parts, step), parts
+        divisor = len(output) if self.task_reduction == "sum" else 1
+        return self._total(parts, step, divisor), parts
 
     def _check_shapes(self, output: Tensor, target: Tensor) -> None:
         """Losses would broadcast, or fail without the name of a key."""
@@ -194,11 +202,11 @@ class Distiller:
             for pairs in self._feature_pairs(features, self.teachers(probe))
         ]
 
-    def _total(self, parts: dict[str, Tensor], step: int) -> Tensor:
+    def _total(self, parts: dict[str, Tensor], step: int, divisor: int) -> Tensor:
         total = self.config.task_weight * parts["task"]
         for name, config in self.config.losses.items():
             weight = config.weight * weight_factor(config, step, self.steps)
-            total = total + weight * parts[name]
+            total = total + weight / divisor * parts[name]
         return total
 
     def _generator(self, step: int) -> torch.Generator:

@@ -9,7 +9,7 @@ touch. `kdp infer` and `kdp export` do not use the task; see `kdp.tasks.family`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -61,6 +61,10 @@ class LossTask(Protocol):
 
 class TrainingTask(LossTask, ExampleTask, Protocol):
     """What training and distillation need."""
+
+    @property
+    def task_reduction(self) -> Literal["mean", "sum"]:
+        """What weights of distillation losses are relative to where the configuration is silent."""
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         """A training batch with the inputs that are computed on the batch's own device.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -31,6 +31,8 @@ class SetwiseEvaluation(ABC):
 
     An output that is not finite is refused (`KdpError`): metrics of it look like numbers.
     """
+
+    task_reduction: Literal["mean", "sum"] = "mean"
 
     @property
     @abstractmethod

@@ -92,6 +92,7 @@ def build_objective(
         seed=request.seed,
         probe=probe,
         confidence_map=task.confidence_map,
+        task_reduction=request.distill.task_reduction or task.task_reduction,
     )
 
     def distil(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
