@@ -89,6 +89,27 @@ def equal_files(
     return groups
 
 
+Sample = TypeVar("Sample")
+
+
+def without_content_of(samples: Sequence[Sample], others: Iterable[Any]) -> list[Sample]:
+    """The samples that share no file with others, by path or by content.
+
+    Args:
+        samples: may have `files`.
+        others: the same.
+    """
+    theirs = {path for sample in others for path in files_of(sample)}
+    mine = {path for sample in samples for path in files_of(sample)}
+
+    def on_both_sides(paths: Sequence[Path]) -> bool:
+        return any(path in mine for path in paths) and any(path in theirs for path in paths)
+
+    groups = equal_files([*mine - theirs, *theirs], on_both_sides)
+    shared = theirs.union(*groups)
+    return [sample for sample in samples if not shared.intersection(files_of(sample))]
+
+
 def _split(files: Iterable[Path], looks: Callable[[Path], str]) -> list[list[Path]]:
     parts = defaultdict(list)
     for path in files:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +15,8 @@ from kdp.data.images import image_size, list_images, read_rgb
 from kdp.errors import KdpError, suggest
 
 SPLITS = Path("ImageSets/Main")
+ALL = "all"
+"""The split of all images of a folder; VOC itself has no list of them."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -29,7 +31,8 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
 
     Args:
         folder: VOC2012 or VOC2007, or a folder that contains exactly one of them (`VOCdevkit`).
-        split: such as `train`, `val` or `trainval`.
+        split: such as `train`, `val` or `trainval`; `all` is every image of `JPEGImages`, unless a
+            list of this name says otherwise.
         classes: an object's label is the index of its class here.
 
     Raises:
@@ -40,7 +43,7 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
     images = defaultdict(list)
     for path in list_images(root / "JPEGImages"):
         images[path.stem].append(path)
-    names = _split(root, split)
+    names = _split(root, split, images)
     missing = [name for name in names if name not in images]
     if missing:
         raise KdpError(
@@ -73,10 +76,12 @@ def _root(folder: Path) -> Path:
     return roots[0]
 
 
-def _split(root: Path, split: str) -> list[str]:
+def _split(root: Path, split: str, images: Iterable[str]) -> list[str]:
     file = root / SPLITS / f"{split}.txt"
+    if split == ALL and not file.is_file():
+        return sorted(images)
     if not file.is_file():
-        known = sorted(path.stem for path in (root / SPLITS).glob("*.txt"))
+        known = sorted([ALL, *(path.stem for path in (root / SPLITS).glob("*.txt"))])
         raise KdpError(f"{root} has no split {split!r} in {SPLITS}; {suggest(split, known)}")
     names = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
     if not any(names):

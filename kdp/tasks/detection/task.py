@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 
 from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.boxes import AnnotatedImage
+from kdp.data.content import without_content_of
 from kdp.data.detection import BoxDataset, letterbox, letterboxed_boxes, padded_rows, unletterbox
 from kdp.data.images import ImageArray
 from kdp.data.patches import to_tensor
 from kdp.data.toy_shapes import CLASSES, toy_shapes
-from kdp.data.voc import voc_folder
+from kdp.data.voc import ALL, voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
 from kdp.devices import device_of
 from kdp.errors import KdpError
+from kdp.log import log_once
 from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import BINS, STRIDES, TAPS, decode
 from kdp.progress import Advance
@@ -29,7 +32,7 @@ from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.detection.metrics import Detections, average_precision, nms
 from kdp.tasks.detection.panels import side_by_side
-from kdp.tasks.detection.section import BoxSamples, DetectConfig, MosaicOptions
+from kdp.tasks.detection.section import BoxSamples, BoxSource, DetectConfig, MosaicOptions
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded
 from kdp.tasks.labelled_boxes import LabelledBox
 from kdp.types import Arch
@@ -48,6 +51,9 @@ class Detection(FixedSizeTask):
 
     primary_metric = "map50_95"
     headline_metrics = ("map50_95", "map50")
+    # The trainer of Ultralytics multiplies the loss by the batch, and adds attention transfer as it
+    # is: the study's weights are meant so.
+    task_reduction = "sum"
 
     def __init__(self, arch: Arch, config: Config) -> None:
         self.classes = tuple(arch.args["classes"])
@@ -118,6 +124,16 @@ class Detection(FixedSizeTask):
             options.mosaic,
             options.close_mosaic,
         )
+
+    @cached_property
+    def training_samples(self) -> list[AnnotatedImage]:
+        """The images to train on; the split `all` of a VOC folder is without those evaluated on."""
+        section = self.config.data
+        whole = isinstance(section, BoxSamples) and ALL in (
+            source.split for source in section.sources("train")
+        )
+        evaluated = [*chain(*self.evaluation_sets.values())] if whole else []
+        return load_boxed(section, self.classes, False, evaluated)
 
     def load(self, section: SamplesConfig, validation: bool) -> list[AnnotatedImage]:
         return load_boxed(section, self.classes, validation)
@@ -297,9 +313,18 @@ def _criterion(classes: int, device: torch.device) -> Any:
 
 
 def load_boxed(
-    section: SamplesConfig, classes: Sequence[str], validation: bool
+    section: SamplesConfig,
+    classes: Sequence[str],
+    validation: bool,
+    evaluated: Iterable[AnnotatedImage] = (),
 ) -> list[AnnotatedImage]:
     """The images that a section of the configuration describes.
+
+    Args:
+        section: of the configuration.
+        classes: of the network.
+        validation: the default split is `val`, not `train`.
+        evaluated: images to leave out of the split `all`, by content.
 
     Raises:
         KdpError: the kind is of another task or has other classes, or data are missing.
@@ -308,10 +333,29 @@ def load_boxed(
         check_embedded(classes, CLASSES, "'voc' or 'yolo'")
         return toy_shapes(validation)
     if isinstance(section, BoxSamples):
-        read = voc_folder if section.kind == "voc" else yolo_yaml
-        split = section.split or ("val" if validation else "train")
-        return read(section.folder, split, classes)
+        sources = section.sources("val" if validation else "train")
+        return [image for source in sources for image in _read(source, classes, evaluated)]
     raise KdpError(
         "images with objects are of kind 'voc' (with `folder`), 'yolo' (with `folder`, the "
         f"YAML file) or 'embedded', not {section.kind!r}"
     )
+
+
+def _read(
+    source: BoxSource, classes: Sequence[str], evaluated: Iterable[AnnotatedImage]
+) -> list[AnnotatedImage]:
+    read = voc_folder if source.kind == "voc" else yolo_yaml
+    images = read(source.folder, source.split, classes)
+    if source.kind != "voc" or source.split != ALL:
+        return images
+    kept = without_content_of(images, evaluated)
+    if len(kept) < len(images):
+        log_once(
+            f"{source.folder}: {len(images) - len(kept)} of {len(images)} images are evaluated on, "
+            "left out"
+        )
+    if not kept:
+        raise KdpError(
+            f"{source.folder}: all images are in an evaluation set, none is left to train"
+        )
+    return kept
