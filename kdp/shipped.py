@@ -38,11 +38,8 @@ CONFIGS = (
     "overlays/boxes/bccd.yml",
     "overlays/boxes/shapes.yml",
     "overlays/boxes/voc.yml",
-<<<<<<< HEAD
     "overlays/faces/collection.yml",
-=======
     "overlays/boxes/voc0712.yml",
->>>>>>> a8c5a2b (Make the shipped detection study the published one)
     "overlays/faces/real.yml",
     "overlays/faces/toy.yml",
     "overlays/scenes/esc10.yml",
