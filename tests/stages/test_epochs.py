@@ -97,6 +97,7 @@ def test_pruning_while_training_ends_in_an_epoch(tmp_path: Path) -> None:
 
 
 def test_targets_are_cached_for_the_longer_training(tmp_path: Path) -> None:
+    prune(tmp_path)
     request = CacheTargetsRequest.from_config(config(tmp_path, train=TWO_EPOCHS, finetune=SHORT))
     assert request.amount(3) == (12, 2)
     assert request.amount(30) == (60, 2)

@@ -12,7 +12,6 @@ import yaml
 from kdp.config import Config
 from kdp.config.compose import load_config
 from kdp.errors import KdpError
-from kdp.stages.train.request import TrainingRequest
 from kdp.tasks.detection.task import Detection
 from kdp.types import Arch
 from tests.data.test_box_files import CLASSES, GOOD, voc, write_image
@@ -151,7 +150,7 @@ def study(*overrides: str) -> Config:
 
 def test_the_study_is_as_published() -> None:
     config = study()
-    settings = TrainingRequest.from_config(config, "train").counted(VOC_IMAGES).settings
+    settings = config.train.in_steps(VOC_IMAGES)
     assert (settings.epochs, settings.batch_size) == (150, 64)
     assert settings.steps == 150 * 268
     assert settings.patience == 100 * 268
@@ -167,7 +166,7 @@ def test_the_study_is_as_published() -> None:
 
 @pytest.mark.parametrize("samples", [1, 500, 16_551])
 def test_the_study_lasts_150_epochs_of_any_data(samples: int) -> None:
-    settings = TrainingRequest.from_config(study(), "train").counted(samples).settings
+    settings = study().train.in_steps(samples)
     epoch = -(-samples // 64)
     assert (settings.steps, settings.patience) == (150 * epoch, 100 * epoch)
 
