@@ -82,8 +82,9 @@ def _sections(node: Node, definitions: Node, path: str = "") -> dict[str, list[s
     for key, value in node.get("properties", {}).items():
         if key == "data" and "oneOf" in value:
             sections["data"] = [key]
-            inner = _common(_members(value, definitions))
-            _merge(sections, _sections({"properties": inner}, definitions, "data."))
+            members = _members(value, definitions)
+            for inner in (_common(members), *(member["properties"] for member in members)):
+                _merge(sections, _sections({"properties": inner}, definitions, "data."))
         for name, suffix in _references(value):
             sections.setdefault(name, []).append(path + key + suffix)
             below = _sections(definitions[name], definitions, f"{path}{key}{suffix}.")
@@ -93,7 +94,8 @@ def _sections(node: Node, definitions: Node, path: str = "") -> dict[str, list[s
 
 def _merge(sections: dict[str, list[str]], more: dict[str, list[str]]) -> None:
     for name, paths in more.items():
-        sections.setdefault(name, []).extend(paths)
+        known = sections.setdefault(name, [])
+        known += [path for path in paths if path not in known]
 
 
 def _references(value: Node, suffix: str = "") -> Iterator[tuple[str, str]]:
