@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,16 @@ import pytest
 import yaml
 
 from kdp.errors import KdpError
+from kdp.files import is_locked
 from kdp.stages.experiments.list import list_experiments
 from kdp.stages.sweep import sweep as stage
 from kdp.stages.sweep.job import start
+from kdp.stages.sweep.parent import end_with_parent
 from kdp.stages.sweep.sweep import sweep
 from tests.models.face_mask_helpers import settings
 from tests.runs import complaints, fork_modules, run_kdp, start_kdp, wait_until
+
+LONG = ("sweep", "train.steps=9000", "seed=0,1")
 
 
 @pytest.fixture
@@ -65,14 +72,47 @@ def test_points_run_in_parallel(file: Path) -> None:
 
 
 def test_ctrl_c_stops_every_point_after_a_checkpoint(file: Path, tmp_path: Path) -> None:
-    command = ("sweep", "-c", str(file), "train.steps=9000", "seed=0,1")
-    process = start_kdp(*command, before=fork_modules)
+    process = start_kdp(*LONG, "-c", str(file), before=fork_modules)
     checkpoint = tmp_path / "runs" / "tiny_0_train" / "checkpoint.pth"
     wait_until(checkpoint.exists, process)
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=120)[1]
     assert process.returncode == 130
     assert complaints(stderr) == ["kdp: stopped; 0 of 2 points are done"]
+
+
+def test_a_killed_sweep_leaves_nothing_training(file: Path, tmp_path: Path) -> None:
+    process = start_kdp(*LONG, "-c", str(file), before=fork_modules)
+    folder = tmp_path / "runs" / "tiny_0_train"
+    wait_until((folder / "checkpoint.pth").exists, process)
+    process.kill()
+    (log,) = (tmp_path / "runs" / "tiny_sweep").glob("*/0/log.txt")
+    outcomes = [log.parent.with_name(point) / "outcome.json" for point in "01"]
+    end = time.monotonic() + 60
+    while not all(path.exists() for path in outcomes):
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+    assert [json.loads(path.read_text())["status"] for path in outcomes] == ["stopped"] * 2
+    assert "continue with --resume" in log.read_text()
+    assert not is_locked(tmp_path / "w" / "tiny_0.pth")
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
+def test_a_process_ends_with_its_parent(end: signal.Signals | None) -> None:
+    read, write = os.pipe()
+    parent = os.fork()
+    if not parent:
+        if child := os.fork():
+            if end:
+                os.kill(os.getpid(), end)
+            os._exit(0)
+        signal.signal(signal.SIGTERM, lambda *_: os.write(write, b"ended") and os._exit(0))
+        end_with_parent(os.getppid() if end else 0)  # 0: it had ended before
+        time.sleep(60)
+        os._exit(child)
+    os.waitpid(parent, 0)
+    os.close(write)
+    assert os.read(read, 5) == b"ended"
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra(

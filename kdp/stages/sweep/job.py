@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import hydra
@@ -35,6 +36,7 @@ SETTINGS = "settings.json"
 OUTCOME, LOG, STOP = "outcome.json", "log.txt", "stop"
 _RUN_MODULE = (
     "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
+    "from kdp.stages.sweep.parent import end_with_parent; end_with_parent({parent}); "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 """`python -m MODULE` without the current folder as the first place to import from."""
@@ -83,6 +85,8 @@ def start(
 ) -> subprocess.Popen[str]:
     """Run a module as a program without a keyboard, and without modules of the current folder.
 
+    It receives SIGTERM when this process ends, or is killed.
+
     Args:
         module: its name.
         arguments: of the program.
@@ -90,7 +94,7 @@ def start(
         output: receives standard output; without it the program gets a session of its own.
     """
     return subprocess.Popen(
-        [sys.executable, "-c", _RUN_MODULE, module, *arguments],
+        [sys.executable, "-c", _RUN_MODULE.format(parent=os.getpid()), module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=output or log,
         stderr=log,
@@ -178,13 +182,14 @@ def _kdp(arguments: Sequence[str], output: Path) -> None:
 
 def _wait(process: subprocess.Popen[str], stop: Path) -> int:
     """The exit code. A file requests the stop: a signal does not reach another machine."""
-    signalled = False
+    signalled, parent = False, os.getppid()
     while True:
         try:
             return process.wait(POLL)
         except subprocess.TimeoutExpired:
-            if stop.exists() and not signalled:
-                process.send_signal(signal.SIGINT)
+            # A worker of joblib outlives Hydra while it runs a point.
+            if (stop.exists() or os.getppid() != parent) and not signalled:
+                process.send_signal(signal.SIGTERM)
                 signalled = True
 
 
@@ -195,5 +200,13 @@ def _complaint(log: Path, code: int) -> str:
     return (messages or lines or [f"exit code {code}"])[-1]
 
 
+def _stop_all_points(number: int, frame: FrameType | None) -> None:
+    """End as after Ctrl-C: SIGTERM comes when `kdp sweep` is killed."""
+    for option in sys.argv:
+        if option.startswith("--config-path="):
+            Path(option.partition("=")[2], STOP).touch()
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop_all_points)
     _point()
