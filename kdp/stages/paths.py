@@ -128,7 +128,7 @@ def locked_paths(config: Config) -> list[Path]:
     """What the stages of a configuration hold a lock on while they run."""
     paths = chain_paths(config)
     files = [paths.masks, paths.trained, paths.finetuned, paths.rebuilt, paths.rounds]
-    return [*files, targets_folder(config)]
+    return [*files, paths.training.parent, paths.checkpoint.parent, targets_folder(config)]
 
 
 def make_variables(config: Config, files: Sequence[Path] = ()) -> str:

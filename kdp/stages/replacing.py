@@ -134,10 +134,10 @@ class TrainingTargets:
             return resume
         files = self.checkpoint.changed_targets(self.files) if resume else list(self.files)
         check_targets([*files, *(self.request.folder / name for name in RUN_FILES)])
+        if not resume:  # asked first: --overwrite, which the other message names, would discard it
+            self._check_unfinished(rerun)
         if self.files[0] in files:
             self.check_result(rerun)
-        if not resume:
-            self._check_unfinished(rerun)
         return resume
 
     def start(self, job: TrainingJob, resume: bool) -> None:
@@ -182,8 +182,8 @@ class TrainingTargets:
         unfinished = self.checkpoint.unfinished(self.files)
         if unfinished and not (rerun and RERUN in unfinished.command.split()):
             raise KdpError(
-                f"{self.checkpoint.path} holds an unfinished run (step {unfinished.step}): "
-                "continue with --resume, or start over with --overwrite"
+                f"{self.checkpoint.path} holds an unfinished run at step {unfinished.step}: "
+                "--resume or --overwrite it"
             )
 
 

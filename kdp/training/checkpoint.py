@@ -88,7 +88,8 @@ class Checkpoint:
     def unfinished(self, paths: Sequence[Path]) -> Unfinished | None:
         """The run that the file belongs to, unless it has finished.
 
-        A run replaces all its files at its end, so it has finished if the first has changed.
+        A run replaces all its files at its end, so it has finished if the first has changed. The
+        run may have had other files, in a configuration that shares its folder with this one.
 
         Raises:
             KdpError: the file is no checkpoint.
@@ -96,8 +97,9 @@ class Checkpoint:
         if not self.path.exists():
             return None
         state = self._state()
-        before = state.get("targets", {}).get(str(paths[0]))
-        if file_state(paths[0]) != before:
+        before = state.get("targets") or {str(paths[0]): None}
+        first = str(paths[0]) if str(paths[0]) in before else next(iter(before))
+        if file_state(Path(first)) != before[first]:
             return None
         return Unfinished(state["step"], state.get("command", ""))
 

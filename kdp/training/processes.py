@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from kdp.files import file_lock
@@ -16,14 +16,13 @@ def is_main_process() -> bool:
 
 
 @contextmanager
-def main_process_lock(path: Path) -> Iterator[None]:
-    """Hold `kdp.files.file_lock` on a path, in the main process on behalf of all.
+def main_process_lock(*paths: Path) -> Iterator[None]:
+    """Hold `kdp.files.file_lock` on files and folders, in the main process on behalf of all.
 
     Raises:
-        KdpError: another run holds the lock.
+        KdpError: another run holds one of them.
     """
-    if not is_main_process():
-        yield
-        return
-    with file_lock(path):
+    with ExitStack() as stack:
+        for path in paths if is_main_process() else ():
+            stack.enter_context(file_lock(path))
         yield

@@ -12,6 +12,7 @@ import torch
 from kdp.artifacts import load
 from kdp.config import Config
 from kdp.errors import Interrupted, KdpError
+from kdp.files import file_lock
 from kdp.stages.paths import chain_paths
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
@@ -196,11 +197,52 @@ def test_pruning_again_does_not_protect_the_fine_tuned_network(tmp_path: Path) -
         finetune(settings)
 
 
+UNFINISHED = r"checkpoint\.pth holds an unfinished run at step 1: --resume or --overwrite"
+
+
 def test_an_unfinished_run_is_named_with_its_step(interrupted: Path) -> None:
-    with pytest.raises(KdpError, match=r"unfinished run \(step 1\).*--resume.*--overwrite"):
+    with pytest.raises(KdpError, match=UNFINISHED):
         train(short(interrupted))
     assert train(short(interrupted), resume=True)["best"].exists()
     train(short(interrupted))  # it has finished
+
+
+def test_an_unfinished_run_over_an_older_result_is_named(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(short(trained, seed=7), monkeypatch, overwrite=True)
+    for seed in (0, 7, 8):
+        with pytest.raises(KdpError, match=UNFINISHED):
+            train(short(trained, seed=seed))
+
+
+def test_an_unfinished_run_of_another_folder_for_networks_is_named(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = {**short(trained).plain()["output"], "dir": str(trained / "other")}
+    interrupt(short(trained, output=other), monkeypatch)
+    with pytest.raises(KdpError, match=UNFINISHED):
+        train(short(trained))
+    train(short(trained, output=other), resume=True)
+    train(short(trained))
+
+
+@pytest.mark.parametrize("name", ["weights", "other", "runs"])
+def test_two_trainings_with_one_run_folder_are_kept_apart(tmp_path: Path, name: str) -> None:
+    output = {**short(tmp_path).plain()["output"], "dir": str(tmp_path / name)}
+    folder = tmp_path / "runs" / "tiny_train"
+    with file_lock(folder), pytest.raises(KdpError, match=f"another run is writing {folder}"):
+        train(short(tmp_path, output=output))
+    train(short(tmp_path, output=output))
+
+
+def test_two_fine_tunings_with_one_run_folder_are_kept_apart(tmp_path: Path) -> None:
+    runs.prune(tmp_path)
+    settings = config(tmp_path, **SMALL, finetune=STEPS)
+    prune(settings)
+    folder = chain_paths(settings).checkpoint.parent
+    with file_lock(folder), pytest.raises(KdpError, match=f"another run is writing {folder}"):
+        finetune(settings)
 
 
 def test_overwrite_starts_an_unfinished_run_over(interrupted: Path) -> None:

@@ -155,8 +155,8 @@ def _check_unfinished(progress: Path, target: Path, earlier: list[State], rounds
     if _target_unchanged(earlier, target):
         done = sum("rebuilt" in state for state in earlier)
         raise KdpError(
-            f"{progress} holds an unfinished run ({done} of {rounds} rounds are done): "
-            "continue with --resume, or start over with --overwrite"
+            f"{progress} holds an unfinished run at round {min(done + 1, rounds)} of {rounds}: "
+            "--resume or --overwrite it"
         )
     if len(earlier) > rounds:
         raise KdpError(

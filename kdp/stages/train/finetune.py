@@ -72,7 +72,7 @@ def finetune(
     targets = TrainingTargets(
         request, [paths.finetuned], parents, objective.parents, pruned.task.training_samples
     )
-    with main_process_lock(paths.finetuned):
+    with main_process_lock(paths.finetuned, request.folder):
         mode = RunMode(resume, overwrite, rerun, on_ready)
         result = run_job(job, targets, pruned.task, mode, pruned.note(student))
         if is_main_process():

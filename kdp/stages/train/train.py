@@ -82,7 +82,7 @@ def train(
     targets = TrainingTargets(
         training, list(files.values()), parents, parents, task.training_samples
     )
-    with main_process_lock(files["best"]):
+    with main_process_lock(files["best"], training.folder):
         result = run_job(job, targets, task, RunMode(resume, overwrite, rerun, on_ready))
         if is_main_process():
             _save(request, result, arch, dynamic, started, parents)
