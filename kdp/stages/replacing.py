@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any
 
 from kdp.artifacts import load
 from kdp.data.content import fingerprint
-from kdp.errors import KdpError
+from kdp.errors import KdpError, join_names
 from kdp.files import sha256
+from kdp.log import log
 from kdp.shipped import shipped_weight
 from kdp.stages.settings import Settings, difference, training_settings
 from kdp.stages.train.request import TrainingRequest
@@ -75,6 +77,25 @@ def check_targets(
         reason = "git tracks it" if file in tracked else protection(file)
         if reason:
             raise KdpError(f"{path} would be replaced, and {reason}: {elsewhere}")
+
+
+def log_replaced(paths: Sequence[Path], earlier: str = "") -> None:
+    """Say which files a stage is about to replace; nothing where none of them is there.
+
+    Args:
+        paths: that were checked.
+        earlier: how they were made, in words that follow a comma.
+    """
+    existing = [str(path) for path in paths if path.is_file()]
+    if existing:
+        log.info(f"Replacing {join_names(existing, 3)}{earlier and ', ' + earlier}")
+
+
+def earlier_record(path: Path) -> Provenance | None:
+    """The record of a file that is about to be replaced; None where there is none to read."""
+    with suppress(KdpError):
+        return load(path).record
+    return None
 
 
 def tracked_by_git(paths: Sequence[Path]) -> set[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,20 @@ def test_a_file_that_kdp_did_not_write_is_not_replaced(
     check_targets([path], overwrite=True)
 
 
-def test_prune_and_rebuild_replace_what_kdp_made_and_nothing_else(tmp_path: Path) -> None:
+def test_prune_and_rebuild_replace_what_kdp_made_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     runs.prune(tmp_path)
     settings = config(tmp_path, **SMALL)
-    for _ in range(2):
-        prune(settings)
-        rebuild(settings)
+    caplog.set_level(logging.INFO, "kdp")
+    prune(config(tmp_path, **{**SMALL, "mac_constraint": 0.7}))
+    rebuild(config(tmp_path, **{**SMALL, "mac_constraint": 0.7}))
+    prune(settings)
+    rebuild(settings)
     paths = chain_paths(settings)
+    changed = "made with mac_constraint=0.7, now mac_constraint=0.8"
+    assert f"Replacing {paths.pruned}, {paths.masks}, {changed}" in caplog.text
+    assert f"Replacing {paths.rebuilt}, made from {paths.pruned}" in caplog.text
     track(tmp_path, paths.pruned)
     track(tmp_path, paths.rebuilt)
     with pytest.raises(KdpError, match=r"tiny_pruned\.pth would be replaced"):

@@ -18,7 +18,7 @@ from kdp.progress import progress
 from kdp.serialize import json_line
 from kdp.stages.infer.images import find_images, targets
 from kdp.stages.infer.request import Emit, InferRequest, InferResult
-from kdp.stages.replacing import OTHER_OUTPUT, check_targets
+from kdp.stages.replacing import OTHER_OUTPUT, check_targets, log_replaced
 from kdp.tasks.predictor import ImagePrediction, Predictor
 from kdp.training.shutdown import Shutdown, StopRequested, stop_between_layers
 from kdp.written import write_output
@@ -50,6 +50,7 @@ def predict_images(
     sources = find_images(request.images)
     plan = targets(sources, request.output, predictor.folder_suffix)
     check_targets(plan, request.overwrite, OTHER_OUTPUT)
+    log_replaced(plan)
     result = InferResult([], [])
     # The bar of a terminal takes over standard output too, where the lines of JSON go.
     bar = nullcontext(_no_bar) if request.headless else progress(predictor.action, len(plan))

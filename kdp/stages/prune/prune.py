@@ -30,7 +30,8 @@ from kdp.stages.paths import do_nothing
 from kdp.stages.prune.budget import check_kinds, check_plan, macs_by_width
 from kdp.stages.prune.request import PruneRequest
 from kdp.stages.prune.score_cache import Measurements, prunable
-from kdp.stages.replacing import check_targets
+from kdp.stages.replacing import check_targets, earlier_record, log_replaced
+from kdp.stages.settings import difference, masks_settings
 from kdp.tasks import task_for
 from kdp.tasks.base import ExampleTask, PruningTask
 from kdp.types import Arch, Provenance
@@ -111,8 +112,19 @@ def prune(
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
 
+def _settings_before(request: PruneRequest) -> str:
+    """With which setting the masks that are there were made, where it was another one."""
+    record = earlier_record(request.paths.masks)
+    if record is None:
+        return ""
+    now = masks_settings(request.config.plain())
+    change = difference(masks_settings(record.config), now)
+    return f"made with {change}" if change else ""
+
+
 def _log_header(request: PruneRequest, model: nn.Module, scores_file: list[Path]) -> None:
     paths, settings = request.paths, request.settings
+    log_replaced([paths.pruned, paths.masks], _settings_before(request))
     title = f"kdp prune: {paths.pruned.stem}, criterion {settings.criterion}"
     samples = {"calibration": settings.calibration.patches}
     log_header(title, request.device, samples, model, [paths.pruned, paths.masks, *scores_file])

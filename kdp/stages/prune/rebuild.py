@@ -22,7 +22,7 @@ from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.paths import ChainPaths, check_made, do_nothing
 from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.prune.request import RebuildRequest
-from kdp.stages.replacing import check_targets
+from kdp.stages.replacing import check_targets, earlier_record, log_replaced
 from kdp.tasks import task_for
 
 
@@ -77,6 +77,7 @@ def rebuild(
         small, small_arch = fuse_network(small, small_arch)
     if small_arch == arch:
         raise KdpError(f"there is nothing to rebuild: {source} is as small as it will be")
+    log_replaced([target], _source_before(target))
     on_ready()
     probe = task.example(task.input_size)
     difference = _check_equal(largest_difference(model, small, probe))
@@ -88,6 +89,12 @@ def rebuild(
         save(target, Artifact(small.state_dict(), small_arch, record, dict(identity.plain())))
     counts = [count_parameters(network) for network in (small, model)]
     return Rebuilt(target, counts[0], counts[1], difference)
+
+
+def _source_before(target: Path) -> str:
+    """What the network that is there was made from."""
+    record = earlier_record(target)
+    return f"made from {record.parents[0].path}" if record and record.parents else ""
 
 
 def _check_equal(difference: float) -> float:

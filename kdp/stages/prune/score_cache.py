@@ -76,6 +76,11 @@ class Measurements:
         if not self.path.exists():
             return
         extra = load(self.path).extra
+        if not (extra.get("complete", True) or resume or overwrite):
+            raise KdpError(
+                f"{self.path} holds an unfinished measurement ({len(extra['parts'])} groups): "
+                "continue with --resume, or start over with --overwrite"
+            )
         if extra.get("key") != self.key:
             change = _change(extra.get("key") or {}, self.key)
             log.info(f"{self.path} was measured with {change}: measuring again")
@@ -84,11 +89,6 @@ class Measurements:
         if extra["complete"] or resume:
             self.parts, self.seconds = extra["parts"], extra["seconds"]
             self.costs = extra["costs"]
-        elif not overwrite:
-            raise KdpError(
-                f"{self.path} holds an unfinished measurement ({len(extra['parts'])} groups): "
-                "continue with --resume, or start over with --overwrite"
-            )
 
     def complete(self, context: ScoringContext, groups: Sequence[Group]) -> RawScores:
         """Measure what is missing, with a progress bar; the file is written after every group.
