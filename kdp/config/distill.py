@@ -5,20 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from kdp.config.base import Section
+from kdp.config.base import Count, Section
+from kdp.config.epochs import Epochs
 
 
 class PhaseConfig(Section):
     """One phase of a piecewise schedule: the factor changes linearly."""
 
-    until: float = Field(gt=0, le=1)
-    """End of the phase, as a share of the run (0..1)."""
+    until: float | None = Field(None, gt=0, le=1)
+    """End of the phase, as a share of the run (0..1); this, until_step or until_epoch is
+    required."""
+    until_step: Count | None = None
+    """The same as a step."""
+    until_epoch: Epochs | None = None
+    """The same as an epoch."""
     start: float = Field(ge=0)
     """Factor at the start of the phase."""
     end: float = Field(ge=0)
     """Factor at the end of the phase."""
+
+    @model_validator(mode="after")
+    def _one_end(self) -> PhaseConfig:
+        if len(self.given_end) != 1:
+            raise ValueError("give one of until, until_step and until_epoch")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what is not given, as earlier versions wrote it: checkpoints are compared."""
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+    @property
+    def given_end(self) -> dict[str, float]:
+        """The end as it is given, by key."""
+        ends = ("until", "until_step", "until_epoch")
+        return {key: getattr(self, key) for key in ends if getattr(self, key) is not None}
+
+    def share(self, steps: int, epoch: int) -> float:
+        """End of the phase as a share of a run; more than 1 where the run ends before it.
+
+        Args:
+            steps: of the run.
+            epoch: steps of an epoch.
+        """
+        if self.until is not None:
+            return self.until
+        return (self.until_step or (self.until_epoch or 0) * epoch) / steps
 
 
 class LossConfig(Section):
@@ -30,7 +70,8 @@ class LossConfig(Section):
     """How the weight changes over the run: constant, falling from 1 to 0 (linear, cosine), or
     linear in each phase (piecewise)."""
     phases: list[PhaseConfig] | None = Field(None, min_length=1)
-    """Phases of the schedule piecewise; the three of attention transfer if not given."""
+    """Phases of the schedule piecewise, the last of which may end with the run; the three of
+    attention transfer if not given."""
     options: dict[str, Any] = {}
     """Keyword arguments of the loss, such as the temperature of logits."""
     align: bool = False
@@ -39,12 +80,29 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _phases_follow(self) -> LossConfig:
-        ends = [phase.until for phase in self.phases or ()]
+        given = [phase.given_end for phase in self.phases or ()]
+        ends = [end for phase in given for end in phase.values()]
+        if len({key for phase in given for key in phase}) > 1:
+            raise ValueError("the ends of phases must be of one kind: shares, steps or epochs")
         if self.phases is not None and self.schedule != "piecewise":
             raise ValueError("phases belong to the schedule piecewise")
-        if ends and (ends != sorted(set(ends)) or ends[-1] != 1):
+        if ends != sorted(set(ends)):
+            raise ValueError("the ends of phases must grow")
+        if given and "until" in given[0] and ends[-1] != 1:
             raise ValueError("the `until` of phases must grow and end at 1")
         return self
+
+    def in_shares(self, steps: int, epoch: int) -> LossConfig:
+        """The section with the ends of phases as shares of a run; see `PhaseConfig.share`."""
+        if self.phases is None:
+            return self
+        phases = [
+            PhaseConfig.model_construct(
+                until=phase.share(steps, epoch), start=phase.start, end=phase.end
+            )
+            for phase in self.phases
+        ]
+        return self.model_copy(update={"phases": phases})
 
 
 PLAN_SUFFIXES = (".yaml", ".yml")
@@ -105,3 +163,8 @@ class DistillConfig(Section):
     taps: list[str] | dict[str, str] | None = None
     """Modules whose features are compared; those of the task if not given. A mapping from student
     names to teacher names where these differ."""
+
+    def in_shares(self, steps: int, epoch: int) -> DistillConfig:
+        """The section with the ends of phases as shares of a run; see `PhaseConfig.share`."""
+        losses = {name: loss.in_shares(steps, epoch) for name, loss in self.losses.items()}
+        return self.model_copy(update={"losses": losses})

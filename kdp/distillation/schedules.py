@@ -39,7 +39,9 @@ def weight_factor(config: LossConfig, step: int, steps: int) -> float:
 
 def _piecewise(phases: Sequence[PhaseConfig], progress: float) -> float:
     """Interpolate within the phase that progress lies in; a phase excludes its own end."""
-    bounds = [0.0, *(phase.until for phase in phases)]
+    ends = (phase.until for phase in phases)
+    # `kdp.config.DistillConfig.in_shares` has turned steps and epochs into shares before a run.
+    bounds = [0.0, *(end for end in ends if end is not None)]
     for phase, (begin, end) in zip(phases, pairwise(bounds), strict=True):
         if progress < end:
             return phase.start + (phase.end - phase.start) * (progress - begin) / (end - begin)

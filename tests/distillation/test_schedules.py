@@ -52,3 +52,44 @@ def test_phases_can_be_configured() -> None:
 def test_phases_with_a_gap_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LossConfig.model_validate(changes)
+
+
+@pytest.mark.parametrize("key", ["until_step", "until_epoch"])
+def test_phases_may_end_at_steps_or_epochs(key: str) -> None:
+    unit = 10 if key == "until_step" else 1
+    phases = [(40, 2.0, 0.0), (100, 0.3, 0.0), (150, 0.05, 0.05)]
+    given = [{key: end * unit, "start": a, "end": b} for end, a, b in phases]
+    config = LossConfig.model_validate({"schedule": "piecewise", "phases": given})
+    shares = config.in_shares(steps=1500, epoch=10)
+    measured = [weight_factor(shares, 10 * epoch, 1500) for epoch in range(151)]
+    assert measured == pytest.approx([three_phases(epoch) for epoch in range(151)], abs=1e-12)
+
+
+def test_phases_beyond_the_end_of_a_run_are_cut() -> None:
+    phases = [{"until_epoch": 20, "start": 1.0, "end": 0.0}]
+    config = LossConfig.model_validate({"schedule": "piecewise", "phases": phases})
+    short, long = (config.in_shares(steps, epoch=5) for steps in (50, 200))
+    assert weight_factor(short, 49, 50) == pytest.approx(0.51)
+    assert weight_factor(long, 150, 200) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ([{}], "give one of until, until_step and until_epoch"),
+        ([{"until": 1, "until_step": 5}], "give one of until"),
+        ([{"until_step": 5}, {"until_epoch": 9}], "of one kind"),
+        ([{"until_step": 5}, {"until_step": 5}], "must grow"),
+        ([{"until": 0.5}], "end at 1"),
+    ],
+)
+def test_ends_of_phases_must_fit_together(phases: list[dict[str, Any]], message: str) -> None:
+    given = [{"start": 1, "end": 0, **phase} for phase in phases]
+    with pytest.raises(ValueError, match=message):
+        LossConfig.model_validate({"schedule": "piecewise", "phases": given})
+
+
+def test_phases_are_recorded_as_they_are_given() -> None:
+    phases = [{"until": 1.0, "start": 1.0, "end": 0.0}]
+    config = LossConfig.model_validate({"schedule": "piecewise", "phases": phases})
+    assert config.model_dump(mode="json")["phases"] == phases

@@ -108,7 +108,12 @@ class TrainingRequest:
 
     def counted(self, samples: int) -> TrainingRequest:
         """The request once the training samples are counted."""
-        return replace(self, samples=samples)
+        request = replace(self, samples=samples)
+        if self.distill is None:
+            return request
+        distill, epoch = self.distill.distill, epoch_steps(samples, self.section.batch_size)
+        distill = distill.in_shares(request.settings.steps, epoch)
+        return replace(request, distill=replace(self.distill, distill=distill))
 
     @property
     def duration(self) -> dict[str, float]:
