@@ -23,7 +23,7 @@ from kdp.errors import KdpError, join_names
 from kdp.files import sha256
 from kdp.log import log
 from kdp.shipped import shipped_weight
-from kdp.stages.settings import Settings, difference, training_settings
+from kdp.stages.settings import TASK_REDUCTION, Settings, difference, training_settings
 from kdp.stages.train.request import TrainingRequest
 from kdp.training.checkpoint import Checkpoint, file_state
 from kdp.training.job import TrainingJob
@@ -216,6 +216,8 @@ def _signature(
     The number of steps may grow, and how often a run logs and validates may change.
     """
     settings = training_settings(request.config.plain(), request.stage)
+    if request.distill and request.distill.distill.task_reduction == "sum":
+        settings[TASK_REDUCTION] = "sum"
     # Data may be copied to another machine before a run resumes, which changes times.
     seen = fingerprint(samples, times=False)
     return {**settings, "parents": [sha256(path) for path in parents], "samples": seen}

@@ -34,6 +34,8 @@ NOT_DECISIVE = {
     "distill.teacher.weights",
 }
 """Paths of files that are compared by content, and what changes the speed alone."""
+TASK_REDUCTION = "distill.task_reduction"
+"""Key whose default depends on the family."""
 FREE_LENGTHS = ("steps", "validate_every", "checkpoint_every", "log_every")
 FREE = {
     *FREE_LENGTHS,
@@ -57,7 +59,10 @@ def training_settings(config: Mapping[str, Any], section: str) -> Settings:
     """
     pruned = section == "finetune" or config.get("dynamic") is not None
     settings = _select(config, (*TRAINING, *(MASKS if pruned else ()), section))
-    return {key: value for key, value in settings.items() if key not in _free(section)}
+    settings = {key: value for key, value in settings.items() if key not in _free(section)}
+    if settings.get(TASK_REDUCTION) == "mean":  # as all runs of earlier versions had it
+        del settings[TASK_REDUCTION]
+    return settings
 
 
 def difference(before: Settings, now: Settings) -> str | None:

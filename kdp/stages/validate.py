@@ -170,7 +170,8 @@ def _prune(state: _State) -> str:
 def _training(state: _State, stage: Stage) -> str:
     """Time one forward and backward pass, teachers included, without the optimizer."""
     request = TrainingRequest.from_config(state.config, stage)
-    request = request.counted(state.task.sample_counts["training"])
+    count, reduction = state.task.sample_counts["training"], state.task.task_reduction
+    request = request.counted(count, reduction)
     settings, device = request.settings, pick_device(request.device)
     objective = build_objective(state.task, state.model, request.distill, settings.steps)
     objective.extra_modules.to(device)

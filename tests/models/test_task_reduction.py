@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from torch.utils.data import default_collate
 
 from kdp.config import Config
 from kdp.models import build
+from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.objective import build_objective
-from kdp.stages.train.request import DistillRequest
+from kdp.stages.train.request import DistillRequest, TrainingRequest
 from kdp.tasks import task_for
 from tests.models.yolo_helpers import config as detector
 from tests.runs import config as upscaler
@@ -55,3 +57,27 @@ def test_weights_of_other_families_are_relative_to_the_mean(
     distill = {"losses": {"output": {"weight": 3.0}}, "task_reduction": reduction}
     settings = upscaler(tmp_path, distill=distill)
     assert share_of_the_weight(settings, "output", 3, 2) == pytest.approx(share, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "reduction", "signed"),
+    [
+        (detector, None, "sum"),
+        (detector, "mean", None),
+        (upscaler, None, None),
+        (upscaler, "sum", "sum"),
+        (upscaler, "mean", None),
+    ],
+)
+def test_a_checkpoint_says_what_weights_were_relative_to(
+    tmp_path: Path, make: Callable[..., Config], reduction: str | None, signed: str | None
+) -> None:
+    """Those of earlier versions have no such key and resume where the mean is meant."""
+    distill = {"losses": {"output": {}}, "task_reduction": reduction}
+    prune(tmp_path)
+    request = TrainingRequest.from_config(make(tmp_path, distill=distill), "train")
+    assert request.config.model is not None
+    task = task_for(request.config.model.arch, request.config)
+    counted = request.counted(3, task.task_reduction)
+    signature = TrainingTargets(counted, [], [], []).checkpoint.signature
+    assert signature.get("distill.task_reduction") == signed

@@ -61,7 +61,8 @@ def finetune(
     started, finetuning = time.time(), FinetuneRequest.from_config(config)
     paths = finetuning.training.paths
     pruned = _load_pruned(finetuning)
-    request = finetuning.training.counted(pruned.task.sample_counts["training"])
+    samples, reduction = pruned.task.sample_counts["training"], pruned.task.task_reduction
+    request = finetuning.training.counted(samples, reduction)
     student = pruned.student(request.distill)
     torch.manual_seed(request.seed)
     objective = build_objective(pruned.task, student, request.distill, request.settings.steps)

@@ -25,6 +25,7 @@ from kdp.stages.paths import ChainPaths, chain_paths, check_input, targets_folde
 from kdp.stages.prune.request import MasksRequest
 
 Stage = Literal["train", "finetune"]
+Reduction = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,20 @@ class TrainingRequest:
         """The section with every length in steps."""
         return self.section.in_steps(self.samples)
 
-    def counted(self, samples: int) -> TrainingRequest:
-        """The request once the training samples are counted."""
+    def counted(self, samples: int, task_reduction: Reduction = "mean") -> TrainingRequest:
+        """The request once the task is known.
+
+        Args:
+            samples: number of training samples.
+            task_reduction: of the task, where the section `distill` gives none.
+        """
         request = replace(self, samples=samples)
         if self.distill is None:
             return request
         distill, epoch = self.distill.distill, epoch_steps(samples, self.section.batch_size)
         distill = distill.in_shares(request.settings.steps, epoch)
+        update = {"task_reduction": distill.task_reduction or task_reduction}
+        distill = distill.model_copy(update=update)
         return replace(request, distill=replace(self.distill, distill=distill))
 
     @property
@@ -240,14 +248,15 @@ class TrainRequest:
             dynamic=DynamicRequest.from_config(config) if config.dynamic else None,
         )
 
-    def counted(self, samples: int) -> TrainRequest:
-        """The request once the training samples are counted.
+    def counted(self, samples: int, task_reduction: Reduction) -> TrainRequest:
+        """The request once the task is known, see `TrainingRequest.counted`.
 
         Raises:
             KdpError: the training ends before pruning does.
         """
         dynamic = self.dynamic.counted(samples) if self.dynamic else None
-        return replace(self, training=self.training.counted(samples), dynamic=dynamic)
+        training = self.training.counted(samples, task_reduction)
+        return replace(self, training=training, dynamic=dynamic)
 
     @property
     def files(self) -> dict[str, Path]:

@@ -71,7 +71,7 @@ def train(
     task = task_for(arch, config)
     if request.limits:
         check_limits(request.limits, task, arch)
-    request = request.counted(task.sample_counts["training"])
+    request = request.counted(task.sample_counts["training"], task.task_reduction)
     training = request.training
     objective = build_objective(task, model, training.distill, training.settings.steps)
     dynamic = add_dynamic(request.dynamic, task, model, arch) if request.dynamic else None
