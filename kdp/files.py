@@ -19,6 +19,8 @@ from kdp.shipped import shipped_weight
 from kdp.temporary import LOCK, temporary_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MAX_NAME = 240
+"""Bytes of a name that leave room for the dot and the ending of a lock; names end at 255."""
 _MOMENT = 0.2
 """Seconds for which another run may hold a lock only to see whether somebody else does."""
 
@@ -74,6 +76,23 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file; one that a killed run did not finish is ended first.
+
+    Args:
+        path: of the file; it is made if it does not exist.
+        line: without a line break.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        ending = b"\n" if file.read() not in (b"", b"\n") else b""
+        file.write(ending + line.encode() + b"\n")
+
+
 @contextmanager
 def file_lock(path: Path, timeout: float = 0) -> Iterator[None]:
     """Hold `path` against other runs of kdp until the block ends.
@@ -114,7 +133,12 @@ def is_locked(path: Path) -> bool:
 
 
 def _lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}{LOCK}")
+    name = path.name if len(os.fsencode(path.name)) < _MAX_NAME else _digest(os.fsencode(path.name))
+    return path.with_name(f".{name}{LOCK}")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def input_path(path: Path) -> Path:

@@ -62,13 +62,14 @@ def temporary_folder(path: Path | None = None) -> Iterator[Path]:
     place, mode = (tempfile.gettempdir(), 0o700) if path is None else (path.parent, 0o777)
     remove_abandoned(Path(place))
     name = _temporary_name("kdp", "") if path is None else f".{path.name}{TEMPORARY}"
-    folder = Path(place, name)
+    folder, owner = Path(place, name), os.getpid()
     handle = _create_folder(folder, mode)
     try:
         yield folder
     finally:
         with suppress(OSError):
-            if _is_at(handle, folder):  # after it was renamed, another run may use its name
+            # After it was renamed, another run may use its name; a fork ends before this process.
+            if _is_at(handle, folder) and os.getpid() == owner:
                 shutil.rmtree(folder)
         os.close(handle)
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from kdp.errors import KdpError
-from kdp.files import file_lock, sha256, write_atomic
+from kdp.files import append_line, file_lock, sha256, write_atomic
 from kdp.log import log
 from kdp.serialize import json_line
 
@@ -51,10 +51,9 @@ def _note(path: Path, digest: str) -> None:
     if not path.is_file():  # a device or a pipe keeps nothing
         return
     try:
-        with file_lock(WRITTEN_FILE, LOCK_TIMEOUT), WRITTEN_FILE.open("a") as file:
-            file.write(_line(_key(path), digest))
-            size = file.tell()
-        if size > MAX_BYTES:
+        with file_lock(WRITTEN_FILE, LOCK_TIMEOUT):
+            append_line(WRITTEN_FILE, _line(_key(path), digest))
+        if WRITTEN_FILE.stat().st_size > MAX_BYTES:
             _drop_stale()
     except KdpError as error:
         _warn(str(error))
@@ -64,12 +63,13 @@ def _note(path: Path, digest: str) -> None:
 
 def _drop_stale() -> None:
     with file_lock(WRITTEN_FILE, LOCK_TIMEOUT):
-        lines = [_line(key, digest) for key, digest in _digests().items() if os.path.exists(key)]
+        notes = {key: digest for key, digest in _digests().items() if os.path.exists(key)}
+        lines = [_line(key, digest) + "\n" for key, digest in notes.items()]
         write_atomic(WRITTEN_FILE, "".join(lines).encode())
 
 
 def _line(key: str, digest: str) -> str:
-    return json_line({"path": key, "sha256": digest}) + "\n"
+    return json_line({"path": key, "sha256": digest})
 
 
 def _key(path: Path) -> str:

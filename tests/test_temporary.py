@@ -6,14 +6,15 @@ import math
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
 
 from kdp import temporary
-from kdp.files import file_lock, is_locked, write_atomic
+from kdp.files import append_line, file_lock, is_locked, write_atomic
 from kdp.temporary import remove_abandoned, temporary_file, temporary_folder
 
 
@@ -167,6 +168,37 @@ def test_a_file_that_is_taken_for_abandoned_at_its_start_is_made_again(
     calls.clear()
     with temporary_folder(tmp_path / "b") as folder:
         assert folder.is_dir()
+
+
+@pytest.mark.parametrize("torn", ["", "whole\n", "to", '{"path": "a", "sha'])
+def test_a_line_is_never_appended_to_an_unfinished_one(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(torn)
+    append_line(path, "first")
+    append_line(path, "second")
+    assert path.read_text().splitlines() == [*torn.splitlines(), "first", "second"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 127, "a" * 241])
+def test_files_of_the_longest_names_are_locked_and_written(tmp_path: Path, name: str) -> None:
+    with file_lock(tmp_path / name):
+        write_atomic(tmp_path / name, b"new")
+        assert is_locked(tmp_path / name)
+    assert names(tmp_path) == [name]
+
+
+def test_the_fork_of_a_process_leaves_its_temporary_folder(tmp_path: Path) -> None:
+    with temporary_folder(tmp_path / "a") as folder:
+        child = os.fork()
+        if not child:
+            with suppress(SystemExit):
+                sys.exit()
+        else:
+            os.waitpid(child, 0)
+            assert folder.exists()
+    if not child:
+        os._exit(0)
+    assert not names(tmp_path)
 
 
 def test_the_folder_is_synchronised_after_the_name_is_there(

@@ -12,11 +12,9 @@ import atexit
 import importlib
 import importlib.metadata
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import cv2
@@ -26,6 +24,7 @@ from packaging.specifiers import SpecifierSet
 from PIL import Image
 
 from kdp.errors import KdpError
+from kdp.temporary import temporary_folder
 
 NEEDED = "detection needs ultralytics: pip install 'ultralytics>=8.4.140,<8.5' (AGPL-3.0)"
 VERSIONS = SpecifierSet(">=8.4.140,<8.5", prereleases=True)
@@ -91,12 +90,7 @@ def _process_state_kept() -> Iterator[None]:
 
 
 def _temporary_folder() -> str:
-    """A folder that is deleted when this process ends, but not when a fork of it ends."""
-    folder, owner = tempfile.mkdtemp(prefix="kdp-ultralytics-"), os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    return folder
+    """A folder that is deleted when this process ends."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return str(stack.enter_context(temporary_folder()))

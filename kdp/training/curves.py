@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from kdp.errors import KdpError
-from kdp.files import write_atomic
+from kdp.files import append_line, write_atomic
 from kdp.serialize import csv_of_mappings, json_line
 from kdp.training.curve_plot import plot_curves
 
@@ -43,10 +45,14 @@ class Curves:
         """
         self.rows.append(row)
         try:
-            with self._path.open("a") as file:
-                file.write(json_line(row) + "\n")
+            append_line(self._path, json_line(row))
         except OSError as error:
             raise KdpError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def sync(self) -> None:
+        """Make the rows survive a power failure, before a checkpoint that counts on them does."""
+        with suppress(OSError), self._path.open("ab") as file:
+            os.fsync(file.fileno())
 
     def draw(self, last: bool) -> None:
         """Write the CSV and, at the end or when the last plot is old, the plot."""
@@ -64,9 +70,9 @@ class Curves:
         if not self._path.exists():
             return []
         rows = []
-        for line in self._path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:  # the last line of a killed run
-                break
+        for line in self._path.read_text(errors="replace").splitlines():
+            with suppress(ValueError):  # the last line of a killed run
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
         return rows

@@ -279,6 +279,7 @@ class _TrainingRun:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"step": self.step, "best": self.best, "running_metrics": running}
         state["validation_due"] = self.validation_due
+        self.curves.sync()
         self.checkpoint.write(state)
 
     def _restore(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from kdp.training.curves import Curves
 from kdp.training.loop import fit
 from tests.training.helpers import curve_rows, toy_job
@@ -29,3 +31,14 @@ def test_a_half_written_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
         file.write('{"step": 4, "lo')
     assert [row["step"] for row in Curves(tmp_path, done=2).rows] == [1, 2]
     assert [row["step"] for row in Curves(tmp_path).rows] == []
+
+
+@pytest.mark.parametrize(
+    "damaged", [b'{"step": 2, "lo', b"\xff\x00", b"null", b'{"loss": 1}', b"3"]
+)
+def test_a_damaged_line_costs_no_other(tmp_path: Path, damaged: bytes) -> None:
+    lines = [b'{"step": 1}', damaged, b'{"step": 3}']
+    (tmp_path / "curves.jsonl").write_bytes(b"\n".join(lines))
+    curves = Curves(tmp_path, done=3)
+    curves.add({"step": 4})
+    assert [row["step"] for row in Curves(tmp_path, done=4).rows] == [1, 3, 4]
