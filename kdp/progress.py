@@ -29,6 +29,10 @@ LINE_SHARE, LINE_SECONDS, MIN_SECONDS = 0.1, 30.0, 5.0
 succession than `MIN_SECONDS`."""
 
 
+def no_bar(count: float | Fraction = 1, note: str | None = None) -> None:
+    """Stands for a progress bar where nothing is shown."""
+
+
 class RateColumn(ProgressColumn):
     """Steps per second, or seconds per step when slow."""
 
@@ -47,7 +51,7 @@ def progress(description: str, total: int, done: int = 0, lines: bool = True) ->
         lines: print plain lines where there is no terminal; a training prints its own.
     """
     if not log.isEnabledFor(logging.INFO) or not (is_interactive() or lines):
-        yield lambda count=1, note=None: None
+        yield no_bar
     elif is_interactive():
         with _bar(description, total, done) as advance:
             yield advance

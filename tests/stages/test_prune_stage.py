@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +198,24 @@ def test_a_stopped_search_measures_only_the_rest(
         prune(config(folder, **PRUNE))
     prune(config(folder, **PRUNE), resume=True)
     assert len(visited) == len(set(visited)) == 8
+
+
+def test_the_bar_moves_within_a_group(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[tuple[int, str | None]] = []
+
+    @contextmanager
+    def bar(*_: Any) -> Iterator[Callable[..., None]]:
+        yield lambda count=1, note=None: steps.append((count, note))
+
+    monkeypatch.setattr(scores_module, "progress", bar)
+    optin = import_module("kdp.pruning.importance.optin")  # the package has the function
+    monkeypatch.setattr(optin, "ROWS_AT_ONCE", 1)
+    groups = prune(config(folder, **PRUNE)).groups
+    names = [note for _, note in steps if note]
+    assert names == [group.name for group in groups]
+    assert [count for count, note in steps if note is None and count] == [1] * sum(
+        group.units for group in groups
+    )
 
 
 def test_ctrl_c_ends_the_search_in_one_line(folder: Path) -> None:

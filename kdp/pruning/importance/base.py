@@ -28,6 +28,10 @@ class ScoringTask(Protocol):
     def taps(self, model: nn.Module) -> list[str]: ...
 
 
+def ignore(units: int) -> None:
+    """The report of a context without a progress bar."""
+
+
 @dataclass(frozen=True)
 class ScoringContext:
     """A network to score and the data to score it on.
@@ -38,6 +42,8 @@ class ScoringContext:
         task: loss, output distance and taps.
         batch: the calibration batch, on the model's device.
         seed: of anything random.
+        report: called with the number of units that a criterion has just measured, for progress
+            within a group; what it leaves out counts at the end of the group.
     """
 
     model: nn.Module
@@ -45,6 +51,7 @@ class ScoringContext:
     task: ScoringTask
     batch: dict[str, Tensor]
     seed: int
+    report: Callable[[int], None] = ignore
 
 
 UnitScorer = Callable[[Group], Tensor]

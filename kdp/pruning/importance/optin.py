@@ -46,6 +46,7 @@ def optin(context: ScoringContext, output_share: NonNegativeFloat = 1.0) -> Unit
         reference = replay.dense.output.repeat(count, *[1] * (replay.dense.output.ndim - 1))
         distance = context.task.output_distance(trace.output, reference)
         trajectory = _trajectory(trace, dense, count)
+        context.report(count)
         return torch.stack([*trajectory, distance.view(count, -1).mean(1)], dim=1)
 
     def score(group: Group) -> Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 from kdp.data.images import ImageArray, png_bytes, read_rgb
 from kdp.errors import Interrupted, KdpError
 from kdp.log import log
-from kdp.progress import progress
+from kdp.progress import no_bar, progress
 from kdp.serialize import json_line
 from kdp.stages.infer.images import find_images, targets
 from kdp.stages.infer.request import Emit, InferRequest, InferResult
@@ -24,10 +24,6 @@ from kdp.training.shutdown import Shutdown, StopRequested, stop_between_layers
 from kdp.written import write_output
 
 Advance = Callable[..., None]
-
-
-class _StopRequested(Exception):
-    """Leaves a prediction between two layers of the network."""
 
 
 def predict_images(
@@ -53,7 +49,7 @@ def predict_images(
     log_replaced(plan)
     result = InferResult([], [])
     # The bar of a terminal takes over standard output too, where the lines of JSON go.
-    bar = nullcontext(_no_bar) if request.headless else progress(predictor.action, len(plan))
+    bar = nullcontext(no_bar) if request.headless else progress(predictor.action, len(plan))
     with bar as advance:
         for source, target in zip(sources, plan, strict=True):
             advance(0, note=source.name)
@@ -153,7 +149,3 @@ def _passes_counted(
             hook.remove()
     if left:  # nothing to run the network on, as in an image where no region was detected
         advance(left)
-
-
-def _no_bar(count: Fraction | int = 1, note: str | None = None) -> None:
-    """In place of a progress bar."""

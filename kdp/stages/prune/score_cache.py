@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from inspect import signature
 from typing import Any
@@ -19,7 +19,7 @@ from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
 from kdp.finite import is_finite
 from kdp.log import log
-from kdp.progress import progress
+from kdp.progress import Advance, no_bar, progress
 from kdp.pruning.groups import Group
 from kdp.pruning.importance import SCORE_COMBINERS, make_scorer
 from kdp.pruning.importance.base import RawScores, ScoringContext
@@ -102,12 +102,16 @@ class Measurements:
             log.info(f"importance: reused from {self.path}")
             return self.parts
         settings = self.request.settings
+        reported = Reported()
+        context = replace(context, report=reported)
         score = make_scorer(settings.criterion, context, settings.options)
         total = sum(group.units for group in groups)
         done = total - sum(group.units for group in missing)
-        with graceful_shutdown() as shutdown, progress("importance", total, done) as advance:
+        bar = progress("importance", total, done)
+        with graceful_shutdown() as shutdown, bar as reported.advance:
             for group in missing:
                 started = time.perf_counter()
+                reported.begin(group)
                 try:
                     with stop_between_layers(context.model, lambda: shutdown.overdue):
                         measured = score(group)
@@ -116,7 +120,7 @@ class Measurements:
                 self.parts[group.name] = self._checked(group.name, measured)
                 self.seconds += time.perf_counter() - started
                 self._save(groups)
-                advance(group.units, note=group.name)
+                reported.end(group)
                 if shutdown.stop_requested:
                     raise Interrupted(f"stopped after {group.name}; {CONTINUE}")
         return self.parts
@@ -170,6 +174,33 @@ class Measurements:
             "complete": all(group.name in self.parts for group in groups),
         }
         save(self.path, Artifact({}, record=record, extra=extra))
+
+
+@dataclass
+class Reported:
+    """Moves a progress bar within the groups, for criteria that report what they measure.
+
+    Attributes:
+        units: of the current group that were reported.
+        advance: of the bar.
+    """
+
+    units: int = 0
+    advance: Advance = no_bar
+
+    def __call__(self, units: int) -> None:
+        """So many units more were measured."""
+        self.units += units
+        self.advance(units)
+
+    def begin(self, group: Group) -> None:
+        """Name the group that is measured now."""
+        self.units = 0
+        self.advance(0, note=group.name)
+
+    def end(self, group: Group) -> None:
+        """Count the units that were not reported."""
+        self.advance(group.units - self.units)
 
 
 def _size_key(size: tuple[int, int]) -> str:
