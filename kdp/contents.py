@@ -182,6 +182,7 @@ class TrainingContent(Content):
     best: BestContent
     signature: Settings
     running_metrics: dict[str, Sums] = {}
+    validation_due: bool = False
     targets: dict[str, str | None] = {}
     command: str = ""
 

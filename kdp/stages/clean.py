@@ -14,6 +14,7 @@ from kdp.files import is_locked
 from kdp.log import log
 from kdp.stages.paths import chain_paths, locked_paths
 from kdp.stages.replacing import RUN_FILES, TABLES, is_log_of_kdp, protection, tracked_by_git
+from kdp.temporary import remove_abandoned
 
 ROUNDS = ("rounds.json", "table.json")
 
@@ -33,6 +34,8 @@ def clean(config: Config) -> list[Path]:
     logs = [path for path in log_candidates(config) if path.is_file()]
     kept = tracked_by_git([*artifacts, *logs])
     deleted = []
+    for folder in {path.parent for path in [*artifact_candidates(config), *log_candidates(config)]}:
+        remove_abandoned(folder)
     for path in [*artifacts, *logs]:
         reason = "git tracks it" if path in kept else _reason_to_keep(path, config, path in logs)
         if reason:

@@ -45,6 +45,15 @@ def test_artifacts_checkpoints_and_logs_are_deleted(settings: Config, tmp_path: 
     assert not list(tmp_path.glob("runs/*"))
 
 
+@pytest.mark.parametrize("ending", ["kdp-tmp", "kdp-lock", "swp"])
+def test_what_killed_runs_left_is_deleted(settings: Config, ending: str) -> None:
+    left = chain_paths(settings).training.with_name(f".checkpoint.pth.1-ab.{ending}")
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert clean(settings) == []
+    assert left.exists() == (ending == "swp")
+
+
 def test_rounds_are_deleted(settings: Config, tmp_path: Path) -> None:
     output = settings.output.model_copy(update={"name": "tiny_round1"})
     round_config = settings.model_copy(update={"output": output})

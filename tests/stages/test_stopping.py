@@ -14,6 +14,7 @@ from torch import nn
 from kdp.artifacts import load
 from kdp.cli import app
 from kdp.errors import Interrupted
+from kdp.pruning.groups import Masks
 from kdp.pruning.replay import Replay
 from kdp.stages.prune import progressive
 from kdp.stages.prune.progressive import prune_in_rounds
@@ -63,14 +64,20 @@ def hidden(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if path.name != ".kdp"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Masks:
+    """The masks of a search that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    runs.prune(folder)
+    return prune(config(folder, **PRUNE)).plan.masks
+
+
 @every_signal
 def test_measuring_importance_stops_within_a_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Masks, number: signal.Signals
 ) -> None:
     runs.prune(tmp_path)
     settings = config(tmp_path, **PRUNE)
-    whole = prune(settings).plan.masks
-    (tmp_path / "weights/tiny_scores_optin.pth").unlink()
     with monkeypatch.context() as patch:
         on_call(patch, Replay, "without", 3, number)
         with pytest.raises(Interrupted, match=r"stopped in .*--resume"):
@@ -134,8 +141,16 @@ def stopped(number: signal.Signals, *arguments: object) -> str:
     return str(error.value)
 
 
-@every_signal
-@pytest.mark.parametrize("name", ["export", "compare", "evaluate", "infer", "rebuild"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("export", signal.SIGTERM),
+        ("compare", signal.SIGHUP),
+        ("evaluate", signal.SIGINT),
+        ("infer", signal.SIGTERM),
+        ("rebuild", signal.SIGHUP),
+    ],
+)
 def test_other_commands_leave_nothing_half_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, name: str
 ) -> None:
