@@ -84,6 +84,8 @@ def duration(path: Path) -> float:
             not on the scale -1..1.
     """
     info = _whole_info(path)
+    if not info.frames:
+        raise KdpError(f"the sound {path} is empty")
     if info.subtype in ("FLOAT", "DOUBLE"):
         read_mono(path)
     return float(info.frames / info.samplerate)

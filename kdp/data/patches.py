@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from kdp.data.images import ImageArray
 from kdp.data.pairs import Pair
-from kdp.errors import KdpError
+from kdp.errors import KdpError, join_names
 
 CACHE_BYTES = 2 * 1024**3
 """Decoded images that a data set keeps in memory, per worker."""
@@ -43,6 +43,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.pairs, self.scale, self.patch_size = pairs, scale, patch_size
         self.seed, self.augment, self.length = seed, augment, length
+        self._sizes_checked = False
         self._cache: dict[int, tuple[ImageArray, ImageArray]] = {}
         self._cached_bytes = 0
 
@@ -50,7 +51,12 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """`{"lr": (3, p, p), "hr": (3, s*p, s*p)}`, float in 0..1."""
+        """`{"lr": (3, p, p), "hr": (3, s*p, s*p)}`, float in 0..1.
+
+        Raises:
+            KdpError: an image is smaller than the patch, of whichever sample, or cannot be read.
+        """
+        self._check_sizes()
         random = np.random.default_rng((self.seed, number))
         hr, lr = self._images(int(random.integers(len(self.pairs))))
         size, scale = self.patch_size, self.scale
@@ -62,16 +68,24 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
             lr, hr = (_turn(image, turns, flip) for image in (lr, hr))
         return {"lr": to_tensor(lr), "hr": to_tensor(hr)}
 
+    def _check_sizes(self) -> None:
+        """Look at all images before the first sample: they may be drawn hours later."""
+        if self._sizes_checked:
+            return
+        sizes = {pair.name: pair.lr_size() for pair in self.pairs}
+        small = [f"{n} ({w}x{h})" for n, (h, w) in sizes.items() if min(h, w) < self.patch_size]
+        if small:
+            raise KdpError(
+                f"the LR images of {join_names(small)} are smaller than "
+                f"patch_size={self.patch_size}: leave them out or lower it"
+            )
+        self._sizes_checked = True
+
     def _images(self, index: int) -> tuple[ImageArray, ImageArray]:
         if index in self._cache:
             return self._cache[index]
         pair = self.pairs[index]
         hr, lr = pair.hr(), pair.lr()
-        if min(lr.shape[:2]) < self.patch_size:
-            raise KdpError(
-                f"image {pair.name}: its LR version is {lr.shape[1]}x{lr.shape[0]}, smaller than "
-                f"data.patch_size={self.patch_size}"
-            )
         if self._cached_bytes < CACHE_BYTES:
             self._cache[index] = hr, lr
             self._cached_bytes += hr.nbytes + lr.nbytes

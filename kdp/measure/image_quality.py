@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+WINDOW = 11
+"""Side of the window of SSIM, in pixels."""
 _Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from kdp.errors import Interrupted, KdpError
 from kdp.log import log
@@ -23,6 +23,7 @@ from kdp.training.average import ema_of
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
 from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult, check_batch
+from kdp.training.loading import batch_loader, checked_batches, worker_ends_named
 from kdp.training.optimizer import make_optimizer
 from kdp.training.report import StepReport, validation_line
 from kdp.training.restore import check_best, restore_parts
@@ -33,7 +34,6 @@ from kdp.training.shutdown import (
     Shutdown,
     StopRequested,
     graceful_shutdown,
-    ignore_signals,
     stop_between_layers,
 )
 from kdp.training.step_errors import batch_norm_explained, nonfinite_loss
@@ -52,7 +52,8 @@ def fit(job: TrainingJob, resume: bool = False) -> TrainingResult:
             support the settings, or a file cannot be written.
         Interrupted: on SIGINT, SIGTERM or SIGHUP, after writing a checkpoint.
     """
-    return _TrainingRun(job, resume).run()
+    with worker_ends_named():
+        return _TrainingRun(job, resume).run()
 
 
 class _TrainingRun:
@@ -131,16 +132,10 @@ class _TrainingRun:
         if len(remaining):
             check_batch(remaining[0], size // self.accelerator.num_processes)
         loader = self.accelerator.prepare(
-            DataLoader(
-                remaining,
-                batch_size=size // self.accelerator.num_processes,
-                num_workers=self.job.workers,
-                persistent_workers=self.job.workers > 0,
-                worker_init_fn=ignore_signals,
-            )
+            batch_loader(remaining, size // self.accelerator.num_processes, self.job.workers)
         )
         with progress("training", total, self.step, lines=False) as advance:
-            for batch in loader:
+            for batch in checked_batches(loader):
                 yield batch
                 advance(note=f"loss {self.loss:.4g}")
 

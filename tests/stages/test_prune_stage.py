@@ -326,7 +326,7 @@ def test_validate_accepts_a_valid_setup_and_names_what_is_wrong(folder: Path) ->
     assert good.returncode == 0, good.stdout + good.stderr
     assert "measuring their importance takes roughly" in good.stdout
     assert "6 steps take roughly" in good.stdout
-    (folder / "images" / "1.png").write_bytes(b"no image")
+    (folder / "evaluation" / "1.png").write_bytes(b"no image")
     bad = run_kdp("validate", "--config", str(config_file(folder, **PRUNE)))
     assert bad.returncode == 2
     assert "FAIL data: cannot read the image" in bad.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,15 +38,18 @@ def make_job(
         objective: the loss, and the samples it is computed on.
 
     Raises:
-        KdpError: an evaluation set is missing or shares samples with the training data, or
-            experiments cannot be written.
+        KdpError: an evaluation set is missing or shares samples with the training data, a sample
+            cannot be used, or experiments cannot be written.
     """
     check_disjoint(task.training_samples, task.evaluation_sets)
+    # Read before the run replaces anything; the loop gets the same data set again.
+    data = cache(objective.data)
+    _ = data(request.settings.steps * request.settings.batch_size)[0]
     if request.experiment:
         check_writable(request.experiment.folder)
     return TrainingJob(
         model=model,
-        data=objective.data,
+        data=data,
         objective=objective.objective,
         validate=task.validate,
         primary_metric=task.primary_metric,

@@ -14,8 +14,8 @@ from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.pairs import Pair, embedded, hr_only, paired
 from kdp.data.patches import PatchDataset, to_tensor
 from kdp.devices import device_of
-from kdp.errors import KdpError
-from kdp.measure.image_quality import luma_psnr, psnr, ssim
+from kdp.errors import KdpError, join_names
+from kdp.measure.image_quality import WINDOW, luma_psnr, psnr, ssim
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import Advance
 from kdp.pruning.groups import Group
@@ -77,7 +77,9 @@ class SuperResolution(SetwiseEvaluation):
         )
 
     def check_data(self) -> dict[str, int]:
-        """Read every image at both resolutions."""
+        """Read every image at both resolutions; training images must hold a patch."""
+        if self.config.train or self.config.finetune:
+            _ = self.training_data(1)[0]
         for pairs in (self.training_samples, *self.evaluation_sets.values()):
             for pair in pairs:
                 pair.lr(), pair.hr()
@@ -220,14 +222,32 @@ def load_pairs(section: SamplesConfig, scale: int, validation: bool) -> list[Pai
     """The pairs that a section of the configuration describes.
 
     Raises:
-        KdpError: a folder that the kind needs is not given, missing or empty.
+        KdpError: a folder that the kind needs is not given, missing or empty, or an image to
+            evaluate on cannot be read or is too small.
     """
     if isinstance(section, EmbeddedSamples):
         return embedded(scale, validation)
     if isinstance(section, HrOnlySamples):
-        return hr_only(section.hr, scale, section.cache)
-    if isinstance(section, PairedSamples):
-        return paired(section.hr, section.lr, scale, section.lr_template)
-    raise KdpError(
-        f"pairs of images are of kind 'paired', 'hr_only' or 'embedded', not {section.kind!r}"
-    )
+        pairs = hr_only(section.hr, scale, section.cache, complete=validation)
+    elif isinstance(section, PairedSamples):
+        template = section.lr_template
+        pairs = paired(section.hr, section.lr, scale, template, complete=validation)
+    else:
+        raise KdpError(
+            f"pairs of images are of kind 'paired', 'hr_only' or 'embedded', not {section.kind!r}"
+        )
+    if validation:
+        _check_sizes(pairs, scale)
+    return pairs
+
+
+def _check_sizes(pairs: Sequence[Pair], scale: int) -> None:
+    """Make sure that quality can be measured: SSIM has a window, without the border cut off."""
+    sizes = {pair.name: pair.lr_size() for pair in pairs}
+    least = -(-WINDOW // scale) + 2
+    small = [f"{name} ({w}x{h})" for name, (h, w) in sizes.items() if min(h, w) < least]
+    if small:
+        raise KdpError(
+            f"the LR images of {join_names(small)} are too small to measure SSIM on: each side "
+            f"needs {least} pixels"
+        )
