@@ -36,6 +36,7 @@ def network(label: str, macs: int, latency: Latency = STEADY) -> MeasuredNetwork
         latency=latency,
         weight_bytes=34_224,
         precision="fp32",
+        deployed_parameters=8_556,
     )
 
 
@@ -87,7 +88,7 @@ def test_an_unreliable_latency_has_no_ratio(noisy: int) -> None:
     latencies[noisy] = NOISY
     pair = zip("ab", latencies, strict=True)
     comparison = compared(*(network(label, 10, latency) for label, latency in pair))
-    for name in ("latency", "latency, mean", "rate"):
+    for name in ("latency, median", "latency, mean", "rate"):
         row = rows(comparison)[name]
         assert row.relative[1] is None
         assert row.plain()["unreliable"][noisy] is True
@@ -98,7 +99,7 @@ def test_an_unreliable_latency_has_no_ratio(noisy: int) -> None:
 def test_a_steady_latency_has_a_ratio_and_no_warning() -> None:
     twice = replace(STEADY, median=20.0, q1=19.9, q3=20.1, mean=20.3)
     comparison = compared(network("a", 10), network("b", 10, twice))
-    assert rows(comparison)["latency"].relative == [1.0, 2.0]
+    assert rows(comparison)["latency, median"].relative == [1.0, 2.0]
     assert rows(comparison)["latency, mean"].values == [10.2, 20.3]
     assert "unreliable" not in printed(comparison)
 

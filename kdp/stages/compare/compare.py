@@ -24,6 +24,7 @@ from kdp.measure.complexity import (
     COUNTER,
     count_macs,
     count_module_macs,
+    count_parameters,
     parameters,
     run_checked,
     thop_version,
@@ -35,8 +36,9 @@ from kdp.models.loading import load_runnable
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress
 from kdp.stages.compare.labels import short_labels
+from kdp.stages.deployed import deployed
 from kdp.tasks import task_for
-from kdp.tasks.base import EvaluationTask, Metrics
+from kdp.tasks.base import EvaluationTask, Metrics, Task
 from kdp.temporary import temporary_folder
 from kdp.types import Arch, Parent, Provenance
 from kdp.written import write_output
@@ -73,6 +75,7 @@ class MeasuredNetwork(EvaluatedNetwork):
         file_bytes: size on disk.
         latency: of one input of `Comparison.latency_shape`, in milliseconds.
         weight_bytes: size of the parameters in this precision.
+        deployed_parameters: how many there are without removed units, fused.
     """
 
     parameters: int
@@ -82,6 +85,7 @@ class MeasuredNetwork(EvaluatedNetwork):
     file_bytes: int
     latency: Latency
     weight_bytes: float
+    deployed_parameters: int
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ def compare(
         [network.model for network in networks], timed, measure.warmup_runs, measure.latency_runs
     )
     columns = [
-        _column(network, example, metrics, latency)
+        _column(network, task, example, metrics, latency)
         for network, metrics, latency in zip(networks, quality, times, strict=True)
     ]
     if images is not None:
@@ -260,7 +264,7 @@ def _also_in_half(networks: Sequence[_LoadedNetwork], example: Tensor) -> list[_
     return both
 
 
-def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> EvaluationTask:
+def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> Task:
     tasks = [task_for(network.arch, config) for network in networks]
     for network, task in zip(networks, tasks, strict=True):
         if task.metric_protocol != tasks[0].metric_protocol:
@@ -312,7 +316,11 @@ def _qualities(
 
 
 def _column(
-    network: _LoadedNetwork, example: Tensor, quality: dict[str, Metrics], latency: Latency
+    network: _LoadedNetwork,
+    task: Task,
+    example: Tensor,
+    quality: dict[str, Metrics],
+    latency: Latency,
 ) -> MeasuredNetwork:
     shapes, meta = build_on_meta(network.arch), example.to("meta")
     model = network.model
@@ -326,7 +334,15 @@ def _column(
         file_bytes=input_path(network.path).stat().st_size,
         latency=latency,
         weight_bytes=weight_bytes(model),
+        deployed_parameters=_deployed_parameters(network, total, task),
     )
+
+
+def _deployed_parameters(network: _LoadedNetwork, total: int, task: Task) -> int:
+    if isinstance(network.model, OnnxNetwork):
+        return total
+    model = network.model.network if isinstance(network.model, HalfPrecision) else network.model
+    return count_parameters(deployed(model, network.arch, network.artifact, task)[0])
 
 
 def _identity(network: _LoadedNetwork, quality: dict[str, Metrics]) -> dict[str, Any]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdp.measure.latency import UNRELIABLE_SPREAD
-from kdp.stages.compare.compare import Comparison, EvaluatedNetwork, Evaluation
+from kdp.stages.compare.compare import (
+    Comparison,
+    EvaluatedNetwork,
+    Evaluation,
+    MeasuredNetwork,
+)
+from kdp.stages.deployed import DEPLOYED
 from kdp.stages.tables import Scale, scale_for
 
 _PERCENT = Scale(0.01, "%", 2)
@@ -32,6 +38,8 @@ _SUBSET_METRICS = ("class ", "device ")
 
 MACS = "MACs, all"
 """Name of the row with the MACs of the whole network."""
+MODULE_MACS = "MACs, modules"
+"""Name of the row with the MACs that papers report."""
 _WEIGHTS = "bytes of the parameters; of an ONNX file the bytes of all its constants"
 
 
@@ -163,15 +171,26 @@ def _size_rows(comparison: Comparison) -> list[ComparisonRow]:
         f"{counter}; input {size}" for counter in (comparison.counter, comparison.module_counter)
     )
     macs = [network.macs for network in networks]
+    module_macs = [network.module_macs for network in networks]
     return [
         _count_row("parameters", [network.parameters for network in networks]),
+        *_deployed_rows(networks),
         _count_row("non-zero", [network.nonzero for network in networks]),
         _scaled_row("weights", "B", [network.weight_bytes for network in networks], _WEIGHTS),
         _scaled_row(MACS, "", macs, by_counter),
-        _scaled_row("MACs, modules", "", [n.module_macs for n in networks], by_modules),
-        _scaled_row("FLOPs", "", [2 * count for count in macs], "2 x MACs, all"),
+        _scaled_row(MODULE_MACS, "", module_macs, by_modules),
+        _scaled_row("FLOPs, all", "", [2 * count for count in macs], f"2 x {MACS}"),
+        _scaled_row("FLOPs, modules", "", [2 * n for n in module_macs], f"2 x {MODULE_MACS}"),
         _scaled_row("file", "B", [network.file_bytes for network in networks]),
     ]
+
+
+def _deployed_rows(networks: Sequence[MeasuredNetwork]) -> list[ComparisonRow]:
+    """Parameters after `kdp rebuild`, where a file has others: removed units, or branches."""
+    counts = [network.deployed_parameters for network in networks]
+    if counts == [network.parameters for network in networks]:
+        return []
+    return [replace(_count_row("parameters, deployed", counts), how=DEPLOYED)]
 
 
 def _latency_rows(comparison: Comparison) -> list[ComparisonRow]:
@@ -188,7 +207,7 @@ def _latency_rows(comparison: Comparison) -> list[ComparisonRow]:
 
     spreads = [latency.spread for latency in measured]
     return [
-        row("latency", [latency.median for latency in measured], how),
+        row("latency, median", [latency.median for latency in measured], how),
         row("latency, mean", [latency.mean for latency in measured], "mean of the same runs"),
         ComparisonRow(
             "latency, spread",

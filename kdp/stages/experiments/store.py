@@ -31,7 +31,9 @@ from kdp.files import sha256, sync_folder, write_atomic
 from kdp.log import log
 from kdp.measure.complexity import COUNTER, count_macs_of, parameter_bytes, parameters
 from kdp.measure.latency import device_name
+from kdp.models.loading import load_network
 from kdp.serialize import csv_of_mappings, json_text
+from kdp.stages.deployed import deployed
 from kdp.stages.experiments.results import (
     CHECKPOINT,
     CONFIG,
@@ -41,7 +43,7 @@ from kdp.stages.experiments.results import (
     ExperimentInfo,
     add_row,
 )
-from kdp.tasks.base import EvaluationTask, Metrics
+from kdp.tasks.base import EvaluationTask, Metrics, Task
 from kdp.temporary import temporary_folder
 
 
@@ -74,7 +76,7 @@ def store_result(
     request: ExperimentRequest,
     stage: str,
     path: Path,
-    task: EvaluationTask,
+    task: Task,
     model: nn.Module,
     metrics: Mapping[str, Metrics],
     pruning_step: int | None = None,
@@ -105,7 +107,7 @@ def store_result(
         write_atomic(checkpoint, path.read_bytes())
         info = _provenance(checkpoint, request.notes, now, pruning_step)
         info = {"exp_id": final.name, "config": request.name, "stage": stage, **info}
-        info |= {**_costs(checkpoint, task, model), **_quality(task, metrics), **_machine(model)}
+        info |= {**_costs(checkpoint, task), **_quality(task, metrics), **_machine(model)}
         resolved = yaml.safe_dump(request.config, sort_keys=False)
         write_atomic(unfinished / CONFIG, resolved.encode())
         write_atomic(unfinished / PREDICTIONS, csv_of_mappings(task.predictions(model)).encode())
@@ -162,12 +164,10 @@ def _provenance(
     }
 
 
-def _costs(checkpoint: Path, task: EvaluationTask, model: nn.Module) -> ExperimentInfo:
-    """Parameters and MACs of the network in the file; masked units count, as they are computed."""
-    arch = load(checkpoint).arch
-    if arch is None:
-        raise KdpError(f"{checkpoint} names no architecture: its MACs cannot be counted")
-    total, nonzero = parameters(model)
+def _costs(checkpoint: Path, task: Task) -> ExperimentInfo:
+    """Parameters and MACs of the network in the file as it will be deployed."""
+    small, arch = deployed(*load_network(checkpoint), task)
+    total, nonzero = parameters(small)
     macs = count_macs_of(arch, task.example(task.input_size))
     return {
         "params": total,

@@ -15,8 +15,8 @@ from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.log import log
 from kdp.measure.complexity import count_macs_of, parameter_bytes, parameters
-from kdp.models import fuse, fused_arch
 from kdp.models.loading import load_network
+from kdp.stages.deployed import deployed
 from kdp.stages.experiments.store import ExperimentRequest, store_result
 from kdp.stages.paths import ChainPaths, chain_paths, check_input
 from kdp.stages.prune.prune import prune
@@ -175,19 +175,19 @@ class Round:
 def measure(config: Config, path: Path, row: Mapping[str, Any]) -> Row:
     """A row of the table, with metrics, parameters, MACs and size of a network.
 
-    Parameters, MACs and sizes are those of the network as it would be deployed, fused where it can
-    be; `nonzero` counts its parameters that are not zero.
+    Parameters, MACs and sizes are those of the network as it would be deployed, see
+    `kdp.stages.deployed`; `nonzero` counts its parameters that are not zero.
     """
-    model, arch, _ = load_network(path)
-    deployed, _ = fuse(model, arch)
+    model, arch, artifact = load_network(path)
     task = task_for(arch, config)
-    count, nonzero = parameters(deployed)
+    small, small_arch = deployed(model, arch, artifact, task)
+    count, nonzero = parameters(small)
     return {
         **row,
         "metrics": task.evaluate(model.to(pick_device(config.device))),
         "primary_metric": task.primary_metric,
         "parameters": count,
-        "macs": count_macs_of(fused_arch(arch), task.example(task.input_size)),
+        "macs": count_macs_of(small_arch, task.example(task.input_size)),
         "nonzero": nonzero,
         "bytes": parameter_bytes(count),
         "bytes_fp16": parameter_bytes(count, 16),
