@@ -179,7 +179,7 @@ class Distiller:
         """For each teacher the pairs (student, teacher) of features, by the student's tap."""
         return [
             {
-                tap: (_feature(features, tap), _feature(teacher_features, teacher_tap))
+                tap: _pair(_feature(features, tap), _feature(teacher_features, teacher_tap))
                 for tap, teacher_tap in self.teacher_taps.items()
             }
             for teacher_features in targets.features
@@ -246,6 +246,18 @@ def compares_widths(config: DistillConfig) -> bool:
 
 def _losses(config: DistillConfig) -> list[BoundLoss]:
     return [make_loss(name, c.options) for name, c in config.losses.items()]
+
+
+def _pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both features, with the channels in memory where the student has them.
+
+    Cached features have lost their layout. It decides that of the gradient, and with it how the
+    layers that read the gradient round: a student must learn the same from cached targets.
+    """
+    last = torch.channels_last
+    if student.ndim == teacher.ndim == 4 and student.is_contiguous(memory_format=last):
+        return student, teacher.contiguous(memory_format=last)
+    return student, teacher
 
 
 def _feature(features: Mapping[str, Tensor], tap: str) -> Tensor:
