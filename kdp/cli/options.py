@@ -21,8 +21,8 @@ ChainConfig = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help=f"Configuration file; {_SHIPPED} Default: continue the newest chain of this folder "
-        "(see kdp chains).",
+        help=f"Configuration file; {_SHIPPED} Default: continue the chain that a stage "
+        "of this folder ran on last (see kdp chains).",
     ),
 ]
 EvaluationConfig = Annotated[

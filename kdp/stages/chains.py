@@ -39,6 +39,8 @@ SECTIONS = {
     "finetune": ("finetune",),
 }
 """Sections of the configuration without which a stage cannot start."""
+ORDER = ("train", "prune", "finetune", "rebuild")
+"""Each reads what the ones before it wrote."""
 START = "start one with `kdp train --config FILE` or `kdp prune --config FILE`"
 
 T = TypeVar("T")
@@ -156,7 +158,7 @@ def open_chain(stage: str, config: Path | None, overrides: Sequence[str]) -> Ope
 
     Raises:
         KdpError: the configuration is invalid; or there is no chain, its file has gone, it lacks
-            the section of this stage, or one of its stages is running.
+            the section of this stage, an earlier stage did not finish, or one is running.
     """
     if config is not None:
         return OpenedChain(stage, config, tuple(overrides), load_config(config, overrides))
@@ -171,9 +173,10 @@ def open_chain(stage: str, config: Path | None, overrides: Sequence[str]) -> Ope
         raise KdpError(f"cannot continue the chain {chain.output}: {error}; {START}") from error
     _check_sections(stage, chain, composed, others)
     _check_idle(chain, composed)
+    _check_finished(stage, chain)
     log.info(f"Continuing the chain {chain.output}: {' '.join([str(chain.config), *merged])}")
     if others:
-        names = join_names([str(other.output) for other in others])
+        names = join_names([f"{other.output} ({other.stage})" for other in others])
         log.info(f"Other chains in this folder (see kdp chains): {names}")
     return OpenedChain(stage, chain.config, merged, composed)
 
@@ -220,6 +223,16 @@ def _check_sections(stage: str, chain: Chain, config: Config, others: Sequence[C
         raise KdpError(
             f"the newest chain, {chain.output} ({chain.config}), lacks the section "
             f"`{missing[0]}` that kdp {stage} needs; run {choice}"
+        )
+
+
+def _check_finished(stage: str, chain: Chain) -> None:
+    """Refuse to continue from a stage that was stopped: its files are missing, or older."""
+    stages = ORDER[: ORDER.index(stage)] if stage in ORDER else ()
+    if not chain.finished and chain.stage in stages:
+        raise KdpError(
+            f"kdp {chain.stage} of the newest chain, {chain.output}, did not finish: continue with "
+            f"`kdp {chain.stage} --resume`, or run `kdp {stage} {chain.arguments}`"
         )
 
 

@@ -37,10 +37,10 @@ def logged(
     return caplog
 
 
-def start(*overrides: str, stage: str = "prune", file: str = "config.yml") -> OpenedChain:
+def start(*overrides: str, stage: str = "prune", finished: bool = True) -> OpenedChain:
     """A chain that an explicit configuration has started."""
-    chain = open_chain(stage, Path(file), overrides)
-    chain.note()
+    chain = open_chain(stage, Path("config.yml"), overrides)
+    chain.note(finished)
     return chain
 
 
@@ -89,7 +89,7 @@ def test_the_newest_chain_is_used_and_named_with_its_overrides(
     assert open_chain("finetune", None, []).config.output.name == "second"
     first, others = logged.messages
     assert "config.yml output.name=second seed=2" in first
-    assert others.endswith("weights/first")
+    assert others.endswith("weights/first (prune)")
 
 
 def test_another_stage_makes_its_chain_the_newest() -> None:
@@ -134,6 +134,15 @@ def test_a_chain_whose_stage_is_running_is_refused(folder: Path) -> None:
     ):
         open_chain("finetune", None, [])
     assert open_chain("finetune", None, []).path == Path("config.yml")
+
+
+def test_a_stage_does_not_continue_from_one_that_was_stopped() -> None:
+    start("output.name=first")
+    start("output.name=second", finished=False)
+    with pytest.raises(KdpError, match=r"kdp prune .*second, did not finish.*kdp prune --resume"):
+        open_chain("finetune", None, [])
+    for stage in ("prune", "train", "validate"):
+        assert open_chain(stage, None, []).config.output.name == "second"
 
 
 def test_points_of_a_sweep_record_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
