@@ -46,7 +46,7 @@ def test_the_lists_name_every_shipped_file() -> None:
     assert all((ROOT / "weights" / name).is_file() for name in WEIGHTS)
 
 
-@pytest.mark.parametrize("overrides", [[], ["faces=real"]])
+@pytest.mark.parametrize("overrides", [[], ["faces=real"], ["faces=collection"]])
 def test_no_shipped_configuration_trains_onto_a_shipped_weight(overrides: list[str]) -> None:
     for name in (Path(weight).stem for weight in WEIGHTS):
         for path in ROOT.glob("configs/**/*.yml"):
