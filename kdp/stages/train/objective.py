@@ -98,8 +98,7 @@ def build_objective(
     def distil(network: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return distiller(network, task.prepare(batch), step)
 
-    parents = request.teacher.files
-    return TrainingObjective(distil, data, distiller.alignments, running, parents)
+    return TrainingObjective(distil, data, distiller.alignments, running, request.teacher.files)
 
 
 def _first_batch(task: TrainingTask) -> Batch:
