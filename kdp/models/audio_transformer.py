@@ -7,6 +7,7 @@ Shape suffixes: B batch, F mel bins, T frames, P patches, C width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,33 +93,45 @@ def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer,
     Raises:
         KdpError: a file is missing or not of an AST.
     """
-    install()
-    try:
-        from transformers import ASTConfig, ASTModel
-
-        # The folder says how large the network is: it is built without values first.
-        with torch.device("meta"), limit_size():
-            ASTModel(ASTConfig.from_pretrained(folder, local_files_only=True))
-        whole = ASTModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except ImportError as error:
-        raise KdpError(NEEDED) from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = first_line(error)
-        raise KdpError(f"{folder} holds no audio transformer in safetensors: {reason}") from error
+    whole = _read(folder)
     sizes = {key: int(getattr(whole.config, key)) for key in (*KEPT, *INPUT)}
     merged = {**sizes, **args}
-    model = AudioTransformer(**merged)
     params = whole.state_dict()
     positions = "embeddings.position_embeddings"
     try:
+        model = AudioTransformer(**merged)
         params[positions] = _cropped_positions(
             params[positions], model, int(whole.config.max_length)
         )
         model.body.load_state_dict(params)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise KdpError(f"{folder} does not fit these arguments: {reason}") from error
     return model, merged
+
+
+def _read(folder: Path) -> Any:
+    """The network of a folder, without a classifier; `transformers` prints nothing of its own."""
+    install()
+    try:
+        from transformers import ASTConfig, ASTModel
+        from transformers.utils.logging import disable_progress_bar, set_verbosity
+    except ImportError as error:
+        raise KdpError(NEEDED) from error
+    set_verbosity(logging.CRITICAL)
+    disable_progress_bar()
+    try:
+        # The folder says how large the network is: it is built without values first.
+        with torch.device("meta"), limit_size():
+            ASTModel(ASTConfig.from_pretrained(folder, local_files_only=True))
+        return ASTModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except KdpError:
+        raise
+    except (
+        Exception
+    ) as error:  # what is wrong in the files makes transformers raise nearly anything
+        reason = first_line(error)
+        raise KdpError(f"{folder} holds no audio transformer in safetensors: {reason}") from error
 
 
 def _cropped_positions(positions_1PC: Tensor, model: AudioTransformer, frames: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,3 +85,31 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, tmp_path: Path) -
     model = {"name": "audio_transformer", "weights": str(folder), "args": {"frames": 26}}
     with pytest.raises(KdpError, match=r"ast holds values that are not finite .*\.bias"):
         train(settings(tmp_path, model=model))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model.safetensors", lambda data: data[:40]),
+        ("model.safetensors", lambda data: data[:8] + b"\0" + data[9:]),
+        ("config.json", lambda data: data.replace(b'"max_length": 1024', b'"max_length": "x"')),
+        ("config.json", lambda data: data.replace(b'"hidden_size": 12', b'"dtype": "nothing"')),
+    ],
+)
+def test_a_damaged_folder_is_named(
+    folder: Path, name: str, change: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(change(before))
+    assert (folder / name).read_bytes() != before
+    with pytest.raises(KdpError, match="ast holds no audio transformer"):
+        pretrained(folder, {})
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("args", [{"frames": 1}, {"frames": 10**9}, {"num_mel_bins": 2}])
+def test_arguments_that_a_folder_does_not_fit_are_one_line(
+    folder: Path, args: dict[str, int]
+) -> None:
+    with pytest.raises(KdpError, match="ast does not fit these arguments"):
+        pretrained(folder, args)
