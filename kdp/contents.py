@@ -84,8 +84,8 @@ def _table(tensor: Tensor) -> Tensor:
 
 
 def _samples(tensor: Tensor) -> Tensor:
-    if not tensor.ndim:
-        raise ValueError("it must have an entry for each sample")
+    if not tensor.ndim or tensor.is_complex():
+        raise ValueError("it must have an entry of real numbers for each sample")
     return tensor
 
 
@@ -203,6 +203,24 @@ class ArtifactContent(Content):
     size: Annotated[int, Field(ge=1)] | None = None
     masks_digest: str | None = None
     network_digest: str | None = None
+
+
+class SourceContent(Content):
+    """The artifact that an ONNX file was exported from."""
+
+    name: str
+    sha256: str
+
+
+class DescriptionContent(Content):
+    """The description of its network in an ONNX file, see `kdp.stages.export`."""
+
+    arch: ArchContent
+    parameters: Count
+    nonzero: Count
+    source: SourceContent | None = None
+    precision: str = "fp32"
+    weight_bytes: Count = 0
 
 
 RecordContent.model_rebuild()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact
+from kdp.contents import DescriptionContent, check_types
 from kdp.errors import KdpError, first_line
 from kdp.types import Arch, Parent, Provenance
 
@@ -40,9 +41,11 @@ class OnnxNetwork(nn.Module):
         self.name = name
         self.session = _session(content, name)
         self.about = _about(self.session.get_modelmeta().custom_metadata_map, name)
-        entry = self.session.get_inputs()[0]
-        height, width = entry.shape[2:]
-        self.input = entry.name
+        entries = self.session.get_inputs()
+        if len(entries) != 1 or len(entries[0].shape) != 4 or not self.session.get_outputs():
+            raise KdpError(f"{name} is damaged: it does not read one batch of images or sounds")
+        height, width = entries[0].shape[2:]
+        self.input = entries[0].name
         self.fixed_size = (height, width) if isinstance(height, int) else None
         self.outputs_images = len(self.session.get_outputs()[0].shape) == 4
 
@@ -131,10 +134,11 @@ def _about(properties: dict[str, str], name: str) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(properties[PROPERTY])
         known = {"arch", "parameters", "nonzero"} <= about.keys()
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         known = False
     if not known:
         raise KdpError(f"{name} has a description that this version of kdp cannot read")
+    check_types(Path(name), DescriptionContent, about, "its description")
     return about
 
 

@@ -1,0 +1,62 @@
+"""ONNX files that somebody has edited are refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdp.errors import KdpError
+from kdp.models.onnx_file import load_onnx
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+ARCH = {"name": "mask_classifier", "args": {}}
+DESCRIPTION = {"arch": ARCH, "parameters": 3, "nonzero": 3}
+
+
+def _write(
+    path: Path, description: Any = DESCRIPTION, shape: tuple[int, ...] = (1, 3, 8, 8)
+) -> Path:
+    """A file whose network returns its input."""
+    ends = [onnx.helper.make_tensor_value_info(name, 1, shape) for name in ("x", "y")]
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "graph", ends[:1], ends[1:])
+    versions = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=versions, ir_version=9)
+    onnx.helper.set_model_props(model, {"kdp": json.dumps(description)})
+    onnx.save(model, path)
+    return path
+
+
+def test_a_described_file_is_read(tmp_path: Path) -> None:
+    model, arch, _ = load_onnx(_write(tmp_path / "a.onnx"))
+    assert (model.fixed_size, arch.name) == ((8, 8), "mask_classifier")
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"arch": "mask_classifier"}, "arch"),
+        ({"arch": {"name": "mask_classifier", "args": [1]}}, "arch.args"),
+        ({"parameters": "many"}, "parameters"),
+        ({"nonzero": -1}, "nonzero"),
+        ({"source": "teacher.pth"}, "source"),
+        ({"precision": 8}, "precision"),
+    ],
+)
+def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], place: str) -> None:
+    path = _write(tmp_path / "a.onnx", {**DESCRIPTION, **change})
+    with pytest.raises(KdpError, match=rf"a\.onnx is damaged at its description\.{place}"):
+        load_onnx(path)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 3, 8), (1, 3, 8, 8, 8)])
+def test_inputs_that_no_network_of_kdp_has_are_named(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(KdpError, match=r"a\.onnx is damaged: it does not read one batch"):
+        load_onnx(_write(tmp_path / "a.onnx", shape=shape))
