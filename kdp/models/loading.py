@@ -41,7 +41,11 @@ def load_network(path: Path, expected: Arch | None = None) -> tuple[nn.Module, A
     if arch.name not in MODELS:
         raise KdpError(f"{path} holds {arch.name!r}, which this version of kdp does not know")
     _compare(path, arch, expected)
-    _load(path, arch, build_on_meta(arch), artifact.params)  # shapes, before memory is taken
+    try:
+        skeleton = build_on_meta(arch)  # shapes, before memory is taken
+    except KdpError as error:
+        raise KdpError(f"{path}: {error}") from error
+    _load(path, arch, skeleton, artifact.params)
     model = build(arch.name, **arch.args)
     _load(path, arch, model, artifact.params)
     return model.eval(), arch, artifact

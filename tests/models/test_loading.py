@@ -101,3 +101,13 @@ def test_a_file_of_masks_is_not_a_network(tmp_path: Path) -> None:
     save(tmp_path / "masks.pth", Artifact({}, ARCH, Provenance("prune"), {"masks": masks}))
     with pytest.raises(KdpError, match=r"masks\.pth holds no network.*kdp prune"):
         load_network(tmp_path / "masks.pth")
+
+
+@pytest.mark.parametrize("args", [{"dim": 0}, {"dim": "x"}, {"no": 1}])
+def test_a_network_that_cannot_be_built_names_its_file(
+    tmp_path: Path, args: dict[str, Any]
+) -> None:
+    params = {"w": torch.zeros(1)}
+    save(tmp_path / "odd.pth", Artifact(params, Arch("catanet", args), Provenance("train")))
+    with pytest.raises(KdpError, match=r"odd\.pth: cannot build 'catanet'"):
+        load_network(tmp_path / "odd.pth")
