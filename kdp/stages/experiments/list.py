@@ -160,7 +160,7 @@ def _deleted(folder: Path) -> list[str]:
     path = folder / RESULTS
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="replace") as file:
         names = [from_csv_cell(row.get("exp_id") or "") for row in csv.DictReader(file)]
     return [f"{folder / name} is gone" for name in names if name and not (folder / name).is_dir()]
 
