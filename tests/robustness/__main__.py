@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tests.robustness.base import write_base
 from tests.robustness.cases import run_cases
+from tests.robustness.chain import write_chain
 from tests.robustness.client import Kdp
 from tests.robustness.kinds import KINDS
 
@@ -37,12 +38,14 @@ def main() -> None:
     counts: Counter[str] = Counter()
     end = time.monotonic() + options.seconds
     done = 0
+    with Kdp() as kdp:
+        write_chain(kdp, base)
     with Kdp(options.checkout) as kdp:
         for number in numbers:
             if time.monotonic() > end:
                 break
-            make = KINDS[options.kind].make
-            for failure in run_cases(kdp, options.kind, make, base, folder, options.seed, [number]):
+            run = KINDS[options.kind].run
+            for failure in run_cases(kdp, options.kind, run, base, folder, options.seed, [number]):
                 print(failure, flush=True)
                 counts.update(re.sub(r"0x\w+|/\S+/", "", fault) for fault in failure.faults)
             done += 1

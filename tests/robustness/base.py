@@ -28,6 +28,15 @@ ARCHS = {
     "scenes": Arch("rep_mobile", SCENES),
     "boxes": YOLO,
 }
+FOREIGN = {
+    "upscale": 2,
+    "dim": 8,
+    "tab_heads": 2,
+    "tab_neurons": 6,
+    "lrsa_heads": 2,
+    "lrsa_neurons": 6,
+}
+"""A CATANet that is recognised by its weights: its other sizes are the published ones."""
 
 
 def settings(base: Path, family: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -73,7 +82,7 @@ def write_base(base: Path) -> Path:
         save(base / f"{family}.pth", Artifact(model.state_dict(), arch, make_record("train", {})))
         text = yaml.safe_dump(settings(base, family), sort_keys=False)
         (base / f"{family}.yml").write_text(text)
-    params = network(ARCHS["super"]).state_dict()
+    params = network(Arch("catanet", FOREIGN)).state_dict()
     torch.save({"params_ema": params}, base / "foreign.pth")
     write_images(base / "images")
     write_voc(base / "voc", 3)

@@ -31,6 +31,18 @@ class Folders:
 
 Make = Callable[[Random, Folders], Sequence[str]]
 """Writes the inputs of a case and returns the arguments of `kdp`."""
+Run = Callable[[Kdp, Random, Folders], tuple[Sequence[str], Sequence[str]]]
+"""Runs a case; returns the arguments of `kdp` and the faults."""
+
+
+def of_inputs(make: Make) -> Run:
+    """Cases of one command each, on inputs that `make` writes."""
+
+    def run(kdp: Kdp, random: Random, folders: Folders) -> tuple[Sequence[str], Sequence[str]]:
+        command = make(random, folders)
+        return command, faults(kdp.run(command, folders.work, environment(folders)))
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -56,14 +68,14 @@ class Failure:
 
 
 def run_cases(
-    kdp: Kdp, kind: str, make: Make, base: Path, folder: Path, seed: int, numbers: Sequence[int]
+    kdp: Kdp, kind: str, run: Run, base: Path, folder: Path, seed: int, numbers: Sequence[int]
 ) -> Iterator[Failure]:
     """Run cases one after another; inputs of those that fail are kept.
 
     Args:
         kdp: runs the commands.
-        kind: the name of `make`.
-        make: makes a case.
+        kind: the name of `run`.
+        run: runs a case.
         base: see `Folders`.
         folder: where the cases get their folders.
         seed: of the series.
@@ -74,8 +86,8 @@ def run_cases(
         folders = Folders(base, place / "work")
         shutil.rmtree(place, ignore_errors=True)
         folders.work.mkdir(parents=True)
-        command = make(Random(f"{kind} {seed} {number}"), folders)
-        problems = faults(kdp.run(command, folders.work, _environment(folders)))
+        command, found = run(kdp, Random(f"{kind} {seed} {number}"), folders)
+        problems = list(found)
         strangers = {path.name for path in place.iterdir()} - {"work"}
         if folders.mark.name in strangers:
             problems.append("code of an input was run")
@@ -87,5 +99,6 @@ def run_cases(
             shutil.rmtree(place)
 
 
-def _environment(folders: Folders) -> Mapping[str, str]:
+def environment(folders: Folders) -> Mapping[str, str]:
+    """Variables of a run: its home and temporary files are in its folder."""
     return {"HOME": str(folders.work), "HF_HUB_OFFLINE": "1", "TMPDIR": str(folders.work)}

@@ -68,7 +68,7 @@ class Kdp:
         arguments: Sequence[str],
         cwd: Path,
         environment: Mapping[str, str] | None = None,
-        kill_at: int | None = None,
+        kill_at: int | str | None = None,
     ) -> Result:
         """Run a command to its end.
 
@@ -76,7 +76,7 @@ class Kdp:
             arguments: of `kdp`.
             cwd: folder to run it in.
             environment: variables to add.
-            kill_at: number of the file operation before which the run is killed.
+            kill_at: the file operation before which it is killed; see `tests.robustness.worker`.
         """
         request = {
             "arguments": list(arguments),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.robustness.base import write_base
+from tests.robustness.chain import write_chain
 from tests.robustness.client import Kdp
 from tests.robustness.kinds import KINDS
 
@@ -49,6 +50,8 @@ def kdp() -> Iterator[Kdp]:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(kdp: Kdp, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files that the cases change."""
-    return write_base(tmp_path_factory.mktemp("robustness") / "base")
+    base = write_base(tmp_path_factory.mktemp("robustness") / "base")
+    write_chain(kdp, base)
+    return base

@@ -4,25 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.robustness import configurations
-from tests.robustness.cases import Make
+from tests.robustness import (
+    artifacts,
+    configurations,
+    data_files,
+    flips,
+    kills,
+    transformers_folders,
+)
+from tests.robustness.cases import Run, of_inputs
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Attributes:
-    make: makes a case.
-    short: number of cases in every run of the tests.
-    long: number with `--robustness=long`.
+    """
+    Attributes:
+        run: runs a case.
+        short: number of cases in every run of the tests.
+        long: number with `--robustness=long`.
+        allowed: share of the cases that may fail.
     """
 
-    make: Make
+    run: Run
     short: int
     long: int
+    allowed: float = 0.0
 
 
 KINDS = {
-    "configurations": Kind(configurations.make, 20, 5000),
+    "configurations": Kind(of_inputs(configurations.make), 20, 5000),
+    "artifacts": Kind(of_inputs(artifacts.make), 16, 3000),
+    "data": Kind(of_inputs(data_files.make), 12, 1500),
+    "transformers": Kind(of_inputs(transformers_folders.make), 4, 300),
+    "kills": Kind(kills.run, 2, 400),
+    "flips": Kind(flips.run, 10, 400, allowed=0.02),
 }
 SEED = 0
 """Of the series that the tests run."""

@@ -4,7 +4,8 @@ A program of its own, which imports nothing of the tests: PYTHONPATH decides whi
 it runs. It reads one request a line on standard input and answers with one line, both JSON.
 
 request: `arguments` of kdp, the folder `cwd`, `environment` (added), and optionally `kill_at`: the
-    number of the file operation before which the run kills itself.
+    the file operation before which the run kills itself: its number, or a pattern of its name and
+    the name of its file, such as `open .checkpoint.pth.*`.
 reply: see `tests.robustness.client.Result`.
 """
 
@@ -19,6 +20,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -157,7 +159,7 @@ def _child(request: dict[str, Any], files: list[Path]) -> NoReturn:
         os._exit(code)
 
 
-def _count_operations(path: Path, kill_at: int | None) -> None:
+def _count_operations(path: Path, kill_at: int | str | None) -> None:
     """Append a byte to a file for each operation on files that may write, or end before one."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     count = 0
@@ -167,7 +169,8 @@ def _count_operations(path: Path, kill_at: int | None) -> None:
         if event not in FILE_OPERATIONS or (event == "open" and not _writes(arguments)):
             return
         count += 1
-        if count == kill_at:
+        operation = f"{event} {Path(str(arguments[0])).name}"
+        if count == kill_at or (isinstance(kill_at, str) and fnmatch(operation, kill_at)):
             os.kill(os.getpid(), signal.SIGKILL)
         os.write(log, b".")
 
