@@ -14,7 +14,7 @@ from tests.robustness.client import Kdp
 from tests.robustness.kinds import KINDS
 
 SLICE = 100
-"""Cases of one test."""
+"""Cases of one test of the long run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,17 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each slice of the cases."""
-    if "cases" in metafunc.fixturenames:
-        long = metafunc.config.getoption("--robustness", "short") == "long"
+    """One test of a few cases, as each process that runs one prepares files; or many of 100."""
+    if "cases" not in metafunc.fixturenames:
+        return
+    if metafunc.config.getoption("--robustness", "short") == "long":
         slices = [
-            (name, range(first, min(first + SLICE, count)))
+            [(name, range(first, min(first + SLICE, kind.long)))]
             for name, kind in KINDS.items()
-            for count in [kind.long if long else kind.short]
-            for first in range(0, count, SLICE)
+            for first in range(0, kind.long, SLICE)
         ]
-        names = [f"{name}-{numbers.start}" for name, numbers in slices]
-        metafunc.parametrize("cases", slices, ids=names)
+        names = [f"{name}-{numbers.start}" for ((name, numbers),) in slices]
+    else:
+        slices = [[(name, range(kind.short)) for name, kind in KINDS.items()]]
+        names = ["short"]
+    metafunc.parametrize("cases", slices, ids=names)
 
 
 @pytest.fixture(scope="session")
