@@ -107,6 +107,12 @@ def test_every_exported_file_is_valid_onnx(folder: Path, name: str) -> None:
     onnx.checker.check_model(folder / f"{name}.onnx", full_check=True)
 
 
+@pytest.mark.parametrize("name", ["mask_classifier", "catanet"])
+def test_a_file_holds_little_but_its_weights(folder: Path, name: str) -> None:
+    about = load_onnx(folder / f"{name}.onnx")[0].about
+    assert about["weight_bytes"] < 1.2 * 4 * about["parameters"]
+
+
 def test_a_file_that_is_not_valid_onnx_is_not_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

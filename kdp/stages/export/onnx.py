@@ -76,6 +76,8 @@ def onnx_proto(model: nn.Module, example: Tensor, spec: ExportSpec) -> Any:
     """
     shapes = dict.fromkeys(spec.dynamic_axes, torch.export.Dim.DYNAMIC)
     try:
+        from kdp.stages.export.constants import compact_constants
+
         program = torch.onnx.export(
             copy.deepcopy(model),  # the exporter changes the network
             (example,),
@@ -94,6 +96,7 @@ def onnx_proto(model: nn.Module, example: Tensor, spec: ExportSpec) -> Any:
     proto = program.model_proto
     _strip(proto.graph)
     _name_axes(proto.graph, spec)
+    compact_constants(proto.graph)
     return proto
 
 
