@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from kdp.data.images import ImageArray
+from kdp.tasks.lettering import Color, put_text, text_size
 
-Color = tuple[int, int, int]
 BLACK: Color = (0, 0, 0)
 RIGHT: Color = (0, 120, 50)
 WRONG: Color = (200, 30, 30)
 
-FONT, LINE = cv2.FONT_HERSHEY_SIMPLEX, 18
+LINE = 18
 _LARGEST, _MARGIN = 0.45, 3
 
 
@@ -27,11 +26,11 @@ def caption_strip(lines: Sequence[tuple[str, Color]], width: int) -> ImageArray:
     for row, (text, color) in enumerate(lines, 1):
         start = (_MARGIN, LINE * row - 5)
         size = fitting_size(text, width - 2 * _MARGIN, _LARGEST)
-        cv2.putText(strip, text, start, FONT, size, color, 1, cv2.LINE_AA)
+        put_text(strip, text, start, size, color)
     return strip
 
 
 def fitting_size(text: str, width: int, largest: float) -> float:
     """The font size at which a text is at most `width` pixels wide, up to `largest`."""
-    full = cv2.getTextSize(text, FONT, 1.0, 1)[0][0]
+    full = text_size(text, 1.0)[0][0]
     return min(largest, width / max(full, 1))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdp.tasks.captions import BLACK, RIGHT, WRONG, Color, caption_strip
+from kdp.tasks.captions import BLACK, RIGHT, WRONG, caption_strip
 from kdp.tasks.classification.captions import captioned
 from kdp.tasks.detection.panels import MISSED, judge, side_by_side
 from kdp.tasks.labelled_boxes import LabelledBox
+from kdp.tasks.lettering import Color
 from kdp.tasks.super_resolution.crops import CROP, ZOOM, comparison
 
 

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from kdp.data.images import ImageArray
-from kdp.tasks.captions import BLACK, FONT, RIGHT, WRONG, Color, caption_strip, fitting_size
+from kdp.tasks.captions import BLACK, RIGHT, WRONG, caption_strip, fitting_size
 from kdp.tasks.labelled_boxes import Box, LabelledBox
+from kdp.tasks.lettering import Color, put_text, text_size
 
 IOU = 0.5
 """From this overlap with a true box of its class on, a detection is right."""
@@ -94,12 +95,12 @@ def _draw(canvas: ImageArray, box: LabelledBox, text: str, factor: float, color:
     left, top, width, height = (round(side * factor) for side in box.box)
     cv2.rectangle(canvas, (left, top), (left + width - 1, top + height - 1), color, 2)
     size = fitting_size(text, canvas.shape[1] - 4, 0.4)
-    (text_width, text_height), below = cv2.getTextSize(text, FONT, size, 1)
+    (text_width, text_height), below = text_size(text, size)
     # Above the box, but within the image.
     x = max(0, min(left, canvas.shape[1] - text_width))
     y = max(text_height + 2, top - below)
     cv2.rectangle(canvas, (x, y - text_height - 2), (x + text_width, y + below), color, cv2.FILLED)
-    cv2.putText(canvas, text, (x, y), FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
+    put_text(canvas, text, (x, y), size, (255, 255, 255))
 
 
 def _iou(a: Box, b: Box) -> float:
