@@ -10,13 +10,13 @@ from typing import Any
 import cv2
 
 from kdp.data.images import ImageArray
+from kdp.tasks.lettering import put_text, text_size
 
 Box = tuple[int, int, int, int]
 """Left, top, width, height, in pixels."""
 
 COLORS = ((60, 180, 75), (230, 60, 50), (0, 130, 200), (245, 130, 48), (145, 30, 180))
 """RGB, by class."""
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ def _write(
     canvas: ImageArray, text: str, corner: tuple[int, int], size: float, color: tuple[int, int, int]
 ) -> None:
     """White text on a bar whose lower left corner is `corner`, moved into the image."""
-    (width, height), below = cv2.getTextSize(text, FONT, size, 1)
+    (width, height), below = text_size(text, size)
     bar = height + below + 4
     left = max(0, min(corner[0], canvas.shape[1] - width))
     bottom = max(corner[1], bar)
     cv2.rectangle(canvas, (left, bottom - bar), (left + width, bottom), color, cv2.FILLED)
     start = (left, bottom - below - 2)
-    cv2.putText(canvas, text, start, FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
+    put_text(canvas, text, start, size, (255, 255, 255))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from kdp.data.images import ImageArray
 
@@ -74,3 +74,15 @@ class Predictor(Protocol):
 
     def __call__(self, image: ImageArray) -> ImagePrediction:
         """Predict an (H, W, 3) uint8 RGB image."""
+
+
+@runtime_checkable
+class AdvisingPredictor(Protocol):
+    """A `Predictor` that may know, after the last image, how it is used better."""
+
+    def advice(self, noun: str) -> str:
+        """A line for the user; "" for none.
+
+        Args:
+            noun: what the images were: "images" or "frames".
+        """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,6 +16,8 @@ import pytest
 
 from kdp.errors import KdpError
 from kdp.stages.infer import display, video
+from kdp.stages.infer.request import InferRequest
+from kdp.stages.infer.stream import open_stream
 from tests.videos import blank, frames_of
 
 
@@ -115,6 +118,60 @@ def test_a_display_is_available_where_a_server_listens() -> None:
         name = f"127.0.0.1:{server.getsockname()[1] - 6000}.0"
         assert display._x_server_answers(name)
     assert not display._x_server_answers(name)
+
+
+CONTAINERS = {".wmv": "WMV2", ".ts": "mp4v", ".flv": "FLV1", ".3gp": "mp4v", ".mov": "mp4v"}
+
+
+@pytest.mark.parametrize("suffix", [*CONTAINERS, ".WMV"])
+def test_videos_of_cameras_and_phones_are_read(tmp_path: Path, suffix: str) -> None:
+    codec = cv2.VideoWriter.fourcc(*CONTAINERS[suffix.lower()])
+    path = tmp_path / f"clip{suffix.lower()}"
+    writer = cv2.VideoWriter(str(path), codec, 10, (64, 64))
+    for _ in range(5):
+        writer.write(blank((64, 64)))
+    writer.release()
+    path = path.rename(tmp_path / f"clip{suffix}")
+    stream = open_stream(InferRequest(images=(str(path),)))
+    assert stream is not None
+    assert len(list(stream.frames(5, lambda: False))) == 5
+
+
+class Levels:
+    """OpenCV's functions for its log."""
+
+    def __init__(self) -> None:
+        self.level = 3
+
+    def getLogLevel(self) -> int:  # noqa: N802
+        return self.level
+
+    def setLogLevel(self, level: int) -> None:  # noqa: N802
+        self.level = level
+
+
+@pytest.mark.parametrize("place", ["cv2", "cv2.utils.logging"])
+@pytest.mark.parametrize("opens", [True, False])
+def test_opencv_is_silent_while_it_opens_a_video(
+    monkeypatch: pytest.MonkeyPatch, place: str, opens: bool
+) -> None:
+    """Up to 4.12 the functions lie in cv2 itself."""
+    levels, during = Levels(), list[int]()
+    monkeypatch.delattr(cv2.utils, "logging", raising=False)
+    if place == "cv2":
+        for name in ("getLogLevel", "setLogLevel"):
+            monkeypatch.setattr(cv2, name, getattr(levels, name), raising=False)
+    else:
+        monkeypatch.setattr(cv2.utils, "logging", levels, raising=False)
+
+    def capture(source: str) -> Any:
+        during.append(levels.level)
+        return SimpleNamespace(isOpened=lambda: opens)
+
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    with nullcontext() if opens else pytest.raises(KdpError, match="no video"):
+        video._open("no video", "a.mp4")
+    assert (during, levels.level) == ([video.SILENT], 3)
 
 
 def test_csi_opens_the_jetson_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:

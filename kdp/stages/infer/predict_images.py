@@ -19,7 +19,7 @@ from kdp.serialize import json_line
 from kdp.stages.infer.images import find_images, targets
 from kdp.stages.infer.request import Emit, InferRequest, InferResult
 from kdp.stages.replacing import OTHER_OUTPUT, check_targets, log_replaced
-from kdp.tasks.predictor import ImagePrediction, Predictor
+from kdp.tasks.predictor import AdvisingPredictor, ImagePrediction, Predictor
 from kdp.training.shutdown import Shutdown, StopRequested, stop_between_layers
 from kdp.written import write_output
 
@@ -73,7 +73,14 @@ def predict_images(
                 emit(json_line(line))
             else:
                 log.info(f"{source}: {in_words(prediction.plain())}")
+    advise(predictor, "images")
     return result
+
+
+def advise(predictor: Predictor, noun: str) -> None:
+    """Pass on what a predictor says about the images that it has seen."""
+    if isinstance(predictor, AdvisingPredictor) and (line := predictor.advice(noun)):
+        log.info(line)
 
 
 def in_words(result: Mapping[str, Any]) -> str:

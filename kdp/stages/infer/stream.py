@@ -12,7 +12,7 @@ from kdp.errors import Interrupted, KdpError
 from kdp.log import log
 from kdp.serialize import json_line
 from kdp.stages.infer.display import CODECS, VideoFile, Window
-from kdp.stages.infer.predict_images import caption, timed, times_in_ms
+from kdp.stages.infer.predict_images import advise, caption, timed, times_in_ms
 from kdp.stages.infer.request import Emit, InferRequest, InferResult
 from kdp.stages.infer.times import FrameTimes
 from kdp.stages.infer.video import (
@@ -107,6 +107,7 @@ def predict_frames(
                     break
         except Stalled as error:  # the frames before are worth a file
             result.unreadable.append(str(error))
+    advise(predictor, "frames")
     for line in handle.times.lines():
         log.info(line)
     # The video gets its name when its context closes, so that only now it is written.

@@ -6,8 +6,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ import cv2
 from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 
-VIDEOS = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif"}
+VIDEOS = {
+    *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".gif"),
+    *(".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
+}
 DEFAULT_RATE = 30.0
 """Frames per second of a source that does not report its rate."""
 COUNTED = {".avi", ".mp4", ".mov"}
@@ -26,6 +29,8 @@ TOLERATED = 2, 0.02
 """Frames, and share of the frames, that may be missing: the stored count is not always exact."""
 QUIET = "-8"
 """FFmpeg's log level that prints nothing."""
+SILENT = 0
+"""OpenCV's."""
 
 CSI = (
     "nvarguscamerasrc sensor-id=0 ! "
@@ -192,6 +197,18 @@ def csi_stream() -> Stream:
     return Stream("the CSI camera", lambda: _open(message, CSI, cv2.CAP_GSTREAMER), live=True)
 
 
+@contextmanager
+def _opencv_silenced() -> Iterator[None]:
+    # OpenCV has these functions in a module of their own from 4.13 on.
+    logging = getattr(cv2.utils, "logging", cv2)
+    level = logging.getLogLevel()
+    logging.setLogLevel(SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
 def _open(message: str, *source: Any) -> Any:
     """An opened capture, without the lines that OpenCV and FFmpeg print about a missing source.
 
@@ -199,12 +216,8 @@ def _open(message: str, *source: Any) -> Any:
         KdpError: it cannot be opened; with this message.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", QUIET)
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
+    with _opencv_silenced():
         capture = cv2.VideoCapture(*source)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         raise KdpError(message)
     return capture

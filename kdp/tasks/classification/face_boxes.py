@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -19,26 +21,29 @@ MARGIN = 0.1
 """Added to a box on every side, as a share of its side."""
 
 
+CASCADE = "haarcascade_frontalface_default.xml"
+PREFIXES = ("/usr", "/usr/local", sys.prefix)
+FOLDERS = ("share/opencv4/haarcascades", "share/opencv/haarcascades", "share/OpenCV/haarcascades")
+"""Where an OpenCV that is not of PyPI has its cascades: Debian (`opencv-data`), JetPack (below
+/usr), a build of one's own (/usr/local), conda."""
+
+
 class FaceFinder:
     """Finds frontal faces by OpenCV's Haar cascade.
 
     Raises:
-        KdpError: this OpenCV has no cascades (version 5 dropped them).
+        KdpError: there are no cascades, or this OpenCV cannot read them (version 5 dropped them).
     """
 
     def __init__(self) -> None:
-        try:
-            folder = Path(cv2.data.haarcascades)  # type: ignore[attr-defined]
-            file = folder / "haarcascade_frontalface_default.xml"
-            self._cascade = cv2.CascadeClassifier(str(file))
-            empty = self._cascade.empty()
-        except (AttributeError, cv2.error):
-            empty = True
-        if empty:
+        cascade = next(filter(None, map(_loaded, cascade_files())), None)
+        if cascade is None:
             raise KdpError(
                 f"OpenCV {cv2.__version__} has no Haar cascade of faces; install "
-                "'opencv-python>=4.9,<5', or classify whole images with --whole"
+                "'opencv-python>=4.9,<5' (on Debian: apt install opencv-data), or classify whole "
+                "images with --whole"
             )
+        self._cascade = cascade
 
     def __call__(self, image: ImageArray) -> list[Box]:
         """Boxes of the faces in an RGB image, from left to right."""
@@ -51,6 +56,24 @@ class FaceFinder:
             cv2.equalizeHist(grey), scaleFactor=1.1, minNeighbors=5, minSize=(SMALLEST, SMALLEST)
         )
         return sorted(_scaled(box, factor, image) for box in boxes)
+
+
+def cascade_files() -> Iterator[Path]:
+    """The cascade of this OpenCV's package, and where systems put it; those that exist."""
+    package = getattr(getattr(cv2, "data", None), "haarcascades", None)
+    folders = [Path(prefix, folder) for prefix in PREFIXES for folder in FOLDERS]
+    for folder in [Path(package), *folders] if package else folders:
+        if (folder / CASCADE).is_file():
+            yield folder / CASCADE
+
+
+def _loaded(file: Path) -> Any:
+    """A cascade; None if OpenCV cannot read it."""
+    try:
+        cascade = cv2.CascadeClassifier(str(file))
+        return None if cascade.empty() else cascade
+    except (AttributeError, SystemError, cv2.error):  # a damaged file raises SystemError
+        return None
 
 
 def whole_image(image: ImageArray) -> list[Box]:

@@ -40,6 +40,7 @@ class FaceLabeller:
         self._model, self._task = model, Classification(arch, config)
         self._detects = not options.whole
         self._find_boxes = FaceFinder() if self._detects else whole_image
+        self._total = self._without = 0
 
     def passes(self, image: ImageArray) -> int:
         return 1
@@ -49,6 +50,7 @@ class FaceLabeller:
         part_ms: dict[str, float] = {}
         with _timed(part_ms, "detector") if self._detects else nullcontext():
             boxes = self._find_boxes(image)
+        self._total, self._without = self._total + 1, self._without + (not boxes)
         labelled: list[LabelledBox] = []
         if boxes:
             crops = [cropped(image, box) for box in boxes]
@@ -59,6 +61,12 @@ class FaceLabeller:
                 name, probability = self._task.classes[label], float(scores.max())
                 labelled.append(LabelledBox(box, label, name, probability))
         return LabelledBoxes(image, labelled, "faces", part_ms)
+
+    def advice(self, noun: str) -> str:
+        """Images of faces that are cropped already often have none that the cascade finds."""
+        if not self._without:
+            return ""
+        return f"no face in {self._without} of {self._total} {noun}; try --whole"
 
 
 @contextmanager
