@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -26,12 +27,23 @@ class Section(BaseModel):
     The sentence below a field is its description in `docs/config.md` and in the JSON schema.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     renamed_keys: ClassVar[dict[str, str]] = {}
     """New names of keys by their old ones, which work for one more version."""
     retired_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys that older versions had, and their records still have; they are ignored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_values(cls, data: Any) -> Any:
+        """Of options of any type, and of paths, which the system refuses with another error."""
+        for key, value in data.items() if isinstance(data, dict) else ():
+            if reason := _unusable(value):
+                raise ValueError(f"{key}: {reason}")
+        return data
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +57,17 @@ class Section(BaseModel):
             _warn_renamed(old, cls.renamed_keys[old])
         kept = {key: value for key, value in data.items() if key not in cls.retired_keys}
         return {cls.renamed_keys.get(key, key): value for key, value in kept.items()}
+
+
+def _unusable(value: Any) -> str | None:
+    """Why a value, or one inside it, cannot be used whatever the key is; None if it can."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple):
+        return next(filter(None, map(_unusable, value)), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is not a finite number"
+    return "it has a null character" if isinstance(value, str) and "\0" in value else None
 
 
 S = TypeVar("S", bound=Section)

@@ -185,7 +185,7 @@ def _training(state: _State, stage: Stage) -> str:
         with batch_norm_explained(settings.batch_size):
             loss, parts = objective.objective(model, batch, 0)
         if not loss.isfinite():
-            raise KdpError(nonfinite_loss(float(loss), 0, batch, parts))
+            raise KdpError(nonfinite_loss(float(loss.detach()), 0, batch, parts))
         loss.backward()
 
     seconds = _seconds(step)
