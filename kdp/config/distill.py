@@ -137,6 +137,11 @@ class TeacherConfig(Section):
         return self
 
 
+class _ShortForm(Section):
+    alpha: float = Field(0.5, ge=0, le=1)
+    temperature: PositiveFloat = 4.0
+
+
 class DistillConfig(Section):
     """Knowledge distillation: what a student learns from its teachers.
 
@@ -160,6 +165,11 @@ class DistillConfig(Section):
     losses: dict[str, LossConfig] = Field(min_length=1)
     """Distillation losses by name: output, feature, feature_l2, fakd, logits,
     attention_transfer, score_weighted."""
+    alpha: float | None = Field(None, ge=0, le=1)
+    """Short form for `logits` alone: weight of the ground truth; the teachers get the rest. 0.5 if
+    only `temperature` is given."""
+    temperature: PositiveFloat | None = None
+    """Short form: temperature of the loss `logits`; 4 if only `alpha` is given."""
     taps: list[str] | dict[str, str] | None = None
     """Modules whose features are compared; those of the task if not given. A mapping from student
     names to teacher names where these differ."""
@@ -168,3 +178,27 @@ class DistillConfig(Section):
         """The section with the ends of phases as shares of a run; see `PhaseConfig.share`."""
         losses = {name: loss.in_shares(steps, epoch) for name, loss in self.losses.items()}
         return self.model_copy(update={"losses": losses})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_short_form(cls, value: Any) -> Any:
+        """`alpha` and `temperature` as the weights and losses that they stand for."""
+        if not isinstance(value, dict):
+            return value
+        short = {key: value[key] for key in ("alpha", "temperature") if value.get(key) is not None}
+        if not short:
+            return value
+        long = [key for key in ("task_weight", "losses") if key in value]
+        if long:
+            raise ValueError(
+                f"{' and '.join(short)} stand for task_weight and losses.logits: leave out "
+                f"{' and '.join(long)}"
+            )
+        given = _ShortForm.model_validate(short)
+        options = {"temperature": given.temperature}
+        kept = {key: content for key, content in value.items() if key not in short}
+        return {
+            **kept,
+            "task_weight": given.alpha,
+            "losses": {"logits": {"weight": 1 - given.alpha, "options": options}},
+        }

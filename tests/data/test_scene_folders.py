@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from kdp.data.scenes import scene_folder, tau_folder
 from kdp.errors import KdpError
 from kdp.models.mobile import SCENES
+from kdp.tasks.scenes.section import SceneSamples
+from kdp.tasks.scenes.task import load_clips
 from tests.data.audio_helpers import FILES, HEADER, sine, table
 
 
@@ -130,3 +133,20 @@ def test_equal_sounds_with_different_labels_are_left_out(tau: Path, messages: li
     assert [clip.name for clip in clips] == [FILES[1]]
     (line,) = messages
     assert line.endswith(f"one content with several labels, 2 left out: {FILES[2]}, {FILES[0]}")
+
+
+@pytest.mark.parametrize("subset", [5, 10, 25, 50, 100, None])
+def test_a_subset_names_the_list_of_training_clips(tau: Path, subset: int | None) -> None:
+    (tau / "split5.csv").rename(tau / f"split{subset or 100}.csv")
+    section = SceneSamples.model_validate({"folder": tau, "subset": subset})
+    assert len(load_clips(section, SCENES, validation=False)) > 0
+    # What is evaluated on does not depend on how much is trained on.
+    with_all = SceneSamples.model_validate({"folder": tau})
+    expected = load_clips(with_all, SCENES, validation=True)
+    assert [c.name for c in load_clips(section, SCENES, True)] == [c.name for c in expected]
+
+
+@pytest.mark.parametrize("wrong", [{"subset": 7}, {"subset": 5, "split": "split5.csv"}])
+def test_a_subset_is_one_of_five(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="subset"):
+        SceneSamples.model_validate(wrong)

@@ -123,7 +123,7 @@ def test_fine_tuning_is_kept_and_names_its_parents(trained: Path, tmp_path: Path
     config = face(tmp_path, pruning_ratio=0.5, finetune=tuning, train=None)
     prune(config)
     finetune(config)
-    (name,) = ids(tmp_path / "experiments")
+    (name,) = (name for name in ids(tmp_path / "experiments") if "finetune" in name)
     info = json.loads((tmp_path / "experiments" / name / "info.json").read_text())
     assert info["stage"] == "finetune"
     assert info["params"] == rebuild(config).parameters < 828  # as many as were not removed
@@ -146,7 +146,7 @@ def test_predictions_are_those_of_the_file_after_mixed_precision(
     file.write_text(yaml.safe_dump(config.plain()))
     done = run_kdp("finetune", "-c", str(file), "finetune.mixed_precision=bf16")
     assert done.returncode == 0, done.stderr
-    (name,) = ids(tmp_path / "experiments")
+    (name,) = (name for name in ids(tmp_path / "experiments") if "finetune" in name)
     assert kdp("reproduce", name, "--folder", tmp_path / "experiments").exit_code == 0
 
 

@@ -24,7 +24,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train import limits
 from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
-from kdp.tasks.scenes.task import AcousticScenes
+from kdp.tasks.scenes.task import AcousticScenes, by_device_group
 from kdp.types import Arch
 from tests.runs import SHORT
 
@@ -70,7 +70,25 @@ def test_accuracy_is_reported_by_class_device_and_clip(tmp_path: Path) -> None:
     assert len(classes) == 10
     assert metrics["macro_accuracy"] == pytest.approx(sum(classes) / 10)
     assert {"device a", "device s1", "device s6"} <= set(devices)
+    assert {f"device group {group}" for group in ("real", "seen", "unseen")} <= set(devices)
     assert {"accuracy", "clip_macro_accuracy"} <= metrics.keys()
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        (["a", "b", "c", "s1", "s6"], {"real": 2 / 3, "seen": 0.0, "unseen": 1.0}),
+        (["a", "s4", "phone", "s4", "s5"], {"real": 1.0, "unseen": 2 / 3}),
+        (["phone"] * 5, {}),
+        (["a", "b", "c", "a", "a"], {}),
+    ],
+)
+def test_devices_are_grouped_as_the_challenge_does(
+    devices: list[str], expected: dict[str, float]
+) -> None:
+    correct = torch.tensor([True, True, False, False, True])
+    groups = by_device_group(devices, correct)
+    assert groups == pytest.approx({f"device group {k}": v for k, v in expected.items()})
 
 
 def test_generated_sounds_have_their_own_classes(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from torch import nn
 
 from kdp.artifacts import load
 from kdp.config import Config
-from kdp.devices import device_of
+from kdp.devices import device_of, pick_device
 from kdp.errors import KdpError
 from kdp.files import sha256, sync_folder, write_atomic
 from kdp.log import log
@@ -43,6 +43,7 @@ from kdp.stages.experiments.results import (
     ExperimentInfo,
     add_row,
 )
+from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics, Task
 from kdp.temporary import temporary_folder
 
@@ -70,6 +71,23 @@ class ExperimentRequest:
         if section is None:
             return None
         return cls(section.folder, section.notes, config.output.name, config.plain())
+
+
+def record_network(config: Config, stage: str, path: Path) -> None:
+    """Evaluate the network of a stage that measures none itself, and record it.
+
+    Without the section `experiments` nothing is evaluated.
+
+    Raises:
+        KdpError: something cannot be read or written.
+    """
+    request = ExperimentRequest.from_config(config)
+    if request is None:
+        return
+    model, arch, _ = load_network(path)
+    task = task_for(arch, config)
+    model.to(pick_device(config.device))
+    store_result(request, stage, path, task, model, task.evaluate(model))
 
 
 def store_result(

@@ -25,6 +25,7 @@ from kdp.pruning.importance.base import Scores, ScoringContext
 from kdp.pruning.knapsack import Limits, MacCounter
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.search import PruningPlan, plan_pruning, plan_uniform
+from kdp.stages.experiments.store import record_network
 from kdp.stages.header import log_header
 from kdp.stages.paths import do_nothing
 from kdp.stages.prune.budget import check_kinds, check_plan, macs_by_width
@@ -109,6 +110,7 @@ def prune(
         save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
         masks = _masks_artifact(request, plan, scores, arch, record)
         save(paths.masks, replace(masks, extra={**masks.extra, **identity.plain()}))
+    record_network(config, "prune", paths.pruned)
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
 

@@ -19,6 +19,7 @@ from kdp.pruning.groups import full_masks
 from kdp.pruning.identity import MasksIdentity, masks_for
 from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
+from kdp.stages.experiments.store import record_network
 from kdp.stages.paths import ChainPaths, check_made, do_nothing
 from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.prune.request import RebuildRequest
@@ -87,6 +88,7 @@ def rebuild(
     with file_lock(target):
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record, dict(identity.plain())))
+    record_network(config, "rebuild", target)
     counts = [count_parameters(network) for network in (small, model)]
     return Rebuilt(target, counts[0], counts[1], difference)
 

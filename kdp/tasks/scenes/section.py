@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
 from kdp.config.base import Section
 from kdp.config.data import SamplesConfig
@@ -18,6 +19,14 @@ class SceneSamples(SamplesConfig):
     """Folder that holds `meta.csv`; the environment variable TAU24_PATH if not given."""
     split: str | None = None
     """List of the clips; split100.csv to train on, test.csv to evaluate on, if not given."""
+    subset: Literal[5, 10, 25, 50, 100] | None = None
+    """Share of the training clips in percent, in place of `split`: 25 reads split25.csv."""
+
+    @model_validator(mode="after")
+    def _one_list(self) -> SceneSamples:
+        if self.subset is not None and self.split is not None:
+            raise ValueError("subset and split both name the list of clips: leave out one")
+        return self
 
 
 class AudioConfig(Section):

@@ -38,6 +38,12 @@ from kdp.types import Arch
 BATCH = 64
 SECOND = (256, 65)
 """Mel bins and frames of one second."""
+DEVICE_GROUPS = {
+    "real": ("a", "b", "c"),
+    "seen": ("s1", "s2", "s3"),
+    "unseen": ("s4", "s5", "s6"),
+}
+"""TAU's devices: real ones, simulated ones that the training data has, and those it lacks."""
 
 
 class AcousticScenes(FixedSizeTask):
@@ -120,12 +126,14 @@ class AcousticScenes(FixedSizeTask):
         labels = _labels(samples)
         correct = scores.argmax(1) == labels
         clip_labels, clip_votes = votes(scores, samples)
+        devices = [segment.clip.device for segment in samples]
         return {
             "macro_accuracy": class_mean(labels, correct),
             "accuracy": float(correct.double().mean()),
             "clip_macro_accuracy": class_mean(clip_labels, clip_labels == clip_votes),
             **by_part("class", [self.classes[label] for label in labels], correct),
-            **by_part("device", [segment.clip.device for segment in samples], correct),
+            **by_part("device", devices, correct),
+            **by_device_group(devices, correct),
         }
 
     def predict_set(self, model: nn.Module, samples: Sequence[Segment]) -> Iterator[Prediction]:
@@ -188,6 +196,16 @@ class AcousticScenes(FixedSizeTask):
         return [f"blocks.{name}" for name, _ in blocks.named_children()]
 
 
+def by_device_group(devices: Sequence[str], correct: Tensor) -> Metrics:
+    """Accuracy over the samples of each of `DEVICE_GROUPS`, where they are of more than one."""
+    group_of = {device: group for group, own in DEVICE_GROUPS.items() for device in own}
+    known = torch.tensor([device in group_of for device in devices])
+    groups = [group_of[device] for device in devices if device in group_of]
+    if len(set(groups)) < 2:
+        return {}
+    return by_part("device group", groups, correct[known])
+
+
 def _labels(samples: Sequence[Segment]) -> Tensor:
     return torch.tensor([segment.clip.label for segment in samples])
 
@@ -203,5 +221,5 @@ def load_clips(section: SamplesConfig, classes: Sequence[str], validation: bool)
         return toy_scenes(validation)
     if not isinstance(section, SceneSamples):
         raise KdpError(f"audio samples are of kind 'scenes' or 'embedded', not {section.kind!r}")
-    default = "test.csv" if validation else "split100.csv"
+    default = "test.csv" if validation else f"split{section.subset or 100}.csv"
     return scene_folder(tau_folder(section.folder), section.split or default, classes)
