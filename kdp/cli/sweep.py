@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ from kdp.cli.options import (
     merged,
 )
 from kdp.errors import KdpError
+
+if TYPE_CHECKING:
+    from kdp.stages.sweep.sweep import SweepResult
 
 
 @command(
@@ -66,21 +69,26 @@ def sweep(
     It ends in mean and spread over the points that differ in `seed` alone; after `prune` the
     quality is measured as cut. The folder of the sweep has the same as CSV and JSON.
     """
-    from kdp.stages.compare import tables
-    from kdp.stages.sweep import summary
-    from kdp.stages.sweep.sweep import compare_points
     from kdp.stages.sweep.sweep import sweep as run
 
     result = run(config, merged(overrides, values, device, output), stages, launcher, jobs)
-    points = result.points
+    _print(result, printed, compare)
+    failed = sum(point.status != "done" for point in result.points)
+    if failed:
+        raise KdpError(f"{failed} of {len(result.points)} points failed")
+
+
+def _print(result: SweepResult, printed: str, compare: bool) -> None:
+    """Print the summary, and compare the networks of the points that succeeded."""
+    from kdp.stages.compare import tables
+    from kdp.stages.sweep import summary
+    from kdp.stages.sweep.sweep import compare_points
+
     if printed == "table":
-        summary.show(points)
+        summary.show(result.points)
     else:
-        echo(summary.WRITERS[printed](points), nl=False)
-    failed = sum(point.status != "done" for point in points)
-    if compare and failed < len(points):
+        echo(summary.WRITERS[printed](result.points), nl=False)
+    if compare and any(point.status == "done" for point in result.points):
         comparison = compare_points(result)
         if printed == "table":
             tables.show(comparison)
-    if failed:
-        raise KdpError(f"{failed} of {len(points)} points failed")

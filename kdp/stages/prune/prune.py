@@ -21,7 +21,7 @@ from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, full_masks
 from kdp.pruning.identity import MasksIdentity, masked_extra, masks_digest, network_digest
 from kdp.pruning.importance import combine_scores
-from kdp.pruning.importance.base import Scores, ScoringContext
+from kdp.pruning.importance.base import RawScores, Scores, ScoringContext
 from kdp.pruning.knapsack import Limits, MacCounter
 from kdp.pruning.masks import kept_units, zero_removed
 from kdp.pruning.search import PruningPlan, plan_pruning, plan_uniform
@@ -75,8 +75,7 @@ def prune(
             or the budget cannot be met.
         Interrupted: on SIGINT, SIGTERM or SIGHUP; `--resume` continues.
     """
-    started = time.time()
-    request = PruneRequest.from_config(config)
+    started, request = time.time(), PruneRequest.from_config(config)
     paths = request.paths
     model, arch, _ = load_network(request.teacher, request.arch)
     task = task_for(arch, config)
@@ -90,10 +89,7 @@ def prune(
         on_ready()
         _log_header(request, model, scores_file)
         context = scoring_context(request.device, request.seed, task, model, groups)
-        raw_scores = measurements.complete(context, candidates)
-        scores = combine_scores(request.settings.criterion, raw_scores, request.settings.options)
-        if name := first_nonfinite(scores):
-            raise KdpError(f"the importance of {name} is not finite: see {paths.scores}")
+        scores = _scores(request, measurements.complete(context, candidates))
         count = macs_by_width(task, arch, groups)
         costs = measurements.unit_costs(candidates, count, task.input_size)
         plan = _plan(request, candidates, scores, costs, count)
@@ -101,15 +97,12 @@ def prune(
         plan = replace(plan, masks={**full_masks(groups), **plan.masks})
         identity = MasksIdentity(masks_digest(plan.masks), network_digest(model.state_dict()))
         zero_removed(model.cpu(), groups, plan.masks)
-        metrics = _metrics(task, plan)
-        record = make_record(
-            "prune", config.plain(), [request.teacher], metrics, started, config.device
-        )
+        parents, metrics = [request.teacher], _metrics(task, plan)
+        record = make_record("prune", config.plain(), parents, metrics, started, config.device)
         # The masks are written last: where they exist, the pruned network does too.
         extra = masked_extra(model, groups, plan.masks, identity)
         save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
-        masks = _masks_artifact(request, plan, scores, arch, record)
-        save(paths.masks, replace(masks, extra={**masks.extra, **identity.plain()}))
+        save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record))
     record_network(config, "prune", paths.pruned)
     return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
 
@@ -167,8 +160,25 @@ def _plan(
     return plan
 
 
+def _scores(request: PruneRequest, measured: RawScores) -> Scores:
+    """One score per unit.
+
+    Raises:
+        KdpError: a score is not finite.
+    """
+    scores = combine_scores(request.settings.criterion, measured, request.settings.options)
+    if name := first_nonfinite(scores):
+        raise KdpError(f"the importance of {name} is not finite: see {request.paths.scores}")
+    return scores
+
+
 def _masks_artifact(
-    request: PruneRequest, plan: PruningPlan, scores: Scores, arch: Arch, record: Provenance
+    request: PruneRequest,
+    plan: PruningPlan,
+    scores: Scores,
+    identity: MasksIdentity,
+    arch: Arch,
+    record: Provenance,
 ) -> Artifact:
     wanted = {
         "mac_constraint": request.mac_constraint,
@@ -179,6 +189,7 @@ def _masks_artifact(
         "scores": scores,
         "budget": {**wanted, **record.metrics},
         "arch_full": arch.plain(),
+        **identity.plain(),
     }
     return Artifact({}, record=record, extra=extra)
 

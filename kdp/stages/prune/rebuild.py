@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config
 from kdp.errors import KdpError
@@ -15,7 +17,7 @@ from kdp.log import log
 from kdp.measure.complexity import count_parameters
 from kdp.models import fuse as fuse_network
 from kdp.models.loading import load_network
-from kdp.pruning.groups import full_masks
+from kdp.pruning.groups import Group, Masks, full_masks
 from kdp.pruning.identity import MasksIdentity, masks_for
 from kdp.pruning.rebuild import TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
@@ -63,16 +65,13 @@ def rebuild(
             of the source.
     """
     started, request = time.time(), RebuildRequest.from_config(config)
-    paths = request.paths
     masks_path = masks_path or _default_masks(request)
-    source, target = source or _default_source(paths), target or paths.rebuilt
+    source, target = source or _default_source(request.paths), target or request.paths.rebuilt
     check_targets([target], overwrite)
     model, arch, artifact = load_network(source)
     task = task_for(arch, config)
     groups = task.groups(model)
-    masks, identity = full_masks(groups), MasksIdentity.of(artifact)
-    if masks_path:
-        masks, identity = masks_for(source, model, artifact, masks_path, groups)
+    masks, identity = _masks(source, model, artifact, masks_path, groups)
     small, small_arch = cut(model, arch, groups, masks)
     if fuse:
         small, small_arch = fuse_network(small, small_arch)
@@ -89,8 +88,20 @@ def rebuild(
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record, dict(identity.plain())))
     record_network(config, "rebuild", target)
-    counts = [count_parameters(network) for network in (small, model)]
-    return Rebuilt(target, counts[0], counts[1], difference)
+    return Rebuilt(target, count_parameters(small), count_parameters(model), difference)
+
+
+def _masks(
+    source: Path,
+    model: nn.Module,
+    artifact: Artifact,
+    masks_path: Path | None,
+    groups: list[Group],
+) -> tuple[Masks, MasksIdentity]:
+    """The masks of the source; all units where there is no file of masks."""
+    if masks_path is None:
+        return full_masks(groups), MasksIdentity.of(artifact)
+    return masks_for(source, model, artifact, masks_path, groups)
 
 
 def _source_before(target: Path) -> str:
