@@ -107,6 +107,8 @@ def _weights(random: Random, folder: Path, mark: Path) -> None:
         body = data[8 + length :]
     except ValueError:
         return
+    if not isinstance(head, dict):
+        return
     mutate_tree(random, {"whole": head}, mark)
     entry = random.choice([value for value in head.values() if isinstance(value, dict)] or [{}])
     if random.random() < 0.5:
