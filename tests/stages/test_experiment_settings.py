@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from kdp.cli import app
 from kdp.stages.experiments.list import list_experiments
-from kdp.stages.experiments.store import FILES
+from kdp.stages.experiments.results import FILES
 from kdp.stages.experiments.varied import short_keys, varied
 
 LR = {"train": {"lr": 1e-3, "steps": 100}}
