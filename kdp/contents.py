@@ -6,6 +6,7 @@ after this check can use it without asking.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -45,6 +47,25 @@ def check_types(path: Path, schema: Any, content: Any, what: str = "") -> None:
         reason = first["msg"].removeprefix("Value error, ")
         at = f" at {place}" if place else ""
         raise KdpError(f"{path} is damaged{at}: {reason}") from error
+
+
+def read_json(path: Path, schema: Any) -> Any:
+    """The content of a JSON file, compared with a type.
+
+    Args:
+        path: of the file.
+        schema: what the content has to be, as for `check_types`.
+
+    Raises:
+        KdpError: it is no JSON, or something else.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise KdpError(f"{path} is damaged: it is no JSON that can be read") from error
+    check_types(path, schema, content)
+    return content
 
 
 class Content(BaseModel):
@@ -102,6 +123,8 @@ def _none_if_empty(value: Any) -> Any:
 Plain = Annotated[Any, AfterValidator(_plain)]
 Settings = dict[str, Plain]
 Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=0, lt=2**63)]
+Score = Annotated[float, Field(gt=-1e300, lt=1e300)] | None
 Mask = Annotated[Tensor, AfterValidator(_boolean)]
 Numbers = Annotated[Tensor, AfterValidator(_numbers)]
 Table = Annotated[Tensor, AfterValidator(_table)]
@@ -221,6 +244,38 @@ class DescriptionContent(Content):
     source: SourceContent | None = None
     precision: str = "fp32"
     weight_bytes: Count = 0
+
+
+class MacsContent(Content):
+    """Multiply-accumulates of a recorded network."""
+
+    count: Size
+
+
+class BytesContent(Content):
+    """Sizes of the parameters of a recorded network, by precision."""
+
+    fp32: Size
+
+
+class InfoContent(Content):
+    """The `info.json` of an experiment: what listing and reproducing it use."""
+
+    exp_id: str
+    timestamp: str
+    config: str
+    notes: str
+    sha256: str
+    device: str
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    pruning_step: Size | None
+    params: Size
+    macs: MacsContent
+    bytes: BytesContent
+    macro_avg_acc: Score
+    # Earlier versions called it `headline`.
+    primary_metric: str = Field(validation_alias=AliasChoices("primary_metric", "headline"))
+    value: Score
 
 
 RecordContent.model_rebuild()

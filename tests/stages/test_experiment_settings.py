@@ -28,6 +28,7 @@ def record(folder: Path, name: str, **config: Any) -> None:
         **{"exp_id": name, "timestamp": name, "config": "x", "notes": "", "pruning_step": None},
         **{"macro_avg_acc": 0.9, "params": 828, "primary_metric": "accuracy", "value": 0.9},
         **{"macs": {"count": 193552}, "bytes": {"fp32": 3312}},
+        **{"sha256": "0", "device": "cpu", "threads": 1},
     }
     (path / "info.json").write_text(json.dumps(info))
     (path / "config.yml").write_text(yaml.safe_dump(config))

@@ -18,6 +18,7 @@ def experiment(folder: Path, number: int) -> dict[str, Any]:
     """A complete experiment without a row in the table; its `info.json`."""
     info: dict[str, Any] = dict.fromkeys(COLUMNS, number)
     info |= {"exp_id": f"tiny-{number}", "timestamp": f"2030-01-0{number + 1}", "config": "tiny"}
+    info |= {"primary_metric": "accuracy", "sha256": "0", "device": "cpu", "threads": 1}
     info |= {"macs": {"count": 1000 + number}, "bytes": {"fp32": 4}, "notes": NOTES[number % 3]}
     path = folder / info["exp_id"]
     path.mkdir()

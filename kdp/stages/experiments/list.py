@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from kdp.contents import Settings as PlainSettings
+from kdp.contents import check_types, read_json
 from kdp.errors import KdpError, suggest
 from kdp.stages.experiments.results import (
     COLUMNS,
@@ -21,6 +21,7 @@ from kdp.stages.experiments.results import (
     ResultRow,
     read_info,
     result_row,
+    table_rows,
 )
 from kdp.stages.experiments.table import cell, tables
 from kdp.stages.experiments.varied import Settings, flat, varied
@@ -160,8 +161,9 @@ def _deleted(folder: Path) -> list[str]:
     path = folder / RESULTS
     if not path.is_file():
         return []
-    with path.open(newline="", errors="replace") as file:
-        names = [from_csv_cell(row.get("exp_id") or "") for row in csv.DictReader(file)]
+    header, *rows = table_rows(path, path.read_bytes()) or [[]]
+    column = header.index("exp_id") if "exp_id" in header else len(header)
+    names = [from_csv_cell(row[column]) for row in rows if column < min(len(row), len(header))]
     return [f"{folder / name} is gone" for name in names if name and not (folder / name).is_dir()]
 
 
@@ -171,17 +173,16 @@ def _sort_key(value: Any, column: str) -> Any:
 
 def _config(path: Path) -> ResultRow:
     try:
-        return dict(flat(yaml.safe_load(yaml_text(path / CONFIG))))
-    except (yaml.YAMLError, AttributeError) as error:
+        content = yaml.safe_load(yaml_text(path / CONFIG))
+    except (yaml.YAMLError, ValueError) as error:
         raise KdpError(f"{path / CONFIG} is damaged") from error
+    check_types(path / CONFIG, PlainSettings, content)
+    return dict(flat(content))
 
 
 def _metrics(path: Path) -> ResultRow:
     info = read_info(path)
-    try:
-        quality = dict(flat(json.loads((path / METRICS).read_text())))
-    except (ValueError, AttributeError) as error:
-        raise KdpError(f"{path / METRICS} is damaged") from error
+    quality = dict(flat(read_json(path / METRICS, PlainSettings)))
     return {**quality, **{key: result_row(info)[key] for key in ("params", "MACs", "bytes")}}
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kdp.contents import InfoContent, read_json
 from kdp.errors import KdpError
 from kdp.serialize import csv_of_mappings
 from kdp.text import from_csv_cell
@@ -45,8 +45,8 @@ ResultRow = dict[str, Any]
 def result_row(info: ExperimentInfo) -> ResultRow:
     """The row of `results.csv` for an `info.json`, of this version or an earlier one.
 
-    Raises:
-        KeyError, TypeError: it is not the `info.json` of an experiment.
+    Args:
+        info: as `read_info` returns it.
     """
     current = {RENAMED_COLUMNS.get(key, key): value for key, value in info.items()}
     current |= {"MACs": info["macs"]["count"], "bytes": info["bytes"]["fp32"]}
@@ -62,12 +62,24 @@ def read_info(path: Path) -> ExperimentInfo:
     missing = [name for name in FILES if not (path / name).is_file()]
     if missing:
         raise KdpError(f"{path} is incomplete: it lacks {', '.join(missing)}")
+    return dict(read_json(path / INFO, InfoContent))
+
+
+def table_rows(path: Path, table: bytes) -> list[list[str]]:
+    """The lines of a `results.csv` that are not empty, with the header.
+
+    Args:
+        path: of the file, for the message.
+        table: its content, or the beginning of it.
+
+    Raises:
+        KdpError: it is no CSV.
+    """
+    text = io.StringIO(table.decode(errors="replace"), newline="")
     try:
-        info = json.loads((path / INFO).read_text())
-        result_row(info)
-    except (ValueError, LookupError, TypeError) as error:
-        raise KdpError(f"{path / INFO} is damaged") from error
-    return dict(info)
+        return [row for row in csv.reader(text) if row]
+    except csv.Error as error:
+        raise KdpError(f"{path} is damaged: {error}") from error
 
 
 def add_row(folder: Path, info: ExperimentInfo) -> None:
@@ -86,21 +98,19 @@ def add_row(folder: Path, info: ExperimentInfo) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             # Read under the lock: of two first runs only one finds the file empty.
-            file.write(_missing(file.read(), {row["exp_id"]: row for row in rows}))
+            file.write(_missing(path, file.read(), {row["exp_id"]: row for row in rows}))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise KdpError(f"cannot write {path}: {error.strerror}") from error
-    except csv.Error as error:
-        raise KdpError(f"{path} is damaged: {error}") from error
 
 
-def _missing(table: bytes, rows: dict[str, ResultRow]) -> bytes:
+def _missing(path: Path, table: bytes, rows: dict[str, ResultRow]) -> bytes:
     """What the table lacks: the end of its last line, and the lines of experiments."""
     header, _, _ = csv_of_mappings([dict.fromkeys(COLUMNS)]).encode().partition(b"\n")
     torn = _last_line(table)
     complete = table.removesuffix(torn)
-    listed = _first_fields(complete)
+    listed = {from_csv_cell(row[0]) for row in table_rows(path, complete)}
     lines = {name: _line(row) for name, row in rows.items() if name not in listed}
     expected = list(lines.values()) if complete else [header + b"\n"]
     quote = b'"' if torn.count(b'"') % 2 else b""
@@ -132,8 +142,3 @@ def _last_line(table: bytes) -> bytes:
         elif byte == ord("\n") and not quoted:
             end = position + 1
     return table[end:]
-
-
-def _first_fields(table: bytes) -> set[str]:
-    text = io.StringIO(table.decode(errors="replace"), newline="")
-    return {from_csv_cell(row[0]) for row in csv.reader(text) if row}
