@@ -86,6 +86,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _without_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("it must not hold a null character")
+    return text
+
+
 def _boolean(tensor: Tensor) -> Tensor:
     if tensor.dtype != torch.bool or tensor.ndim != 1:
         raise ValueError("it must be a row of booleans")
@@ -125,6 +131,7 @@ Settings = dict[str, Plain]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 Score = Annotated[float, Field(gt=-1e300, lt=1e300)] | None
+Text = Annotated[str, AfterValidator(_without_null)]
 Mask = Annotated[Tensor, AfterValidator(_boolean)]
 Numbers = Annotated[Tensor, AfterValidator(_numbers)]
 Table = Annotated[Tensor, AfterValidator(_table)]
@@ -276,6 +283,30 @@ class InfoContent(Content):
     # Earlier versions called it `headline`.
     primary_metric: str = Field(validation_alias=AliasChoices("primary_metric", "headline"))
     value: Score
+
+
+class OutputContent(Content):
+    """Where the files of a chain are."""
+
+    dir: Text
+    name: Text
+
+
+class ChainContent(Content):
+    """See `kdp.stages.chains.Chain`."""
+
+    config: Text
+    overrides: list[Text]
+    output: OutputContent
+    stage: str
+    time: str
+    finished: bool
+
+
+class ChainsContent(Content):
+    """`.kdp/chains.json`."""
+
+    chains: list[ChainContent]
 
 
 RecordContent.model_rebuild()

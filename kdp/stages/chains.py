@@ -7,7 +7,6 @@ finetune` after `kdp prune --config FILE mac_constraint=0.5` needs neither again
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 from kdp.config import Config
 from kdp.config.compose import load_config
+from kdp.contents import ChainsContent, read_json
 from kdp.errors import KdpError, join_names
 from kdp.files import file_lock, is_locked, write_atomic
 from kdp.log import log
@@ -188,15 +188,14 @@ def list_chains() -> list[Chain]:
         KdpError: `.kdp/chains.json` cannot be read.
     """
     try:
-        content = json.loads(CHAINS_FILE.read_text())
-        chains = [Chain.from_plain(plain) for plain in content["chains"]]
+        content = read_json(CHAINS_FILE, ChainsContent)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise KdpError(f"cannot read {CHAINS_FILE}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise KdpError(f"{CHAINS_FILE} is damaged; delete it and give --config") from error
-    return chains[::-1]
+    except KdpError as error:
+        raise KdpError(f"{error}; delete it and give --config") from error
+    return [Chain.from_plain(plain) for plain in content["chains"]][::-1]
 
 
 def merge_overrides(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:

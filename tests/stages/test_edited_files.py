@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from kdp.stages.chains import CHAINS_FILE
 from tests.in_process import call_kdp
 from tests.stages.test_experiment_settings import record
 from tests.test_contents import GONE, changed
 
+CHAIN = {
+    **{"config": "config.yml", "overrides": ["seed=1"], "output": {"dir": "w", "name": "tiny"}},
+    **{"stage": "prune", "time": "2030-01-01T00:00:00Z", "finished": True},
+}
 NESTED = "[" * 100_000
 
 
@@ -81,3 +86,26 @@ def test_a_field_that_is_too_long_for_csv_is_named(row: str) -> None:
     record(Path("e"), "a")
     Path("e", "results.csv").write_text("exp_id,notes\n" + row.format("x" * 140_000) + "\n")
     assert "e/results.csv is damaged" in refusal("experiments", "--folder", "e")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["chains"], 1),
+        (["chains", 0], "x"),
+        (["chains", 0, "overrides"], [1]),
+        (["chains", 0, "overrides"], "seed=1"),
+        (["chains", 0, "overrides"], ["seed=\0"]),
+        (["chains", 0, "config"], "a\0"),
+        (["chains", 0, "output", "name"], None),
+        (["chains", 0, "stage"], ["prune"]),
+        (["chains", 0, "finished"], "no"),
+    ],
+)
+@pytest.mark.parametrize("command", ["chains", "finetune"])
+def test_edited_chains_are_named(command: str, keys: list[Any], value: Any) -> None:
+    CHAINS_FILE.parent.mkdir()
+    CHAINS_FILE.write_text(json.dumps(changed({"version": 1, "chains": [CHAIN]}, keys, value)))
+    line = refusal(command)
+    assert ".kdp/chains.json is damaged at chains" in line
+    assert line.endswith("delete it and give --config")
