@@ -19,7 +19,7 @@ from kdp.cli.options import (
     merged,
     table_format,
 )
-from kdp.cli.table_output import print_and_write
+from kdp.cli.table_output import write_and_print
 
 
 @command("compare", "kdp compare teacher.pth small.pth -c config_catanet.yml -o table.md")
@@ -57,12 +57,12 @@ def compare(
     check_targets([*formats, *drawn], overwrite, OTHER_OUTPUT)
     chosen = settings(config, merged(None, values), device)
     comparison = run(files, chosen, images, half)
-    print_and_write(comparison, printed, formats)
     if plot_file:
-        from kdp.stages.compare.plots import to_png
+        from kdp.stages.compare.plot import to_png
         from kdp.written import write_output
 
         write_output(plot_file, to_png(comparison, chosen))
+    write_and_print(comparison, printed, formats)
 
 
 command(

@@ -14,7 +14,7 @@ from kdp.cli.options import (
     merged,
     table_format,
 )
-from kdp.cli.table_output import print_and_write
+from kdp.cli.table_output import write_and_print
 
 
 @command("evaluate", "kdp evaluate small.pth -c config_catanet.yml")
@@ -34,4 +34,4 @@ def evaluate(
     from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 
     check_targets(list(formats), overwrite, OTHER_OUTPUT)
-    print_and_write(run(files, settings(config, merged(None, values), device)), printed, formats)
+    write_and_print(run(files, settings(config, merged(None, values), device)), printed, formats)

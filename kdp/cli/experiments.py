@@ -48,9 +48,9 @@ def experiments(
         stage.difference(folder, *diff) if diff else stage.list_experiments(folder, sort, reverse)
     )
     text = json_text(asdict(shown))
+    if output:
+        write_output(output, text.encode())
     if text_format == "json":
         echo(text, nl=False)
     else:
         stage.show(shown)
-    if output:
-        write_output(output, text.encode())

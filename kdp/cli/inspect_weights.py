@@ -37,9 +37,9 @@ def inspect_weights(
 
     check_targets([output] if output else [], overwrite, OTHER_OUTPUT)
     inspections = [inspect(path) for path in files]
+    if output:
+        write_output(output, to_json(inspections).encode())
     if text_format == "json":
         echo(to_json(inspections), nl=False)
     else:
         show(inspections, layers)
-    if output:
-        write_output(output, to_json(inspections).encode())

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from kdp.stages.compare.compare import Evaluation
 
 
-def print_and_write(
+def write_and_print(
     evaluation: Evaluation, printed: TableFormat, formats: Mapping[Path, str]
 ) -> None:
-    """Print the table, and write it into files in the format of each."""
+    """Write the table into files in the format of each, and print it.
+
+    Printing comes last: a reader such as `head` may close the pipe, which ends the command.
+    """
     from kdp.stages.compare import tables
     from kdp.written import write_output
 
+    for path, kind in formats.items():
+        write_output(path, tables.WRITERS[kind](evaluation).encode())
     if printed == "table":
         tables.show(evaluation)
     else:
         echo(tables.WRITERS[printed](evaluation), nl=False)
-    for path, kind in formats.items():
-        write_output(path, tables.WRITERS[kind](evaluation).encode())

@@ -215,14 +215,28 @@ def override_key(override: str) -> str:
 
 
 def _check_sections(stage: str, chain: Chain, config: Config, others: Sequence[Chain]) -> None:
-    missing = [name for name in SECTIONS.get(stage, ()) if getattr(config, name) is None]
+    missing = _missing_sections(stage, config)
     if missing:
-        commands = [f"`kdp {stage} {other.arguments}`" for other in others]
+        commands = [
+            f"`kdp {stage} {other.arguments}`" for other in others if _can_run(stage, other)
+        ]
         choice = join_names([f"`kdp {stage} --config FILE`", *commands])
         raise KdpError(
             f"the newest chain, {chain.output} ({chain.config}), lacks the section "
             f"`{missing[0]}` that kdp {stage} needs; run {choice}"
         )
+
+
+def _missing_sections(stage: str, config: Config) -> list[str]:
+    return [name for name in SECTIONS.get(stage, ()) if getattr(config, name) is None]
+
+
+def _can_run(stage: str, chain: Chain) -> bool:
+    """Whether a chain's configuration still composes and has what a stage needs."""
+    try:
+        return not _missing_sections(stage, load_config(chain.config, chain.overrides))
+    except KdpError:
+        return False
 
 
 def _check_finished(stage: str, chain: Chain) -> None:

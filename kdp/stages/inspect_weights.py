@@ -206,7 +206,9 @@ def _mask_table(inspection: Inspection) -> Table:
 def _summary(inspections: Sequence[Inspection]) -> Table:
     table = plain_table()
     table.add_column("file", overflow="fold")
-    for name in ("parameters", "zeros", "%", "buffers", "size", "units kept"):
+    masked = any(inspection.masks for inspection in inspections)
+    columns = ("parameters", "zeros", "%", "buffers", "size", *(["units kept"] if masked else []))
+    for name in columns:
         table.add_column(name, justify="right")
     for inspection in inspections:
         kept = sum(mask.kept for mask in inspection.masks)
@@ -216,7 +218,7 @@ def _summary(inspections: Sequence[Inspection]) -> Table:
             *_zeros(*total(inspection.parameters)),
             f"{inspection.buffer_elements:,}",
             with_unit(inspection.file_bytes, "B"),
-            f"{kept}/{units}" if units else "",
+            *([f"{kept}/{units}" if units else ""] if masked else []),
         )
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,15 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     ended = call_kdp("configs", "list", stdout=_output(BrokenPipeError(errno.EPIPE, "Broken pipe")))
     assert (ended.code, ended.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("command", ["inspect-weights", "evaluate", "compare"])
+def test_files_are_written_before_a_reader_closes_the_pipe(command: str, tmp_path: Path) -> None:
+    closed = _output(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    network, output = ROOT / "weights/face_mask_pruned_70.pth", tmp_path / "out.json"
+    ended = call_kdp(command, network, "-o", output, "--format", "json", stdout=closed)
+    assert ended.code == 1
+    assert json.loads(output.read_text())
 
 
 LONG = "n" * 300

@@ -121,9 +121,12 @@ def test_a_vanished_configuration_is_named(folder: Path) -> None:
 
 def test_a_missing_section_is_named_with_the_chains_to_choose_from(folder: Path) -> None:
     start("output.name=first")
+    start("output.name=unable", "~finetune")
     start("output.name=second", "~finetune")
-    with pytest.raises(KdpError, match=r"second.*lacks the section `finetune`.*output.name=first"):
+    message = r"second.*lacks the section `finetune`.*output.name=first"
+    with pytest.raises(KdpError, match=message) as error:
         open_chain("finetune", None, [])
+    assert "unable" not in str(error.value)
 
 
 def test_a_chain_whose_stage_is_running_is_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ from kdp.errors import KdpError
 from kdp.measure.latency import Latency
 from kdp.models import build
 from kdp.stages.compare.compare import Comparison, MeasuredNetwork
-from kdp.stages.compare.plots import figure
+from kdp.stages.compare.plot import figure
 from kdp.types import Arch
 from tests.conftest import TINY
 from tests.runs import complaints, run_kdp
@@ -35,6 +35,7 @@ def _comparison(files: dict[str, tuple[float, float]], sets: dict[str, int]) -> 
             stage=None,
             quality={s: {"psnr": psnr + i, "ssim": 0.9} for i, s in enumerate(sets)},
             parameters=1,
+            deployed_parameters=1,
             nonzero=1,
             macs=round(macs * 1e9),
             module_macs=1,
