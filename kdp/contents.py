@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 from torch import Tensor
 
@@ -307,6 +308,34 @@ class ChainsContent(Content):
     """`.kdp/chains.json`."""
 
     chains: list[ChainContent]
+
+
+class RoundRowContent(Content):
+    """Measurements after a round of progressive pruning, see `kdp.stages.prune.round.measure`."""
+
+    round: Count
+    metrics: dict[str, dict[str, float | None]]
+    parameters: Size
+    macs: Size
+    nonzero: Size
+    bytes: Size
+    pruning_ratio: float | None = None
+    steps: float | None = None
+    epochs: float | None = None
+
+
+class RoundContent(Content):
+    """How far a round of progressive pruning has come, see `kdp.stages.prune.round.State`."""
+
+    key: Settings | None = None
+    row: RoundRowContent | None = None
+    rebuilt: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _measured(self) -> RoundContent:
+        if self.rebuilt is not None and self.row is None:
+            raise ValueError("a round that was rebuilt must have a row")
+        return self
 
 
 RecordContent.model_rebuild()

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kdp.stages.chains import CHAINS_FILE
+from kdp.stages.paths import chain_paths
 from tests.in_process import call_kdp
 from tests.stages.test_experiment_settings import record
+from tests.stages.test_rounds import config, settings
 from tests.test_contents import GONE, changed
 
 CHAIN = {
@@ -109,3 +112,24 @@ def test_edited_chains_are_named(command: str, keys: list[Any], value: Any) -> N
     line = refusal(command)
     assert ".kdp/chains.json is damaged at chains" in line
     assert line.endswith("delete it and give --config")
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {"key": {}},
+        ["x"],
+        [{"key": [1]}],
+        [{"key": {}, "rebuilt": ["0"]}],
+        [{"key": {}, "rebuilt": ["0"], "row": {"round": 1}}],
+        [{"key": {}, "rebuilt": "0", "row": None}],
+    ],
+)
+def test_edited_progress_of_rounds_is_named(tmp_path: Path, states: Any) -> None:
+    Path("config.yml").write_text(yaml.safe_dump(settings(tmp_path)))
+    path = chain_paths(config(tmp_path)).rounds
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(states))
+    line = refusal("prune", "--config", "config.yml", "--resume")
+    assert "rounds.json is damaged" in line
+    assert line.endswith("delete it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from kdp.artifacts import load
 from kdp.config import Config
+from kdp.contents import RoundContent, read_json
 from kdp.errors import KdpError
 from kdp.files import file_lock, write_atomic
 from kdp.models import fused_arch
@@ -115,12 +115,14 @@ def read_progress(path: Path) -> list[State]:
         KdpError: the file cannot be read.
     """
     try:
-        states = json.loads(path.read_text())
-        return [dict(state) for state in states]
+        states: list[State] = read_json(path, list[RoundContent])
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError) as error:
-        raise KdpError(f"{path} cannot be read or is damaged: delete it") from error
+    except OSError as error:
+        raise KdpError(f"cannot read {path}: {error.strerror}") from error
+    except KdpError as error:
+        raise KdpError(f"{error}; delete it") from error
+    return states
 
 
 def _save_progress(path: Path, done: list[State], later: list[State], state: State) -> None:
