@@ -18,7 +18,7 @@ from kdp.training.shutdown import stop_at_once
 PANELS = {
     "Train and distil": ("train", "cache-targets"),
     "Prune": ("prune", "finetune", "rebuild"),
-    "Look and compare": ("inspect-weights", "compare", "calculate-performance", "evaluate"),
+    "Inspect and compare": ("inspect-weights", "compare", "calculate-performance", "evaluate"),
     "Use": ("infer", "export"),
     "Experiments": ("experiments", "reproduce", "sweep"),
     "Set up": ("configs", "validate", "paths", "chains", "clean"),
@@ -112,7 +112,7 @@ def _version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="-q, -v and --debug may stand anywhere: kdp prune -c FILE -v")
+@app.callback(epilog="-q, -v and --debug may appear anywhere: kdp prune -c FILE -v")
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -121,7 +121,7 @@ def _options(
         bool, typer.Option("--quiet", "-q", help="Print warnings, errors and results only.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print details of what is being done, too.")
+        bool, typer.Option("--verbose", "-v", help="Also print debug messages.")
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error; implies --verbose.")

@@ -35,7 +35,7 @@ def cache_targets(
 ) -> None:
     """Precompute and cache the teachers' outputs for every training sample.
 
-    Trainings with the same data and seed can then read them instead of running the teachers.
+    Training runs with the same data and seed can then read these instead of running the teachers.
     """
     from kdp.stages.chains import open_chain
 

@@ -12,9 +12,9 @@ from kdp.log import log
 
 @command("chains", "kdp chains")
 def chains(text_format: TextFormatOption = "table") -> None:
-    """List the chains of this folder, newest first; stages without --config continue the first.
+    """List the chains in this folder, newest first; stages without --config continue the newest.
 
-    A chain is what the stages wrote with one configuration and its changes.
+    A chain is the set of files that stages wrote from one configuration and its changes.
     """
     import json
 

@@ -16,7 +16,7 @@ from kdp.cli.options import (
 def clean(config: ConfigFile, overrides: Overrides = None, values: SetValues = None) -> None:
     """Delete what the stages of a configuration wrote: weights, checkpoints, curves and tables.
 
-    What git tracks, weights that come with kdp and files that kdp did not write stay.
+    Files that git tracks, weights that come with kdp and files that kdp did not write are kept.
     """
     from kdp.config.compose import load_config
     from kdp.stages.clean import clean as run

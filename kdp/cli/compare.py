@@ -38,11 +38,11 @@ def compare(
     ] = None,
     plot_file: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw quality against MACs into a PNG file."),
+        typer.Option("--plot", metavar="FILE", help="Plot quality against MACs into a PNG file."),
     ] = None,
     half: Annotated[
         bool,
-        typer.Option("--half", help="Measure every network in half precision, too."),
+        typer.Option("--half", help="Also measure every network in half precision."),
     ] = False,
     overwrite: OverwriteFiles = False,
 ) -> None:

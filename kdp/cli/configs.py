@@ -24,13 +24,13 @@ def configs(
         Literal["list", "show", "copy"],
         typer.Argument(
             metavar="ACTION",
-            help="list: what there is. show: one with all defaults and the meaning of every key. "
-            "copy: one into the current folder.",
+            help="list: list all. show: print one with all defaults and the meaning of every "
+            "key. copy: copy one into the current folder.",
         ),
     ] = "list",
     name: Annotated[
         Path | None,
-        typer.Argument(metavar="NAME", help="A configuration, as --config takes it."),
+        typer.Argument(metavar="NAME", help="Name or path of a configuration, as for --config."),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -44,7 +44,7 @@ def configs(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="copy: replace a file that exists.")
+        bool, typer.Option("--overwrite", help="copy: replace an existing file.")
     ] = False,
     text_format: TextFormatOption = "table",
 ) -> None:

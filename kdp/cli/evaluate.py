@@ -27,7 +27,7 @@ def evaluate(
     printed: TableFormatOption = "table",
     overwrite: OverwriteFiles = False,
 ) -> None:
-    """Measure the quality of networks alone: no MACs, no latency."""
+    """Measure only the quality of networks, without MACs and latency."""
     formats = {path: table_format(path) for path in output or ()}
     from kdp.stages.compare.compare import evaluate as run
     from kdp.stages.compare.compare import settings

@@ -23,18 +23,18 @@ def experiments(
     sort: Annotated[
         str, typer.Option(metavar="COLUMN", help="Column of results.csv to sort by.")
     ] = "timestamp",
-    reverse: Annotated[bool, typer.Option("--reverse", help="Largest first.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Sort in descending order.")] = False,
     diff: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="ID ID", help="Show what differs between two experiments instead."),
+        typer.Option(metavar="ID ID", help="Show the differences between two experiments instead."),
     ] = None,
     output: JsonFile = None,
     text_format: TextFormatOption = "table",
     overwrite: OverwriteFiles = False,
 ) -> None:
-    """List the experiments that were recorded, or show what differs between two of them.
+    """List the recorded experiments, or show the differences between two of them.
 
-    The section `experiments` of a configuration records every result.
+    An `experiments` section in a configuration records every result.
     """
     from dataclasses import asdict
 

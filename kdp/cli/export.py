@@ -32,7 +32,8 @@ def export(
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(
-            metavar="HEIGHT WIDTH", help="Input size of a network that is exported for one size."
+            metavar="HEIGHT WIDTH",
+            help="Input size, for networks that are exported for a single size.",
         ),
     ] = None,
     output: Annotated[
@@ -45,7 +46,7 @@ def export(
     device: Device = None,
     values: SetValues = None,
 ) -> None:
-    """Write a network for other runtimes, once its outputs equal PyTorch's."""
+    """Write a network for other runtimes after checking its outputs against PyTorch's."""
     from kdp.stages.compare.compare import settings
     from kdp.stages.export.export import ExportRequest
     from kdp.stages.export.export import export as run

@@ -31,9 +31,7 @@ _Ensemble = Annotated[
 ]
 _Headless = Annotated[
     bool,
-    typer.Option(
-        "--headless", help="Open no window; print a line of JSON for every image or frame."
-    ),
+    typer.Option("--headless", help="Open no window; print one line of JSON per image or frame."),
 ]
 
 
@@ -68,7 +66,7 @@ def infer(
 ) -> None:
     """Super-resolve images, or label faces or objects in images, a video or a camera's frames.
 
-    Writes under the current folder, never beside its input.
+    Output goes into the current folder, never beside the input.
     """
     from kdp.stages.compare.compare import settings
     from kdp.stages.infer.infer import infer as run

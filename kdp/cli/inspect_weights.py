@@ -24,13 +24,15 @@ def inspect_weights(
     files: NetworkFiles,
     layers: Annotated[
         bool | None,
-        typer.Option("--layers/--no-layers", help="Show every layer. Default: of a single file."),
+        typer.Option(
+            "--layers/--no-layers", help="Show every layer. Default: only for a single file."
+        ),
     ] = None,
     output: JsonFile = None,
     text_format: TextFormatOption = "table",
     overwrite: OverwriteFiles = False,
 ) -> None:
-    """Show the sparsity of files and layers, what masks keep, and where a file came from."""
+    """Show the sparsity of files and layers, the units that masks keep, and provenance."""
     from kdp.stages.inspect_weights import inspect, show, to_json
     from kdp.stages.replacing import OTHER_OUTPUT, check_targets
     from kdp.written import write_output

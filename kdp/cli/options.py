@@ -10,7 +10,7 @@ import typer
 
 from kdp.errors import KdpError
 
-_SHIPPED = "kdp configs lists the ones that come with kdp."
+_SHIPPED = "kdp configs lists the configurations that come with kdp."
 ConfigFile = Annotated[
     Path,
     typer.Option("--config", "-c", metavar="FILE", help=f"Configuration file; {_SHIPPED}"),
@@ -21,8 +21,8 @@ ChainConfig = Annotated[
         "--config",
         "-c",
         metavar="FILE",
-        help=f"Configuration file; {_SHIPPED} Default: continue the chain that a stage "
-        "of this folder ran on last (see kdp chains).",
+        help=f"Configuration file; {_SHIPPED} Default: continue the chain that "
+        "was run last in this folder (see kdp chains).",
     ),
 ]
 EvaluationConfig = Annotated[
@@ -57,8 +57,8 @@ StageDevice = Annotated[
     str | None,
     typer.Option(
         metavar="DEVICE",
-        help="Where to compute: auto, cpu or cuda; the same as device=DEVICE. Default: as the "
-        "configuration says.",
+        help="Where to compute: auto, cpu or cuda; the same as device=DEVICE. Default: the "
+        "configuration's.",
     ),
 ]
 OutputFolder = Annotated[
@@ -67,7 +67,7 @@ OutputFolder = Annotated[
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Folder for the networks, and of teachers that the configuration places in "
+        help="Folder for the networks, and for teachers that the configuration places in "
         "output.dir; the same as output.dir=FOLDER.",
     ),
 ]
@@ -78,11 +78,11 @@ Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Replace existing files, whoever wrote them, and discard an unfinished run.",
+        help="Replace existing files, even those not written by kdp; discard an unfinished run.",
     ),
 ]
 OverwriteFiles = Annotated[
-    bool, typer.Option("--overwrite", help="Replace existing files, whoever wrote them.")
+    bool, typer.Option("--overwrite", help="Replace existing files, even those not written by kdp.")
 ]
 Rerun = Annotated[
     bool,
@@ -94,13 +94,11 @@ Rerun = Annotated[
 ]
 NetworkFile = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="Artifact, foreign checkpoint or ONNX file of a network."),
+    typer.Argument(metavar="FILE", help="Artifact, third-party checkpoint or ONNX file."),
 ]
 NetworkFiles = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="FILE", help="Artifacts, foreign checkpoints or ONNX files of networks."
-    ),
+    typer.Argument(metavar="FILE", help="Artifacts, third-party checkpoints or ONNX files."),
 ]
 EXPERIMENTS = Path("experiments")
 ExperimentsFolder = Annotated[
@@ -110,10 +108,10 @@ ExperimentsFolder = Annotated[
 TableFormat = Literal["table", "csv", "json", "md"]
 TextFormat = Literal["table", "json"]
 TableFormatOption = Annotated[
-    TableFormat, typer.Option("--format", help="Format of what is printed.")
+    TableFormat, typer.Option("--format", help="Format of the printed output.")
 ]
 TextFormatOption = Annotated[
-    TextFormat, typer.Option("--format", help="Format of what is printed.")
+    TextFormat, typer.Option("--format", help="Format of the printed output.")
 ]
 TableFiles = Annotated[
     list[Path] | None,
@@ -121,13 +119,13 @@ TableFiles = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write the table into a file, too; its ending, .csv, .json or .md, is the format. "
+        help="Also write the table to a file; its extension (.csv, .json or .md) sets the format. "
         "Repeatable.",
     ),
 ]
 JsonFile = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write everything as JSON, too."),
+    typer.Option("--output", "-o", metavar="FILE", help="Also write everything as JSON."),
 ]
 
 

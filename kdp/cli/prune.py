@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @resumable_stage("prune", "kdp prune -c config_catanet.yml mac_constraint=0.5")
 def prune(chain: OpenedChain, *, resume: bool, overwrite: bool, rerun: bool) -> Iterable[Path]:
-    """Choose what to remove so that a budget holds, and set it to zero.
+    """Choose which units to remove to meet a budget, and set them to zero.
 
-    The importance of units is measured once and reused. The section `rounds` prunes, fine-tunes
-    and rebuilds again and again.
+    The importance of units is measured once and reused. With a `rounds` section, prune,
+    fine-tune and rebuild in several rounds.
     """
     if chain.config.rounds:
         from kdp.stages.prune.progressive import prune_in_rounds

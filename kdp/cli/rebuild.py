@@ -29,7 +29,7 @@ def rebuild(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="FILE", help="Network to rebuild. Default: the chain's last one."
+            "--from", metavar="FILE", help="Network to rebuild. Default: the chain's latest."
         ),
     ] = None,
     masks: Annotated[
@@ -38,7 +38,7 @@ def rebuild(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the physically smaller network, once its outputs equal those of the masked one."""
+    """Write the physically smaller network after checking that it equals the masked one."""
     from kdp.stages.chains import open_chain
 
     chain = open_chain("rebuild", config, merged(overrides, values, device))

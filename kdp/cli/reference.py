@@ -19,19 +19,19 @@ _INTRODUCTION = """\
     kdp [--quiet | --verbose] [--debug] COMMAND ...
 
 `kdp --help` lists the commands and `kdp COMMAND --help` explains one. `kdp --install-completion`
-makes the shell complete commands and options.
+sets up shell completion of commands and options.
 
-These options may stand anywhere on the command line:
+These options may appear anywhere on the command line:
 """
 _NOTES = """\
 Results, such as the names of written files, go to standard output; everything else goes to
-standard error. Where standard error is no terminal, progress is printed as plain lines.
+standard error. If standard error is not a terminal, progress is printed as plain lines.
 
 | Exit code | Meaning |
 | --- | --- |
 | 0 | Success. |
-| 2 | Something in the command, the configuration or a file is wrong; one line says what to do. |
-| 130 | Interrupted by Ctrl-C, SIGTERM or SIGHUP; `--resume` continues a training. |
+| 2 | The command, the configuration or a file is invalid; one line says what to do. |
+| 130 | Interrupted by Ctrl-C, SIGTERM or SIGHUP; `--resume` continues a training run. |
 """
 _COMPLETION = ("--install-completion", "--show-completion", "--help")
 
@@ -45,7 +45,7 @@ def to_markdown() -> str:
         commands = [group.commands[name] for name in names if name in group.commands]
         parts += [f"## {panel}\n", *(_command(command) for command in commands)]
     old = _table("Old name", _old_names(), "New name")
-    return "\n".join([*parts, f"## Old names\n\nThey work until version 0.3.\n\n{old}"])
+    return "\n".join([*parts, f"## Old names\n\nThese names work until version 0.3.\n\n{old}"])
 
 
 def _command(command: Any) -> str:

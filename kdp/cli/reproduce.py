@@ -26,7 +26,7 @@ def reproduce(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Write the new predictions as CSV, too."
+            "--output", "-o", metavar="FILE", help="Also write the new predictions as CSV."
         ),
     ] = None,
     device: Annotated[
@@ -35,7 +35,7 @@ def reproduce(
     ] = None,
     overwrite: OverwriteFiles = False,
 ) -> None:
-    """Predict again with an experiment's network: are the predictions the same, byte for byte?"""
+    """Predict again with an experiment's network and compare the predictions byte for byte."""
     from kdp.stages.experiments.reproduce import reproduce as run
 
     done = run(experiment, folder, output, device, overwrite)

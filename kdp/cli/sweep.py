@@ -32,7 +32,7 @@ def sweep(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="KEY=VALUE[,VALUE]", help="The grid: keys with one or several values each."
+            metavar="KEY=VALUE[,VALUE]", help="The grid: each key with one or more values."
         ),
     ] = None,
     values: SetValues = None,
@@ -57,7 +57,7 @@ def sweep(
         bool,
         typer.Option(
             "--compare",
-            help="Compare the last network of every point, after the teacher, as kdp compare does.",
+            help="Compare the teacher and the last network of every point, as kdp compare does.",
         ),
     ] = False,
     printed: Annotated[
@@ -66,8 +66,8 @@ def sweep(
 ) -> None:
     """Run stages for every point of a grid of configurations.
 
-    It ends in mean and spread over the points that differ in `seed` alone; after `prune` the
-    quality is measured as cut. The folder of the sweep has the same as CSV and JSON.
+    The summary has mean and standard deviation over the points that differ only in `seed`; after
+    `prune`, quality is also measured before fine-tuning. The sweep's folder has it as CSV and JSON.
     """
     from kdp.stages.sweep.sweep import sweep as run
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def train(chain: OpenedChain, *, resume: bool, overwrite: bool, rerun: bool) -> Iterable[Path]:
     """Train a network: a teacher, or a student that learns from teachers.
 
-    The section `distill` makes it a student; the section `dynamic` prunes it while it trains.
+    A `distill` section makes it a student; a `dynamic` section prunes it while it trains.
     """
     from kdp.stages.train.train import train as run
 
