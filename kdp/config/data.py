@@ -45,7 +45,7 @@ class DataConfig(SamplesConfig, OpenSection):
     augment: bool = True
     """Change samples at random."""
     workers: int = Field(0, ge=0, le=1024)
-    """Processes that load samples beside the training; 0 loads them in between."""
+    """Number of data-loading processes; 0 loads samples in the main process."""
 
 
 def samples_schema() -> Any:

@@ -160,13 +160,13 @@ class DistillConfig(Section):
     task_reduction: Literal["mean", "sum"] | None = None
     """What the weights of the losses are relative to: the loss against the ground truth averaged
     over the batch (mean), or summed over it (sum), which divides them by the batch size of a
-    process. If not given, that of the family: sum for detection, as in the trainer of Ultralytics,
-    mean for the others."""
+    process. If not given, the family's: sum for detection, as in Ultralytics' trainer, mean for the
+    others."""
     losses: dict[str, LossConfig] = Field(min_length=1)
     """Distillation losses by name: output, feature, feature_l2, fakd, logits,
     attention_transfer, score_weighted."""
     alpha: float | None = Field(None, ge=0, le=1)
-    """Short form for `logits` alone: weight of the ground truth; the teachers get the rest. 0.5 if
+    """Short form for `logits` only: weight of the ground truth; the teachers get the rest. 0.5 if
     only `temperature` is given."""
     temperature: PositiveFloat | None = None
     """Short form: temperature of the loss `logits`; 4 if only `alpha` is given."""

@@ -23,7 +23,7 @@ class MeasureConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What the deployed network may cost at most; checked before training."""
+    """Limits on the size and MACs of the deployed network; checked before training."""
 
     bytes: PositiveInt | None = None
     """Largest size of the parameters, in bytes."""

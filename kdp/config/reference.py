@@ -21,32 +21,32 @@ _INTRODUCTION = """\
 
 # Configuration
 
-A configuration is a YAML file. `kdp configs` lists those that come with kdp,
+A configuration is a YAML file. `kdp configs` lists the configurations that come with kdp,
 `kdp configs show NAME` prints one with all defaults, and `kdp configs copy NAME` copies it into the
 current folder.
 
-- `--config X` is looked for as written, then in `configs/` of the current folder, then in the
-  package; sub-folders and the ending may be left out.
-- `defaults:` lists the files that a file is composed of, in their order; `_self_` is the file
-  itself. They are looked for beside the file, then in the same places.
+- `--config X` is looked up as written, then in `configs/` of the current folder, then in the
+  package; sub-folders and the file extension may be left out.
+- `defaults:` lists the files that a file is composed of, in order; `_self_` is the file
+  itself. They are looked up beside the file, then in the same places.
 - An overlay, `GROUP: NAME` in that list or `GROUP=NAME` on the command line, adds the file
   `overlays/GROUP/NAME.yml`, such as the paths of a data set; `kdp configs` lists the overlays.
 - `KEY=VALUE` on the command line changes a key: `train.lr=1e-3`, `train.betas=[0.9,0.95]`,
-  `mac_constraint=null`; `~distill` removes one. A value that is no number, list or mapping is text
-  as it was typed. Several values (`seed=0,1`) are for `kdp sweep`.
+  `mac_constraint=null`; `~distill` removes a key. A value that is not a number, list or mapping is
+  taken as text. Several values (`seed=0,1`) are for `kdp sweep`.
 - `${output.dir}` is the value of another key; `${oc.env:KDP_SR,data/sr}` is an environment variable
   with a default.
 - An unknown key is an error.
 
 The schema for editors is [schema/kdp.schema.json](schema/kdp.schema.json). With a YAML language
-server, `# yaml-language-server: $schema=<its path>` at the top of a file completes keys and marks
-mistakes.
+server, `# yaml-language-server: $schema=<its path>` at the top of a file enables completion of keys
+and marks errors.
 """
 
 _SAMPLES = """\
-`data` holds the training samples, `evaluation` any number of evaluation sets by name. Both take
-`kind` (default: `embedded`) and the keys of that kind, which follow below; keys of another kind are
-ignored, so that `data.kind=embedded` needs no other change. These keys are of `data` alone:
+`data` holds the training samples, `evaluation` any number of named evaluation sets. Both take
+`kind` (default: `embedded`) and the keys of that kind, listed below; keys of other kinds are
+ignored, so that `data.kind=embedded` needs no other change. These keys exist only in `data`:
 """
 
 Node = Mapping[str, Any]

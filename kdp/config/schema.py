@@ -52,14 +52,13 @@ class Config(Section):
     data: DataConfig = DataConfig()
     """Training samples."""
     evaluation: dict[str, SamplesConfig] = {"embedded": SamplesConfig()}
-    """Evaluation sets by name; the first one decides which network is best."""
+    """Evaluation sets by name; the first one selects the best network."""
     measure: MeasureConfig = MeasureConfig()
     """How networks are measured."""
     mac_constraint: float | None = Field(None, gt=0, lt=1)
-    """Budget of pruning: share of all MACs that remains; the search distributes it over the
-    groups."""
+    """Pruning budget: share of all MACs to keep; the search distributes it over the groups."""
     pruning_ratio: float | None = Field(None, gt=0, lt=1)
-    """Budget of pruning instead: share of the units of every group that is removed."""
+    """Alternative pruning budget: share of units to remove from every group."""
     prune: PruneConfig = PruneConfig()
     """How units are scored, and what may be removed."""
     train: TrainConfig | None = None
@@ -67,15 +66,15 @@ class Config(Section):
     finetune: TrainConfig | None = None
     """Optimisation of `kdp finetune`."""
     distill: DistillConfig | None = None
-    """Knowledge distillation, of `train` and of `finetune`."""
+    """Knowledge distillation in `train` and `finetune`."""
     dynamic: DynamicConfig | None = None
-    """Pruning while training, in `kdp train`."""
+    """Pruning during training, in `kdp train`."""
     experiments: ExperimentsConfig | None = None
     """Keep every result; nothing is kept if not given."""
     rounds: list[RoundConfig] | None = Field(None, min_length=1)
-    """Progressive pruning: these rounds instead of one budget."""
+    """Progressive pruning: the rounds to run, instead of a single budget."""
     limits: LimitsConfig | None = None
-    """What the deployed network may cost at most."""
+    """Limits on the size and MACs of the deployed network."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> Config:

@@ -72,7 +72,7 @@ class TrainConfig(LengthSection):
     validate_every_epochs: Epochs | None = None
     """The same in epochs."""
     patience: Count | None = None
-    """Early stopping: end the training if the best validation is this many steps old."""
+    """Early stopping: stop if validation has not improved for this many steps."""
     patience_epochs: Epochs | None = None
     """The same in epochs."""
     checkpoint_every: Count | None = 200
@@ -80,11 +80,11 @@ class TrainConfig(LengthSection):
     checkpoint_every_epochs: Epochs | None = None
     """The same in epochs."""
     log_every: Count | None = 10
-    """Steps between two lines of the log and points of the curves."""
+    """Steps between log lines, and between points of the curves."""
     log_every_epochs: Epochs | None = None
     """The same in epochs."""
     trackers: list[Literal["tensorboard", "wandb"]] = []
-    """Experiment trackers that get the curves too, beside the JSONL and CSV files."""
+    """Experiment trackers that also receive the curves, in addition to the JSONL and CSV files."""
 
     @model_validator(mode="after")
     def _has_milestones(self) -> TrainConfig:

@@ -16,11 +16,11 @@ class BoxSet(Section):
     """One of several data sets of images with boxes."""
 
     kind: Literal["voc", "yolo"] | None = None
-    """Layout; that of the whole section if not given."""
+    """Layout; the section's if not given."""
     folder: Path
     """VOC: folder of the data set. YOLO: its YAML file."""
     split: str | None = None
-    """Part of the data set; that of the whole section if not given."""
+    """Part of the data set; the section's if not given."""
 
 
 class BoxSource(NamedTuple):
@@ -37,8 +37,8 @@ class BoxSamples(SamplesConfig):
     folder: Path | None = None
     """VOC: folder of the data set. YOLO: its YAML file. This or sets is required."""
     split: str | None = None
-    """Part of the data set; train to train on, val to evaluate on, if not given. VOC: all is every
-    image of the folder, without those whose content is evaluated on."""
+    """Part of the data set; if not given, train for training and val for evaluation. VOC: all means
+    every image in the folder except images that are also in an evaluation set."""
     sets: list[BoxSet] | None = Field(None, min_length=1)
     """Several data sets instead of a folder, in this order."""
 
@@ -74,7 +74,7 @@ class DetectConfig(Section):
     confidence: float = Field(0.25, gt=0, lt=1)
     """Smallest probability of a box that is shown."""
     iou: float = Field(0.45, gt=0, lt=1)
-    """IoU from which on the less probable of two boxes of a class is dropped."""
+    """Of two boxes of a class with at least this IoU, the less probable one is dropped."""
 
 
 register_data_kind("voc", BoxSamples)

@@ -13,12 +13,12 @@ from kdp.config.registry import register_data_kind, register_data_options
 
 
 class SceneSamples(SamplesConfig):
-    """Sounds of acoustic scenes with `meta.csv`, as TAU Urban Acoustic Scenes is published."""
+    """Sounds of acoustic scenes with `meta.csv`, in the layout of TAU Urban Acoustic Scenes."""
 
     folder: Path | None = None
     """Folder that holds `meta.csv`; the environment variable TAU24_PATH if not given."""
     split: str | None = None
-    """List of the clips; split100.csv to train on, test.csv to evaluate on, if not given."""
+    """List of the clips; if not given, split100.csv for training and test.csv for evaluation."""
     subset: Literal[5, 10, 25, 50, 100] | None = None
     """Share of the training clips in percent, in place of `split`: 25 reads split25.csv."""
 
@@ -30,7 +30,7 @@ class SceneSamples(SamplesConfig):
 
 
 class AudioConfig(Section):
-    """How sounds are changed in training."""
+    """Audio augmentation in training."""
 
     roll: float = Field(0.1, ge=0, lt=1)
     """Largest shift in time, in seconds."""
@@ -46,7 +46,7 @@ class AudioOptions(Section):
     """Augmentation of sounds."""
 
     audio: AudioConfig = AudioConfig()
-    """How sounds are changed in training."""
+    """Audio augmentation in training."""
 
 
 register_data_kind("scenes", SceneSamples)

@@ -24,7 +24,8 @@ class PairedSamples(SamplesConfig):
     lr: Path
     """Folder of the LR images."""
     lr_template: str | None = None
-    """Name of the LR image of an HR image, with {stem} and {scale}; usual names are tried."""
+    """Name of the LR image of an HR image, with {stem} and {scale}; common names are tried
+    if not given."""
 
 
 class HrOnlySamples(SamplesConfig):
