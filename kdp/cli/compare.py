@@ -38,7 +38,7 @@ def compare(
     ] = None,
     plot_file: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Plot quality against MACs into a PNG file."),
+        typer.Option("--plot", metavar="FILE", help="Plot quality against MACs to a PNG file."),
     ] = None,
     half: Annotated[
         bool,

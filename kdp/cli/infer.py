@@ -66,7 +66,7 @@ def infer(
 ) -> None:
     """Super-resolve images, or label faces or objects in images, a video or a camera's frames.
 
-    Output goes into the current folder, never beside the input.
+    Writes under the current folder, not next to the input.
     """
     from kdp.stages.compare.compare import settings
     from kdp.stages.infer.infer import infer as run
