@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 # One process per core runs tests; more threads than that only wait for one another. Set before
@@ -40,6 +41,11 @@ TINY: dict[str, Any] = {
 def same_params(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Whether two state dicts are bitwise equal, as those of two equal runs on one machine are."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def pytest_configure() -> None:
+    """Stop on SIGHUP as in a terminal: `nohup` has tests and what they start ignore it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 SLOW = ("test_yolo", "test_ultralytics", "tests/stages/", "tests/training/", "tests/docs/")

@@ -158,7 +158,15 @@ INTERFACE: dict[str, list[str]] = {
         "--sort",
     ],
     "reproduce": ["--device", "--folder", "--output -o", "--overwrite", "<experiment>"],
-    "sweep": [*STAGE, "--jobs", "--launcher", "--output -o", "--stage"],
+    "sweep": [
+        *STAGE,
+        "--compare",
+        "--format",
+        "--jobs",
+        "--launcher",
+        "--output -o",
+        "--stage",
+    ],
     "configs": [
         "--format",
         "--output -o",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ FOREIGN = {
 
 
 def settings(base: Path, family: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A small configuration of a family: trains, distils, prunes, measures.
+    """A small configuration of a family, of its own: trains, distils, prunes, measures.
 
     Args:
         base: the folder of `write_base`.
@@ -58,7 +59,7 @@ def settings(base: Path, family: str, data: dict[str, Any] | None = None) -> dic
         "seed": 0,
         "device": "cpu",
         "output": {"name": "tiny", "dir": "weights", "runs": "runs"},
-        "model": {"name": ARCHS[family].name, "args": dict(ARCHS[family].args)},
+        "model": {"name": ARCHS[family].name, "args": deepcopy(ARCHS[family].args)},
         "teacher": f"{base}/{family}.pth",
         "data": {**samples, "patch_size": 12},
         "evaluation": {"small": dict(samples)},

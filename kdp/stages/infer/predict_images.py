@@ -84,7 +84,7 @@ def advise(predictor: Predictor, noun: str) -> None:
 
 
 def in_words(result: Mapping[str, Any]) -> str:
-    """A prediction as text, without coordinates: "faces: with_mask 0.9957, without_mask 0.8".
+    """A prediction as text, without coordinates: "objects: cat 0.9957, dog 0.8".
 
     Args:
         result: as `ImagePrediction.plain` gives it.

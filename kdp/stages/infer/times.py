@@ -32,7 +32,7 @@ class FrameTimes:
     """Collects the times of frames and of their parts.
 
     The first frame is left out where there are others: libraries and caches warm up on it. A part
-    that a frame did not need, such as the classifier where there is no face, has no time there.
+    that a frame did not need, such as a classifier where nothing was detected, has no time there.
     """
 
     def __init__(self) -> None:
