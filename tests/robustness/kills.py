@@ -78,7 +78,7 @@ def run(kdp: Kdp, random: Random, folders: Folders) -> tuple[Sequence[str], Sequ
         problems.append(f"it cannot be run again: {again.stderr[-200:]!r}")
     if litter := sorted(_names(folder) - _names(reference)):
         problems.append(f"litter: {', '.join(litter)}")
-    if stage.result and not _same(folder / stage.result, reference / stage.result):
+    if stage.result and not same_weights(folder / stage.result, reference / stage.result):
         problems.append(f"another result: {stage.result}")
     return (*stage.command, f"killed at {kill_at} of {operations}"), problems
 
@@ -121,7 +121,7 @@ def torn(folder: Path) -> list[str]:
 
 def _mixed(kdp: Kdp, folders: Folders) -> list[str]:
     """`rebuild` refuses what a killed stage has left, or writes the network that it names."""
-    command = ("rebuild", *CONFIG, "-o", "mixed.pth")
+    command = ("rebuild", *CONFIG, "~experiments", "-o", "mixed.pth")
     result = kdp.run(command, folders.work, environment(folders))
     problems = faults(result)
     rebuilt = folders.work / "mixed.pth"
@@ -141,7 +141,8 @@ def _equal_outputs(first: Path, second: Path) -> bool:
     return torch.allclose(*outputs, atol=1e-4)
 
 
-def _same(first: Path, second: Path) -> bool:
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two files hold exactly the same weights."""
     a, b = load(first).params, load(second).params
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
