@@ -156,6 +156,25 @@ def input_path(path: Path) -> Path:
     return shipped
 
 
+def read_regular(path: Path, most: int = 10_000_000) -> bytes:
+    """The content of a file that somebody else wrote and that should be small.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is no regular file: a device or a pipe may have no
+            end.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    if state.st_size > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return path.read_bytes()
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of the bytes of an input (see `input_path`).
 

@@ -13,6 +13,7 @@ import numpy as np
 from kdp.data.boxes import AnnotatedImage, DatasetIssues, Rows, require_objects, usable_boxes
 from kdp.data.images import image_size, list_images, read_rgb
 from kdp.errors import KdpError, suggest
+from kdp.files import read_regular
 
 SPLITS = Path("ImageSets/Main")
 ALL = "all"
@@ -107,7 +108,7 @@ def _annotated(
 
 def _tree(path: Path, name: str, issues: DatasetIssues) -> ElementTree.Element | None:
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError:
         issues.add("images without annotation, left out", name)
         return None

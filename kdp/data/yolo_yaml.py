@@ -15,10 +15,13 @@ import yaml
 from kdp.data.boxes import AnnotatedImage, DatasetIssues, Rows, require_objects, usable_boxes
 from kdp.data.images import SUFFIXES, image_size, read_rgb
 from kdp.errors import KdpError, suggest
+from kdp.files import read_regular
 from kdp.yaml_file import yaml_text
 
 Line = tuple[float, float, float, float, float]
 """Class, x0, y0, x1, y1; coordinates relative to the sides of the image (0..1)."""
+MAX_LIST_BYTES = 200_000_000
+"""Of a list of images: a million long paths."""
 
 
 def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedImage]:
@@ -151,8 +154,12 @@ def _files(folder: Path, within: tuple[tuple[int, int], ...] = ()) -> Iterator[P
 def _listed(file: Path, roots: Sequence[Path]) -> list[Path]:
     if file.suffix.lower() != ".txt":
         raise KdpError(f"{file} is neither a folder nor a .txt list of images")
+    try:
+        text = read_regular(file, MAX_LIST_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise KdpError(f"cannot read the list of images {file}: {error.strerror}") from error
     images = []
-    for line in filter(None, map(str.strip, file.read_text("utf-8", "replace").splitlines())):
+    for line in filter(None, map(str.strip, text.splitlines())):
         candidates = [root / line for root in (file.parent, *roots)]
         image = next((path for path in candidates if path.is_file()), None)
         if image is None:
@@ -201,7 +208,7 @@ def _shared_labels(paths: Sequence[Path]) -> set[Path]:
 def _lines(file: Path, name: str, classes: int, issues: DatasetIssues) -> list[Line] | None:
     """The usable lines of a label file; None if it cannot be read, or no line has this form."""
     try:
-        text = file.read_text("utf-8-sig", "replace")
+        text = read_regular(file).decode("utf-8-sig", "replace")
     except FileNotFoundError:
         issues.add("images without a label file, taken as background", name)
         return []

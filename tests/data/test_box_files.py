@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,27 @@ def test_an_annotation_with_a_document_type_is_refused(tmp_path: Path, encoding:
     (folder / "Annotations/a.xml").write_bytes(bomb.encode(encoding))
     with pytest.raises(KdpError, match=r"a\.xml declares a document type"):
         voc_folder(folder, "train", CLASSES)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "huge"])
+def test_annotations_without_an_end_are_not_read(
+    tmp_path: Path, messages: list[str], kind: str
+) -> None:
+    folder = voc(tmp_path / "voc", {"a": GOOD, "b": GOOD})
+    file = yolo(tmp_path)
+    label = sorted((tmp_path / "labels/train").glob("*.txt"))[0]
+    for path in (folder / "Annotations/a.xml", label):
+        path.unlink()
+        if kind == "device":
+            path.symlink_to("/dev/zero")
+        elif kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.touch()
+            os.truncate(path, 10**12)
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["b"]
+    assert label.stem not in {Path(image.name).stem for image in yolo_yaml(file, "train", CLASSES)}
+    assert len(messages) == 2
 
 
 def lack_image(folder: Path) -> None:
