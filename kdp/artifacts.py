@@ -23,12 +23,13 @@ from torch import Tensor
 
 from kdp import __version__
 from kdp.checksums import check_checksums, with_checksum
-from kdp.contents import ArtifactContent, check_types
+from kdp.contents import check_types
 from kdp.errors import KdpError
 from kdp.files import input_path, sha256, write_atomic
 from kdp.finite import first_nonfinite
 from kdp.removed import REMOVED, check_still_removed
 from kdp.sizes import check_archive, check_content
+from kdp.tensor_contents import ArtifactContent
 from kdp.types import Arch, Parent, Provenance, RunTime
 
 FORMAT, VERSION = "kdp", 2

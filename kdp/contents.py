@@ -2,6 +2,9 @@
 
 A file that another program or a person has edited may hold any value anywhere. Whoever reads it
 after this check can use it without asking.
+
+Files that hold tensors: see `kdp.tensor_contents`. This module imports no torch, so that a stage
+can be refused before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -23,7 +25,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from torch import Tensor
 
 from kdp.errors import KdpError
 
@@ -93,36 +94,6 @@ def _without_null(text: str) -> str:
     return text
 
 
-def _boolean(tensor: Tensor) -> Tensor:
-    if tensor.dtype != torch.bool or tensor.ndim != 1:
-        raise ValueError("it must be a row of booleans")
-    return tensor
-
-
-def _numbers(tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
-        raise ValueError("it must be real numbers")
-    return tensor
-
-
-def _table(tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point() or tensor.ndim != 2 or not tensor.numel():
-        raise ValueError("it must be a table of real numbers")
-    return tensor
-
-
-def _samples(tensor: Tensor) -> Tensor:
-    if not tensor.ndim or tensor.is_complex():
-        raise ValueError("it must have an entry of real numbers for each sample")
-    return tensor
-
-
-def _sums(tensor: Tensor) -> Tensor:
-    if tensor.shape != (2,):
-        raise ValueError("it must be a sum and a number of samples")
-    return tensor
-
-
 def _none_if_empty(value: Any) -> Any:
     return None if isinstance(value, dict) and not value else value
 
@@ -133,12 +104,6 @@ Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 Score = Annotated[float, Field(gt=-1e300, lt=1e300)] | None
 Text = Annotated[str, AfterValidator(_without_null)]
-Mask = Annotated[Tensor, AfterValidator(_boolean)]
-Numbers = Annotated[Tensor, AfterValidator(_numbers)]
-Table = Annotated[Tensor, AfterValidator(_table)]
-Samples = Annotated[Tensor, AfterValidator(_samples)]
-Sums = Annotated[Tensor, AfterValidator(_sums)]
-Params = dict[str, Tensor]
 Widths = int | Sequence[int]
 
 
@@ -151,6 +116,9 @@ class ArchContent(Content):
     shapes: dict[str, Sequence[Count]] = {}
     attributes: dict[str, dict[str, Widths]] = {}
     groups: Sequence[Settings] = ()
+
+
+OptionalArch = Annotated[ArchContent | None, BeforeValidator(_none_if_empty)]
 
 
 class TimeContent(Content):
@@ -184,56 +152,6 @@ class ParentContent(Content):
     path: str
     sha256: str
     record: Record = None
-
-
-class OptimizerContent(Content):
-    """The state dict of a torch optimizer."""
-
-    state: dict[int, dict[str, Tensor | float | bool | None]]
-    param_groups: list[dict[str, Plain]]
-
-
-class BestContent(Content):
-    """The best validation of a training so far."""
-
-    value: float
-    step: Count
-    params: Params
-    metrics: dict[str, dict[str, float]]
-
-
-class TrainingContent(Content):
-    """The state of a training, see `kdp.training.checkpoint`."""
-
-    step: Count
-    model: Params
-    extra_modules: Params
-    average: Params
-    optimizer: OptimizerContent
-    best: BestContent
-    signature: Settings
-    running_metrics: dict[str, Sums] = {}
-    validation_due: bool = False
-    targets: dict[str, str | None] = {}
-    command: str = ""
-
-
-class ArtifactContent(Content):
-    """A file of `kdp.artifacts.save`; which of the optional keys it has depends on the stage."""
-
-    params: Params
-    arch: Annotated[ArchContent | None, BeforeValidator(_none_if_empty)]
-    record: Record
-    arch_full: ArchContent | None = None
-    masks: dict[str, Mask] | None = None
-    scores: dict[str, Numbers] | None = None
-    targets: dict[str, Tensor] | None = None
-    budget: Settings | None = None
-    key: Settings | None = None
-    samples: Count | None = None
-    size: Annotated[int, Field(ge=1)] | None = None
-    masks_digest: str | None = None
-    network_digest: str | None = None
 
 
 class SourceContent(Content):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from kdp.errors import KdpError
+from kdp.node_count import TooLargeError, count_nodes
 
-MAX_DEPTH = 100
-"""Of mappings and lists within one another."""
 MAX_NODES = 10_000_000
 """Keys and values of a checkpoint, with all that is referred to."""
 ALIASES = 16
@@ -28,10 +27,6 @@ ALIASES = 16
 _GROWING = (b"\nbytearray\n", b"\nencode\n")
 """Names in a pickle that torch calls and that make much of little: `bytearray(10**12)`, and a
 codec applied to its own result."""
-
-
-class TooLargeError(ValueError):
-    """Something would grow beyond its limit."""
 
 
 def check_archive(path: Path, source: Path) -> None:
@@ -118,37 +113,6 @@ def check_tensors(path: Path, tensors: Iterable[Tensor], file_bytes: int) -> Non
 def len_text(count: int) -> str:
     """A number of bytes in words."""
     return f"{count / 1e6:,.1f} MB"
-
-
-def count_nodes(
-    root: Any, children: Callable[[Any], Iterable[Any]], most: int, depth: int = MAX_DEPTH
-) -> int:
-    """How many values there are if everything that is referred to is written out.
-
-    Args:
-        root: the outermost value.
-        children: the values inside a value.
-        most: refused beyond this.
-        depth: levels within one another that are allowed.
-
-    Raises:
-        TooLargeError: there are more, or they are nested too deeply (as one inside itself is).
-    """
-    counts: dict[int, int] = {}
-
-    def count(value: Any, left: int) -> int:
-        if left < 0:
-            raise TooLargeError(f"it is nested more than {depth} levels deep")
-        inside = list(children(value))
-        if not inside:
-            return 1 + (len(value) >> 6 if isinstance(value, (str, bytes)) else 0)
-        if id(value) not in counts:
-            counts[id(value)] = 1 + sum(count(child, left - 1) for child in inside)
-        if counts[id(value)] > most:
-            raise TooLargeError(f"it holds more than {most:,} values")
-        return counts[id(value)]
-
-    return count(root, depth)
 
 
 def _inside(value: Any, tensors: list[Tensor]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from kdp.errors import KdpError
-from kdp.sizes import TooLargeError, count_nodes
+from kdp.node_count import TooLargeError, count_nodes
 
 MAX_CHARACTERS = 200_000
 MAX_VALUES = 100_000

@@ -12,9 +12,10 @@ from torch import nn
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import TrainConfig
-from kdp.contents import TrainingContent, check_types
+from kdp.contents import check_types
 from kdp.distillation.target_cache import is_cached, write_targets
 from kdp.errors import KdpError
+from kdp.tensor_contents import TrainingContent
 from kdp.training.checkpoint import Checkpoint
 from kdp.training.optimizer import make_optimizer
 from kdp.training.restore import check_best, restore_parts

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kdp.sizes import count_nodes
+from kdp.node_count import count_nodes
 
 MAX_VALUES = 100_000
 """Keys, values and pieces of text of a configuration, with all references written out."""

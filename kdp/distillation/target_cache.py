@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdp.artifacts import Artifact, load, save
-from kdp.contents import Content, Count, Samples, Settings, check_types
+from kdp.contents import Content, Count, Settings, check_types
 from kdp.errors import KdpError
+from kdp.tensor_contents import Samples
 from kdp.types import Provenance
 
 Sample = dict[str, Tensor]

@@ -13,7 +13,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from kdp.sizes import TooLargeError
+from kdp.node_count import TooLargeError
 
 MAX_ELEMENTS = 250_000_000
 """Numbers in parameters and buffers: 1 GB in float32, of which a training needs four."""

@@ -20,7 +20,8 @@ from kdp.models.safe_unpickle import OpaqueObject, load_without_code
 from kdp.models.ultralytics import import_ultralytics
 from kdp.models.ultralytics_plan import check_plan
 from kdp.models.yolo11 import BINS, SCALES, STRIDES
-from kdp.sizes import check_tensors, count_nodes
+from kdp.node_count import count_nodes
+from kdp.sizes import check_tensors
 from kdp.types import Arch
 
 MAX_MODULES = 10_000

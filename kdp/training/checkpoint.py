@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from kdp.artifacts import Artifact, load, save
-from kdp.contents import TrainingContent, check_types
+from kdp.contents import check_types
 from kdp.errors import KdpError
 from kdp.files import sha256
+from kdp.tensor_contents import TrainingContent
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def restore_parts(path: Path, parts: Mapping[str, Any], state: Mapping[str, Any]
     Args:
         path: of the checkpoint, for messages.
         parts: by the keys of the checkpoint.
-        state: see `kdp.contents.TrainingContent`.
+        state: see `kdp.tensor_contents.TrainingContent`.
 
     Raises:
         KdpError: a part has other parameters or settings than its state.

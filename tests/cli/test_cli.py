@@ -65,13 +65,26 @@ def _seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def test_the_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, kdp.cli; print(*sys.modules)"
-    command = [sys.executable, "-c", code]
+def _loaded(module: str) -> set[str]:
+    """The modules that are there once one is imported."""
+    command = [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+HEAVY = {"torch", "numpy", "cv2", "skimage", "accelerate"}
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    loaded = _loaded("kdp.cli")
     assert "typer" in loaded
-    assert not loaded & {"torch", "numpy", "cv2", "skimage", "hydra", "pydantic", "accelerate"}
+    assert not loaded & {*HEAVY, "hydra", "pydantic"}
+
+
+def test_a_configuration_is_read_without_importing_anything_heavy() -> None:
+    loaded = _loaded("kdp.stages.chains, kdp.stages.configs, kdp.tasks.sections")
+    assert "hydra" in loaded
+    assert not loaded & HEAVY
 
 
 def test_help_lists_every_command() -> None:

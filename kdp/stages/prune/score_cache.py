@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import PruneConfig
-from kdp.contents import Content, Table, check_types
+from kdp.contents import Content, check_types
 from kdp.data.content import fingerprint
 from kdp.errors import Interrupted, KdpError
 from kdp.files import sha256
@@ -27,6 +27,7 @@ from kdp.pruning.knapsack import MacCounter, unit_costs
 from kdp.stages.prune.request import PruneRequest
 from kdp.stages.settings import difference, flatten
 from kdp.tasks.base import PruningTask
+from kdp.tensor_contents import Table
 from kdp.training.shutdown import StopRequested, graceful_shutdown, stop_between_layers
 from kdp.types import Provenance, RunTime
 
