@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -99,15 +99,19 @@ def without_content_of(samples: Sequence[Sample], others: Iterable[Any]) -> list
         samples: may have `files`.
         others: the same.
     """
-    theirs = {path for sample in others for path in files_of(sample)}
-    mine = {path for sample in samples for path in files_of(sample)}
+    excluded = {path for sample in others for path in files_of(sample)}
+    remaining = {path for sample in samples for path in files_of(sample)} - excluded
+    excluded.update(*_groups_across(remaining, excluded))
+    return [sample for sample in samples if not excluded.intersection(files_of(sample))]
 
-    def on_both_sides(paths: Sequence[Path]) -> bool:
-        return any(path in mine for path in paths) and any(path in theirs for path in paths)
 
-    groups = equal_files([*mine - theirs, *theirs], on_both_sides)
-    shared = theirs.union(*groups)
-    return [sample for sample in samples if not shared.intersection(files_of(sample))]
+def _groups_across(first: Collection[Path], second: Collection[Path]) -> list[list[Path]]:
+    """Groups of files with equal content that each have files of both collections."""
+
+    def in_both(paths: Sequence[Path]) -> bool:
+        return any(path in first for path in paths) and any(path in second for path in paths)
+
+    return equal_files([*first, *second], in_both)
 
 
 def _split(files: Iterable[Path], looks: Callable[[Path], str]) -> list[list[Path]]:
@@ -142,31 +146,31 @@ def check_disjoint(training: Iterable[Any], evaluation: Mapping[str, Iterable[An
     Raises:
         KdpError: a set shares a file; the message names it.
     """
-    mine = {path: sample.name for sample in training for path in files_of(sample)}
+    training_names = _names_by_file(training)
     for key, samples in evaluation.items():
-        theirs = {path: sample.name for sample in samples for path in files_of(sample)}
-        if pairs := _shared(mine, theirs):
-            first, other = pairs[0]
-            name = theirs[other] + ("" if first == other else f" (there {mine[first]})")
+        names = _names_by_file(samples)
+        if pairs := _shared(training_names.keys(), names.keys()):
+            trained, evaluated = pairs[0]
+            alias = "" if trained == evaluated else f" (there {training_names[trained]})"
             raise KdpError(
                 f"{len(pairs)} files of the evaluation set {key!r} are in the training data too, "
-                f"such as {name}: leave them out of one of them"
+                f"such as {names[evaluated]}{alias}: leave them out of one of them"
             )
 
 
-def _shared(mine: Mapping[Path, str], theirs: Mapping[Path, str]) -> list[tuple[Path, Path]]:
-    """Files of the first collection and of the second with the same name or content."""
-    if same := [(path, path) for path in theirs if path in mine]:
+def _names_by_file(samples: Iterable[Any]) -> dict[Path, str]:
+    return {path: sample.name for sample in samples for path in files_of(sample)}
+
+
+def _shared(training: Collection[Path], evaluation: Collection[Path]) -> list[tuple[Path, Path]]:
+    """Files of both collections with the same name or content: one of each."""
+    if same := [(path, path) for path in evaluation if path in training]:
         return same
-
-    def on_both_sides(paths: Sequence[Path]) -> bool:
-        return any(path in mine for path in paths) and any(path in theirs for path in paths)
-
     return [
-        (next(path for path in group if path in mine), other)
-        for group in equal_files([*mine, *theirs], on_both_sides)
+        (next(path for path in group if path in training), other)
+        for group in _groups_across(training, evaluation)
         for other in group
-        if other in theirs
+        if other in evaluation
     ]
 
 
