@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kdp.config.compose import load_config
+from kdp.data.images import ImageArray, read_rgb
 from kdp.data.split import Split
 from kdp.errors import KdpError
 from kdp.tasks.classification.task import Classification
@@ -29,13 +30,13 @@ class Sample:
 
 def samples(folder: Path, *counts: int) -> list[Sample]:
     """As many files as given for each class, all of different content."""
-    made = []
+    members = []
     for label, count in enumerate(counts):
         for number in range(count):
             path = folder / f"{label}_{number}"
             path.write_text(path.name)
-            made.append(Sample(label, (path,)))
-    return made
+            members.append(Sample(label, (path,)))
+    return members
 
 
 def names(split: Split, members: list[Sample], part: str) -> set[str]:
@@ -107,6 +108,23 @@ def test_any_number_of_classes_is_divided_without_overlap(collection: Path) -> N
     assert [len(part) for part in parts] == [24, 3, 3]
     assert len({image.files for part in parts for image in part}) == 30
     assert list(task.evaluation_sets) == ["val", "test"]
+
+
+def test_the_folder_of_all_parts_is_decoded_once(
+    collection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+
+    def read(path: Path) -> ImageArray:
+        decoded.append(path)
+        return read_rgb(path)
+
+    monkeypatch.setattr("kdp.data.folders.read_rgb", read)
+    config = load_config(Path("face_mask.yml"), ["faces=collection"])
+    args = {"classes": list(CLASSES)}
+    task = Classification(Arch("mask_classifier", args), config)
+    assert [len(task.training_samples), *map(len, task.evaluation_sets.values())] == [24, 3, 3]
+    assert len(decoded) == len(set(decoded)) == 30
 
 
 @pytest.mark.parametrize("key", ["val", "test", "seed"])

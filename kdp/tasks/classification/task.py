@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -43,6 +44,8 @@ class Classification(FixedSizeTask):
         self.classes = tuple(arch.args.get("classes", CLASSES))
         self.size = int(arch.args.get("image_size", IMAGE_SIZE))
         super().__init__(arch, config)
+        # The parts of a split are in one folder, of which reading decodes every image.
+        self._read_folder = functools.cache(class_folders)
 
     @property
     def metric_protocol(self) -> str:
@@ -64,7 +67,22 @@ class Classification(FixedSizeTask):
         return LabelledDataset(self.training_samples, self.size, seed, augment, length)
 
     def load(self, section: SamplesConfig, validation: bool) -> list[LabelledImage]:
-        return load_labelled(section, self.classes, validation)
+        if isinstance(section, EmbeddedSamples):
+            check_embedded(self.classes, CLASSES, "'folders'")
+            return toy_faces(validation)
+        if not isinstance(section, FolderSamples):
+            raise KdpError(
+                f"images with classes are of kind 'folders' (with `folder`) or 'embedded', "
+                f"not {section.kind!r}"
+            )
+        images = self._read_folder(section.folder, self.classes)
+        if section.split is None:
+            return images
+        split = section.split
+        try:
+            return Split(split.seed, split.val, split.test).part(images, split.part)
+        except KdpError as error:
+            raise KdpError(f"{section.folder}: {error}") from error
 
     def evaluate_set(
         self, models: Sequence[nn.Module], samples: Sequence[LabelledImage], advance: Advance
@@ -167,30 +185,3 @@ class Classification(FixedSizeTask):
 
 def _labels(images: Sequence[LabelledImage]) -> Tensor:
     return torch.tensor([image.label for image in images])
-
-
-def load_labelled(
-    section: SamplesConfig, classes: Sequence[str], validation: bool
-) -> list[LabelledImage]:
-    """The images that a section of the configuration describes.
-
-    Raises:
-        KdpError: the kind is of another task or has other classes, or a folder is missing or
-            empty.
-    """
-    if isinstance(section, EmbeddedSamples):
-        check_embedded(classes, CLASSES, "'folders'")
-        return toy_faces(validation)
-    if not isinstance(section, FolderSamples):
-        raise KdpError(
-            f"images with classes are of kind 'folders' (with `folder`) or 'embedded', "
-            f"not {section.kind!r}"
-        )
-    images = class_folders(section.folder, classes)
-    if section.split is None:
-        return images
-    split = section.split
-    try:
-        return Split(split.seed, split.val, split.test).part(images, split.part)
-    except KdpError as error:
-        raise KdpError(f"{section.folder}: {error}") from error
