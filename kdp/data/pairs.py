@@ -120,6 +120,12 @@ def embedded(scale: int, validation: bool) -> list[Pair]:
     ]
 
 
+def small_images(pairs: Sequence[Pair], least: int) -> list[str]:
+    """Names and sizes of the LR images that have a side of fewer than `least` pixels."""
+    sizes = {pair.name: pair.lr_size() for pair in pairs}
+    return [f"{name} ({w}x{h})" for name, (h, w) in sizes.items() if min(h, w) < least]
+
+
 def crop_to_multiple(image: ImageArray, scale: int) -> ImageArray:
     """Crop right and bottom so that `scale` divides both sides."""
     height, width = image.shape[0] // scale * scale, image.shape[1] // scale * scale

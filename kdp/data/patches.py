@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdp.data.images import ImageArray
-from kdp.data.pairs import Pair
+from kdp.data.pairs import Pair, small_images
 from kdp.errors import KdpError, join_names
 
 CACHE_BYTES = 2 * 1024**3
@@ -72,9 +72,7 @@ class PatchDataset(Dataset[dict[str, Tensor]]):
         """Look at all images before the first sample: they may be drawn hours later."""
         if self._sizes_checked:
             return
-        sizes = {pair.name: pair.lr_size() for pair in self.pairs}
-        small = [f"{n} ({w}x{h})" for n, (h, w) in sizes.items() if min(h, w) < self.patch_size]
-        if small:
+        if small := small_images(self.pairs, self.patch_size):
             raise KdpError(
                 f"the LR images of {join_names(small)} are smaller than "
                 f"patch_size={self.patch_size}: leave them out or lower it"

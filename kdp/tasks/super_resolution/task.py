@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdp.config import Config, EmbeddedSamples, SamplesConfig
-from kdp.data.pairs import Pair, embedded, hr_only, paired
+from kdp.data.pairs import Pair, embedded, hr_only, paired, small_images
 from kdp.data.patches import PatchDataset, to_tensor
 from kdp.devices import device_of
 from kdp.errors import KdpError, join_names
@@ -243,10 +243,8 @@ def load_pairs(section: SamplesConfig, scale: int, validation: bool) -> list[Pai
 
 def _check_sizes(pairs: Sequence[Pair], scale: int) -> None:
     """Make sure that quality can be measured: SSIM has a window, without the border cut off."""
-    sizes = {pair.name: pair.lr_size() for pair in pairs}
     least = -(-WINDOW // scale) + 2
-    small = [f"{name} ({w}x{h})" for name, (h, w) in sizes.items() if min(h, w) < least]
-    if small:
+    if small := small_images(pairs, least):
         raise KdpError(
             f"the LR images of {join_names(small)} are too small to measure SSIM on: each side "
             f"needs {least} pixels"
