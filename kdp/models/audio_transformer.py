@@ -127,9 +127,7 @@ def _read(folder: Path) -> Any:
         return ASTModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except KdpError:
         raise
-    except (
-        Exception
-    ) as error:  # what is wrong in the files makes transformers raise nearly anything
+    except Exception as error:  # a damaged file makes transformers raise nearly anything
         reason = first_line(error)
         raise KdpError(f"{folder} holds no audio transformer in safetensors: {reason}") from error
 

@@ -63,9 +63,8 @@ def read_ultralytics(path: Path) -> tuple[dict[str, Tensor], Arch]:
         args = {"scale": scale, "classes": classes, "image_size": _image_size(content)}
     if "model.0.bn.weight" not in params:
         raise KdpError(f"{path} holds a fused network: save it before fuse()")
-    if find_spec(
-        "ultralytics"
-    ):  # without it the network cannot be built either, only its weights be inspected
+    # Without it the network cannot be built either, only its weights be inspected.
+    if find_spec("ultralytics"):
         with _valid(path):
             check_plan(path, _layers(model), scale, len(classes))
     return params, Arch("yolo11", args)

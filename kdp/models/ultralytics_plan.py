@@ -70,12 +70,11 @@ def check_plan(path: Path, layers: OpaqueObject, scale: str, classes: int) -> No
     plan = _plan(scale, classes)
     for name, module in _modules(layers, PREFIX):
         planned = plan.get(name)
-        found = "is not there" if planned is None else _deviation(module, planned)
-        if found:
-            where = f"{name} {found}"
+        deviation = "is not there" if planned is None else _deviation(module, planned)
+        if deviation:
             raise KdpError(
-                f"{path} is not the yolo11{scale} that kdp computes: {where}; kdp reads unchanged "
-                "YOLO11 networks alone"
+                f"{path} is not the yolo11{scale} that kdp computes: {name} {deviation}; kdp reads "
+                "unchanged YOLO11 networks alone"
             )
 
 
