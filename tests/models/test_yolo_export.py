@@ -21,11 +21,11 @@ from kdp.models.torchvision_shim import install
 from kdp.models.ultralytics import import_ultralytics
 from kdp.models.yolo11 import decode
 from kdp.stages.export import export as export_stage
-from kdp.stages.export import onnx as onnx_stage
 from kdp.stages.export.export import ExportRequest, export
 from kdp.tasks import task_for
 from kdp.tasks.export_spec import ExportFormat
 from tests.models.yolo_helpers import ARCH, SIZE, config, lively
+from tests.traces import tracing_once
 
 CLASSES = ("red cell", 'it\'s "white"', "血小板")
 WIDTHS = [12, *[0] * 95]
@@ -34,18 +34,7 @@ WIDTHS = [12, *[0] * 95]
 
 @pytest.fixture(scope="module", autouse=True)
 def traced_once() -> Iterator[None]:
-    """Convert one trace of the pruned network to all precisions."""
-    traces: dict[str, bytes] = {}
-    trace = onnx_stage.onnx_proto
-
-    def cached(model: Any, example: Any, spec: Any) -> Any:
-        key = repr((spec.arch, example.shape))
-        if key not in traces:
-            traces[key] = trace(model, example, spec).SerializeToString()
-        return onnx.load_from_string(traces[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_stage, "onnx_proto", cached)
+    with tracing_once():
         yield
 
 

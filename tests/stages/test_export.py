@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Iterator
@@ -27,10 +26,10 @@ from kdp.removed import REMOVED
 from kdp.stages.export import export as stage
 from kdp.stages.export import onnx as onnx_stage
 from kdp.stages.export import outputs
-from kdp.tasks.export_spec import ExportSpec
 from kdp.types import Arch
 from kdp.written import write_output
 from tests.conftest import TINY
+from tests.traces import tracing_once
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -59,19 +58,7 @@ def network(folder: Path, name: str, args: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def traced_once() -> Iterator[None]:
-    """Trace a network once for all precisions, which are conversions of that one graph."""
-    graphs: dict[bytes, Any] = {}
-    trace = onnx_stage.onnx_proto
-
-    def cached(model: nn.Module, example: Tensor, spec: ExportSpec) -> Any:
-        weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
-        key = repr((example.shape, spec.dynamic_axes)).encode() + weights
-        if key not in graphs:
-            graphs[key] = trace(model, example, spec)
-        return copy.deepcopy(graphs[key])  # a conversion changes it
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_stage, "onnx_proto", cached)
+    with tracing_once():
         yield
 
 
