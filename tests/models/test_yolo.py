@@ -15,12 +15,20 @@ from kdp.data.toy_shapes import CLASSES
 from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
-from kdp.models.ultralytics import import_ultralytics as ultralytics
-from kdp.models.ultralytics_names import arch_of_plan, from_ultralytics, to_ultralytics
+from kdp.models.ultralytics_names import arch_of_plan, from_ultralytics
 from kdp.models.yolo11 import decode
 from kdp.tasks import task_for
 from tests.conftest import same_params
-from tests.models.yolo_helpers import ARCH, ATTENTION, STEPS, config, config_file, lively
+from tests.models.yolo_helpers import (
+    ARCH,
+    ATTENTION,
+    STEPS,
+    config,
+    config_file,
+    in_ultralytics,
+    lively,
+    ultralytics_batch,
+)
 from tests.runs import run_kdp
 
 SHORT = {**STEPS, "steps": 1, "validate_every": 1}
@@ -29,15 +37,14 @@ SHORT = {**STEPS, "steps": 1, "validate_every": 1}
 @pytest.mark.parametrize("scale", ["n", "s", "m"])
 def test_the_network_equals_that_of_ultralytics(scale: str) -> None:
     model = lively(scale)
-    plain = ultralytics("nn.tasks").DetectionModel(f"yolo11{scale}.yaml", nc=3, verbose=False)
-    plain.load_state_dict(to_ultralytics(model.state_dict()))
+    plain = in_ultralytics(model, scale)
     x = torch.rand(2, 3, 96, 64)
     with torch.no_grad():
-        (boxes, raw), mine = plain.eval()(x), model(x)
+        (boxes, raw), output = plain.eval()(x), model(x)
     # Kernels for another number of channels may sum in another order.
     expected = torch.cat([raw["boxes"], raw["scores"]], 1)
-    torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(decode(mine, (96, 64)), boxes, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decode(output, (96, 64)), boxes, rtol=1e-5, atol=1e-3)
     assert same_params(from_ultralytics(plain.state_dict()), dict(model.state_dict()))
 
 
@@ -55,16 +62,9 @@ def test_the_loss_matches_ultralytics(yolo_folder: Path) -> None:
     model, task = lively(), task_for(ARCH, config(yolo_folder))
     data = task.training_data(3)
     batch = default_collate([data[i] for i in range(3)])
-    plain = ultralytics("nn.tasks").DetectionModel("yolo11n.yaml", nc=3, verbose=False)
-    plain.load_state_dict(to_ultralytics(model.state_dict()))
-    plain.args = ultralytics("cfg").get_cfg()
-    there = batch["boxes"][..., 0] >= 0
-    rows = batch["boxes"][there]
-    wanted = {"img": batch["image"], "cls": rows[:, :1], "bboxes": rows[:, 1:]}
-    wanted["batch_idx"] = there.nonzero()[:, 0].float()
-    loss, _ = plain.train().loss(wanted)
-    mine = task.loss(model.train()(batch["image"]), batch)
-    torch.testing.assert_close(mine * 3, loss.sum())
+    expected, _ = in_ultralytics(model).train().loss(ultralytics_batch(batch))
+    loss = task.loss(model.train()(batch["image"]), batch)
+    torch.testing.assert_close(loss * 3, expected.sum())
 
 
 def test_a_model_yaml_replaces_the_teacher_in_a_dry_run(yolo_folder: Path) -> None:

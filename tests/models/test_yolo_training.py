@@ -24,7 +24,6 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.taps import Taps
 from kdp.models.ultralytics import import_ultralytics as ultralytics
-from kdp.models.ultralytics_names import to_ultralytics
 from kdp.models.yolo11 import TAPS
 from kdp.stages.train import job as job_stage
 from kdp.stages.train import objective as distil
@@ -40,7 +39,9 @@ from tests.models.yolo_helpers import (
     STEPS,
     config,
     config_file,
+    in_ultralytics,
     lively,
+    ultralytics_batch,
 )
 from tests.runs import ended, start_kdp, wait_until
 
@@ -76,34 +77,21 @@ def test_attention_transfer_trains_the_student_and_not_the_teacher(
 
 def test_score_weighted_loss_matches_ultralytics(yolo_folder: Path) -> None:
     teacher, student, module = lively(), lively("s"), ultralytics("nn.distill_model")
-    pair = []
-    for model, scale in ((teacher, "n"), (student, "s")):
-        plain = ultralytics("nn.tasks").DetectionModel(f"yolo11{scale}.yaml", nc=3, verbose=False)
-        plain.load_state_dict(to_ultralytics(model.state_dict()))
-        plain.args = ultralytics("cfg").get_cfg()
+    pair = [in_ultralytics(teacher), in_ultralytics(student, "s")]
+    for plain in pair:
         plain.args.imgsz = SIZE
-        pair.append(plain)
     rival = module.DistillationModel(*pair).train()
     settings = config(yolo_folder, distill={"losses": {"score_weighted": {}}, "taps": HEAD_READS})
     arch = ARCH.with_args(scale="s")
     request = DistillRequest.from_config(settings)
     objective = distil.build_objective(task_for(arch, settings), student, request, 4)
     (_, own) = objective.extra_modules
-    own.load_state_dict(
-        {
-            mine: tensor.squeeze(-1) if tensor.ndim == 4 else tensor
-            for mine, tensor in zip(
-                own.state_dict(), rival.projector.state_dict().values(), strict=True
-            )
-        }
-    )
+    weights = zip(own.state_dict(), rival.projector.state_dict().values(), strict=True)
+    own.load_state_dict({name: t.squeeze(-1) if t.ndim == 4 else t for name, t in weights})
     batch = default_collate([objective.data(2)[i] for i in range(2)])
     _, parts = objective.objective(student.train(), batch, 0)
-    there = batch["boxes"][..., 0] >= 0
-    rows = batch["boxes"][there]
-    wanted = {"img": batch["image"], "cls": rows[:, :1], "bboxes": rows[:, 1:]}
-    theirs = rival.loss({**wanted, "batch_idx": there.nonzero()[:, 0].float()})[1]["dis_loss"]
-    torch.testing.assert_close(6.0 * parts["score_weighted"].detach(), theirs[0])
+    expected = rival.loss(ultralytics_batch(batch))[1]["dis_loss"]
+    torch.testing.assert_close(6.0 * parts["score_weighted"].detach(), expected[0])
 
 
 def test_attention_transfer_brings_unaligned_attention_closer(yolo_folder: Path) -> None:

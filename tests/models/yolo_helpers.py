@@ -8,11 +8,13 @@ from typing import Any
 import cv2
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from kdp.config import Config
 from kdp.data.toy_shapes import CLASSES, toy_shapes
 from kdp.models import build
+from kdp.models.ultralytics import import_ultralytics
+from kdp.models.ultralytics_names import to_ultralytics
 from kdp.types import Arch
 
 SIZE = 64
@@ -66,6 +68,29 @@ def lively(scale: str = "n", **args: Any) -> nn.Module:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.3)
     return model.eval()
+
+
+def in_ultralytics(model: nn.Module, scale: str = "n") -> Any:
+    """Ultralytics' network with the weights of a network of kdp."""
+    plain = import_ultralytics("nn.tasks").DetectionModel(
+        f"yolo11{scale}.yaml", nc=len(CLASSES), verbose=False
+    )
+    plain.load_state_dict(to_ultralytics(model.state_dict()))
+    plain.args = import_ultralytics("cfg").get_cfg()
+    return plain
+
+
+def ultralytics_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch of kdp as the losses of Ultralytics read it."""
+    present = batch["boxes"][..., 0] >= 0
+    rows = batch["boxes"][present]
+    numbers = present.nonzero()[:, 0].float()
+    return {
+        "img": batch["image"],
+        "cls": rows[:, :1],
+        "bboxes": rows[:, 1:],
+        "batch_idx": numbers,
+    }
 
 
 def write_voc(root: Path, count: int) -> None:
