@@ -54,7 +54,7 @@ def test_boxes_in_the_margin_are_cut_to_the_image() -> None:
     assert unletterbox(np.empty((0, 4), np.float32), 0.5, (0, 40), 160, 320).shape == (0, 4)
 
 
-THEIRS = """
+ULTRALYTICS_LETTERBOX = """
 import sys
 import numpy as np
 from ultralytics.data.augment import LetterBox
@@ -71,13 +71,13 @@ def test_letterbox_matches_ultralytics(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     shapes = [(480, 640), (37, 211), (211, 38), (160, 160), (161, 159), (1, 3000), (99, 100)]
     images = {f"{h}x{w}": random.integers(0, 256, (h, w, 3), np.uint8) for h, w in shapes}
-    ours, theirs = tmp_path / "images.npz", tmp_path / "boxed.npz"
-    np.savez(ours, **images)
+    inputs, outputs = tmp_path / "images.npz", tmp_path / "boxed.npz"
+    np.savez(inputs, **images)
     quiet = {"YOLO_OFFLINE": "1", "YOLO_AUTOINSTALL": "0", "YOLO_CONFIG_DIR": str(tmp_path)}
     # In a process of its own: its import changes OpenCV and torch for all others.
-    command = [sys.executable, "-c", THEIRS, str(ours), str(theirs)]
+    command = [sys.executable, "-c", ULTRALYTICS_LETTERBOX, str(inputs), str(outputs)]
     subprocess.run(command, check=True, env={**os.environ, **quiet})
-    with np.load(theirs) as boxed:
+    with np.load(outputs) as boxed:
         for name, image in images.items():
             assert (letterbox(image, 160)[0] == boxed[name]).all(), name
 

@@ -47,9 +47,9 @@ def test_log_mel_agrees_with_its_definition_in_float64() -> None:
     random = np.random.default_rng(0)
     noise = 0.1 * random.standard_normal(32000)
     batch = np.stack([noise, sine(1000), 1e-3 * noise]).astype(np.float32)
-    ours = log_mel()(torch.from_numpy(batch))
-    assert ours.shape == (3, 1, 256, 65)
-    for spectrogram, wave in zip(ours[:, 0].numpy(), batch, strict=True):
+    spectrograms = log_mel()(torch.from_numpy(batch))
+    assert spectrograms.shape == (3, 1, 256, 65)
+    for spectrogram, wave in zip(spectrograms[:, 0].numpy(), batch, strict=True):
         assert_same_spectrum(spectrogram, numpy_log_mel(wave))
 
 

@@ -121,8 +121,8 @@ def test_padded_attention_equals_unpadded() -> None:
     padded = _value_and_gradients(q, k, v)
     with true_widths():
         unpadded = _value_and_gradients(q, k, v)
-    for ours, theirs in zip(padded, unpadded, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    for tensor, expected in zip(padded, unpadded, strict=True):
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-12)
 
 
 def _value_and_gradients(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:

@@ -57,9 +57,9 @@ def test_features_agree_with_the_original(shared: Path) -> None:
         conv.register_forward_hook(lambda _m, _i, output: features.append(output))
     model(case["x"])
     assert len(features) == len(case["mid_conv_outputs"]) == 8
-    for ours, theirs in zip(features, case["mid_conv_outputs"], strict=True):
+    for feature, expected in zip(features, case["mid_conv_outputs"], strict=True):
         # They are stored in float32.
-        torch.testing.assert_close(ours, theirs.double(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(feature, expected.double(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.usefixtures("unstable_order")

@@ -14,9 +14,14 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from tests.conftest import TINY, same_params
 
-ARGS = {**TINY, "qk_head_dim": 9, "v_head_dim": 10, "patch_sizes": [16] * 8}
-ARGS |= {"num_tokens": [16, 32, 64, 128] * 2, "group_sizes": [256, 128, 64, 32] * 2}
-ARGS |= {"patch_sizes": [16, 20, 24, 28] * 2}
+ARGS = {
+    **TINY,
+    "qk_head_dim": 9,
+    "v_head_dim": 10,
+    "patch_sizes": [16, 20, 24, 28] * 2,
+    "num_tokens": [16, 32, 64, 128] * 2,
+    "group_sizes": [256, 128, 64, 32] * 2,
+}
 
 
 @pytest.fixture(scope="module")

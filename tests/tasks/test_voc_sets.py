@@ -111,8 +111,8 @@ def test_several_sets_are_one(
     folders = {"a": numbered(tmp_path / "a", 1, 2), "b": numbered(tmp_path / "b", 11, 1)}
     voc(tmp_path / "b", {"000021": GOOD}, "val")
     folders["c"] = yolo(tmp_path / "c")
-    given = [{**one, "folder": str(folders[one["folder"]])} for one in sets]
-    data = {"kind": "voc", "sets": given, **own}
+    located = [{**box_set, "folder": str(folders[box_set["folder"]])} for box_set in sets]
+    data = {"kind": "voc", "sets": located, **own}
     task = task_of(data, {"val": section(folders["a"])})
     assert [Path(name).stem for name in names(task)] == expected
     again = Config.model_validate(task.config.plain())
