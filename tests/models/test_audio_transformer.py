@@ -13,29 +13,18 @@ from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.audio_transformer import pretrained
 from kdp.models.loading import load_network
-from kdp.models.torchvision_shim import install
 from kdp.stages.train.train import train
+from tests.models.audio_transformer_helpers import SIZES, write_pretrained
 from tests.tasks.test_scenes import settings
 
-transformers = pytest.importorskip("transformers")
-
-SIZES = {
-    "hidden_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 16,
-    "num_mel_bins": 32,
-}
+pytest.importorskip("transformers")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A network for ten seconds and 527 classes, as `transformers` saves it."""
     torch.manual_seed(0)
-    install()
-    config = transformers.ASTConfig(**SIZES, max_length=1024, num_labels=527)
-    transformers.ASTForAudioClassification(config).save_pretrained(tmp_path / "ast")
-    return tmp_path / "ast"
+    return write_pretrained(tmp_path / "ast", max_length=1024, num_labels=527)
 
 
 def test_the_teacher_accepts_the_students_input() -> None:

@@ -19,7 +19,7 @@ from kdp.checksums import with_checksum
 from tests.artifact_helpers import RunsCode
 from tests.robustness.cases import Folders
 from tests.robustness.chain import CHECKPOINT, STOPPED
-from tests.robustness.mutations import mutate_bytes, mutate_tree, odd_value, paths
+from tests.robustness.mutations import mutate_bytes, mutate_tree, odd_value, paths, value_at
 from tests.robustness.onnx_files import damaged_onnx
 
 CONFIG = ("--config", "config.yml")
@@ -175,10 +175,10 @@ def _add_code(random: Random, content: dict[str, Any], mark: Path) -> None:
 
 
 def _change_tensor(random: Random, content: dict[str, Any], mark: Path) -> None:
-    places = [place for place in paths(content) if isinstance(_get(content, place), Tensor)]
+    places = [place for place in paths(content) if isinstance(value_at(content, place), Tensor)]
     if places:
         place = random.choice(places)
-        _put(content, place, random.choice(TENSORS)(_get(content, place), random))
+        _put(content, place, random.choice(TENSORS)(value_at(content, place), random))
 
 
 def _one_value(tensor: Tensor, random: Random) -> Tensor:
@@ -248,11 +248,5 @@ def _other_entries(random: Random, data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _get(tree: Any, place: Sequence[Any]) -> Any:
-    for key in place:
-        tree = tree[key]
-    return tree
-
-
 def _put(tree: Any, place: Sequence[Any], value: Any) -> None:
-    _get(tree, place[:-1])[place[-1]] = value
+    value_at(tree, place[:-1])[place[-1]] = value

@@ -29,14 +29,8 @@ ARCHS = {
     "scenes": Arch("rep_mobile", SCENES),
     "boxes": YOLO,
 }
-FOREIGN = {
-    "upscale": 2,
-    "dim": 8,
-    "tab_heads": 2,
-    "tab_neurons": 6,
-    "lrsa_heads": 2,
-    "lrsa_neurons": 6,
-}
+OWN_SIZES = ("upscale", "dim", "tab_heads", "tab_neurons", "lrsa_heads", "lrsa_neurons")
+FOREIGN = {name: TINY[name] for name in OWN_SIZES}
 """A CATANet that is recognised by its weights: its other sizes are the published ones."""
 
 

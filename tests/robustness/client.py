@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.conftest import ROOT
+from tests.robustness.worker import MAX_BYTES
 
 WORKER = Path(__file__).with_name("worker.py")
 CODES = (0, 1, 2, 130)
@@ -115,7 +116,7 @@ def faults(result: Result) -> list[str]:
         problems.append(f"exit code {result.code}: {result.stderr[-200:]!r}")
     elif result.code:
         problems += _line_faults(result)
-    if result.peak_bytes > 2_000_000_000:
+    if result.peak_bytes > MAX_BYTES:
         problems.append(f"memory: {result.peak_bytes / 1e9:.1f} GB")
     elif "Traceback" not in result.stderr and _ALLOCATION.search(result.stderr + result.stdout):
         problems.append(f"memory: {result.stderr[-200:]!r}")

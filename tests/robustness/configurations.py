@@ -18,6 +18,7 @@ from tests.robustness.mutations import (
     mutate_tree,
     odd_value,
     paths,
+    value_at,
 )
 
 FAMILIES = ("faces", "faces", "faces", "super", "scenes", "boxes")
@@ -102,20 +103,18 @@ def _section(random: Random, tree: dict[str, Any], mark: Path) -> None:
 
 def _number(random: Random, tree: dict[str, Any], mark: Path) -> None:
     """Change a number, so that most keys keep their type."""
-    places = [
-        place for place in paths(tree) if type(_parent(tree, place)[place[-1]]) in (int, float)
-    ]
+    places = [place for place in paths(tree) if type(value_at(tree, place)) in (int, float)]
     if places:
         place = random.choice(places)
-        _parent(tree, place)[place[-1]] = random.choice(NUMBERS)
+        value_at(tree, place[:-1])[place[-1]] = random.choice(NUMBERS)
 
 
 def _text(random: Random, tree: dict[str, Any], mark: Path) -> None:
     """Change a text: names and paths."""
-    places = [place for place in paths(tree) if isinstance(_parent(tree, place)[place[-1]], str)]
+    places = [place for place in paths(tree) if isinstance(value_at(tree, place), str)]
     if places:
         place = random.choice(places)
-        _parent(tree, place)[place[-1]] = random.choice(TEXTS)
+        value_at(tree, place[:-1])[place[-1]] = random.choice(TEXTS)
 
 
 def _network(random: Random, tree: dict[str, Any], mark: Path) -> None:
@@ -276,9 +275,3 @@ def _override(random: Random, tree: dict[str, Any], mark: Path) -> str:
     )
     form = random.choice(forms)
     return form if not form.startswith("-") else f"x{form}"
-
-
-def _parent(tree: Any, place: Sequence[Any]) -> Any:
-    for key in place[:-1]:
-        tree = tree[key]
-    return tree

@@ -16,6 +16,7 @@ import torch
 from kdp.artifacts import load
 from kdp.errors import KdpError
 from kdp.models.loading import load_network
+from tests.conftest import same_params
 from tests.robustness.cases import Folders, environment
 from tests.robustness.client import Kdp, Result, faults
 
@@ -147,7 +148,7 @@ def same_weights(first: Path, second: Path) -> bool:
         a, b = load(first).params, load(second).params
     except KdpError:
         return False
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return same_params(a, b)
 
 
 def _names(folder: Path) -> set[str]:

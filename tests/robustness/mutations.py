@@ -139,6 +139,13 @@ def paths(tree: Any) -> list[tuple[Any, ...]]:
     return [(key, *rest) for key, value in items for rest in [(), *paths(value)]]
 
 
+def value_at(tree: Any, place: Sequence[Any]) -> Any:
+    """The value at a place; see `paths`."""
+    for key in place:
+        tree = tree[key]
+    return tree
+
+
 def mutate_tree(random: Random, tree: Any, mark: Path | None = None) -> None:
     """Change a mapping in place, once."""
     places = paths(tree)
@@ -146,7 +153,7 @@ def mutate_tree(random: Random, tree: Any, mark: Path | None = None) -> None:
         tree["key"] = odd_value(random, mark)
         return
     place = random.choice(places)
-    parent = _at(tree, place[:-1])
+    parent = value_at(tree, place[:-1])
     key = place[-1]
     match random.randrange(10):
         case 0:
@@ -157,7 +164,7 @@ def mutate_tree(random: Random, tree: Any, mark: Path | None = None) -> None:
             parent[_odd_key(random, key)] = odd_value(random, mark)
         case 3:
             other = random.choice(places)
-            parent[key] = _copy(_at(tree, other))
+            parent[key] = _copy(value_at(tree, other))
         case 4:
             parent[key] = random.choice(([parent[key]], {"key": parent[key]}, str(parent[key])))
         case 5 if isinstance(parent[key], (int, float)):
@@ -206,12 +213,6 @@ def _odd_key(random: Random, key: Any) -> Any:
 
 def _is_list(tree: Any) -> bool:
     return isinstance(tree, list)
-
-
-def _at(tree: Any, place: Sequence[Any]) -> Any:
-    for key in place:
-        tree = tree[key]
-    return tree
 
 
 def _copy(tree: Any) -> Any:

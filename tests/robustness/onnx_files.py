@@ -81,8 +81,8 @@ def _constant(random: Random, model: Any, mark: Path) -> None:
             constant.data_type = random.randrange(25)
         case 3:
             constant.data_location = 1
-            for key, value in (("location", random.choice(("/etc/passwd", "../x", "data"))),):
-                constant.external_data.add(key=key, value=value)
+            location = random.choice(("/etc/passwd", "../x", "data"))
+            constant.external_data.add(key="location", value=location)
         case 4:
             constant.raw_data = constant.raw_data[: len(constant.raw_data) // 2]
 

@@ -14,18 +14,11 @@ from typing import Any
 import yaml
 
 from tests.artifact_helpers import RunsCode
+from tests.models.audio_transformer_helpers import SIZES, write_pretrained
 from tests.robustness.base import settings
 from tests.robustness.cases import Folders
 from tests.robustness.mutations import NUMBERS, mutate_bytes, mutate_tree, odd_value
 
-SIZES = {
-    "hidden_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 16,
-    "num_mel_bins": 32,
-    "max_length": 64,
-}
 CODE = {
     "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"},
     "_name_or_path": "../elsewhere",
@@ -61,14 +54,7 @@ def make(random: Random, folders: Folders) -> Sequence[str]:
 def pretrained(base: Path) -> Path:
     """A small network as `transformers` saves it; made once."""
     folder = base / "ast"
-    if not folder.exists():
-        from kdp.models.torchvision_shim import install
-
-        install()
-        from transformers import ASTConfig, ASTForAudioClassification
-
-        ASTForAudioClassification(ASTConfig(**SIZES)).save_pretrained(folder)
-    return folder
+    return folder if folder.exists() else write_pretrained(folder, max_length=64)
 
 
 def _config(random: Random, folder: Path, mark: Path) -> None:
@@ -84,7 +70,9 @@ def _config(random: Random, folder: Path, mark: Path) -> None:
         return
     config = tree["whole"]
     if random.random() < 0.4 and isinstance(config, dict):
-        config[random.choice((*HUGE, *SIZES, "patch_size", "time_stride"))] = random.choice(NUMBERS)
+        config[random.choice((*HUGE, *SIZES, "max_length", "patch_size", "time_stride"))] = (
+            random.choice(NUMBERS)
+        )
     elif random.random() < 0.3 and isinstance(config, dict):
         key = random.choice(list(CODE))
         config[key] = CODE[key]
