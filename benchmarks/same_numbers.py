@@ -4,7 +4,8 @@ Every stage of every model family runs for a few seeded steps on the CPU, with t
 the samples that are built into kdp; same_numbers.yml lists the runs. Then all tensors of the
 artifacts are compared: parameters, masks, scores and their parts, and cached targets.
 Run: python benchmarks/same_numbers.py OLD NEW [--only NAME]; OLD may be a folder of results that
-python benchmarks/same_numbers.py OLD --save FOLDER has written.
+python benchmarks/same_numbers.py OLD --save FOLDER has written. Where OLD lacks a key whose default
+has changed, NEW runs with the former default: FORMER_DEFAULTS.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,8 @@ COMPARED = ("params", "masks", "scores", "parts", "targets")
 """The keys of an artifact whose tensors are compared."""
 RENAMED = {"teach": "cache-targets"}
 """New names of commands, used where a checkout has them."""
+FORMER_DEFAULTS = {"task_reduction": "mean"}
+"""Keys of the section `distill`, with the values that checkouts without them computed with."""
 LIBRARIES = (
     *("accelerate", "cv2", "hydra", "matplotlib.figure", "pydantic.main", "rich.progress"),
     *("scipy.ndimage", "skimage.data", "torch._dynamo", "torch_pruning", "transformers", "typer"),
@@ -159,6 +162,20 @@ def check_saved(folder: Path, chains: Sequence[Chain]) -> None:
             raise SystemExit(f"{folder} has no {chain.name} with these settings; run --save again")
 
 
+def with_former_defaults(chain: Chain, results: Path) -> Chain:
+    """The chain with the defaults of the checkout that wrote the results, if it lacks keys."""
+    config = yaml.safe_load(chain.config)
+    known: set[str] = set()
+    for path in (results / "results" / chain.name).rglob("*.pth"):
+        record = torch.load(path, map_location="cpu", weights_only=True).get("record", {})
+        known.update(record.get("config", {}).get("distill") or ())
+    former = {key: value for key, value in FORMER_DEFAULTS.items() if key not in known}
+    if not config.get("distill") or not known or not former:
+        return chain
+    config["distill"] = {**former, **config["distill"]}
+    return replace(chain, config=yaml.safe_dump(config))
+
+
 def compare(old: Path, new: Path, chains: Sequence[Chain]) -> bool:
     """Print a line for every file; True if all old files are there and equal."""
     if len({(root / "machine.txt").read_text() for root in (old, new)}) > 1:
@@ -216,7 +233,7 @@ def run_and_compare(old: Path, new: Path, folder: Path, chains: Sequence[Chain])
     if (old / "kdp").is_dir():
         before, done = folder / "old", run(old.resolve(), folder / "old", chains)
     check_saved(before, chains)
-    done = run(new.resolve(), after, chains) and done
+    done = run(new.resolve(), after, [with_former_defaults(c, before) for c in chains]) and done
     same = compare(before, after, chains)
     if not done:
         print("a command failed: see above")
