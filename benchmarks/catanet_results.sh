@@ -18,11 +18,11 @@ for budget in 0.7 0.5 0.35 0.25; do
             "prune.scores=$out/scores_$criterion.pth" "prune.min_units={tab_heads: 0, lrsa_heads: 0}" \
             "output.dir=$folder" output.name="$criterion"
         kdp rebuild -c "$chain" --from "$folder/${criterion}_pruned.pth" \
-            --masks "$folder/${criterion}_pruning_masks.pth" --to "$folder/$criterion.pth"
+            --masks "$folder/${criterion}_pruning_masks.pth" -o "$folder/$criterion.pth"
         files+=("$folder/$criterion.pth")
     done
     kdp compare "$teacher" "${files[@]}" --set "$set5" \
-        --md "$out/criteria_$budget.md" --json "$out/criteria_$budget.json"
+        -o "$out/criteria_$budget.md" -o "$out/criteria_$budget.json"
 done
 
 # 2. The chain at both budgets.
@@ -33,7 +33,7 @@ for budget in 0.7 0.5; do
     kdp finetune -c "$chain" "${options[@]}"
     kdp rebuild -c "$chain" "${options[@]}"
     kdp compare "$teacher" "$folder"/x_{pruned,finetuned_feature_kd,rebuilt}.pth \
-        -c configs/catanet/sr_benchmarks.yml --md "$out/chain_$budget.md" --json "$out/chain_$budget.json"
+        -c configs/catanet/sr_benchmarks.yml -o "$out/chain_$budget.md" -o "$out/chain_$budget.json"
 done
 
 # 3. How much the masks depend on the calibration patches and the seed.

@@ -10,7 +10,7 @@ trained=("${real[@]}" train.{steps,validate_every}=600 train.{warmup_steps=60,em
 tuned=("${real[@]}" finetune.{ema_decay=0.99,checkpoint_every=100})
 table() { # NAME FILE...
     name=$1; shift
-    kdp compare "$@" -c configs/scenes/cp_mobile.yml --set scenes=esc10 --json "$out/$name.json" --md "$out/$name.md"
+    kdp compare "$@" -c configs/scenes/cp_mobile.yml --set scenes=esc10 -o "$out/$name.json" -o "$out/$name.md"
 }
 
 # 1. Two audio transformers.
@@ -45,7 +45,7 @@ done
 # 5. Other precisions.
 for seed in 0 1 2; do
     for precision in fp16 int8; do
-        kdp export "$out/kd_${seed}_rebuilt.pth" --to onnx --precision "$precision"
+        kdp export "$out/kd_${seed}_rebuilt.pth" --format onnx --precision "$precision"
     done
 done
 table precision "$out"/kd_{0,1,2}_rebuilt{.pth,_fp16.onnx,_int8.onnx}

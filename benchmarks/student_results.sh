@@ -16,7 +16,7 @@ for seed in 0 1 2; do
     kdp train -c "$xs" seed=$seed "output.dir=$out" output.name=xs_fakd_$seed
     files+=("$out"/xs_{scratch,output,fakd}_$seed.pth)
 done
-kdp compare "${files[@]}" -c configs/catanet/sr_benchmarks.yml --json "$out/xs.json" --md "$out/xs.md"
+kdp compare "${files[@]}" -c configs/catanet/sr_benchmarks.yml -o "$out/xs.json" -o "$out/xs.md"
 
 # 2. Three roads to 0.36 of CATANet-L's MACs: prune, then fine-tune as long as the students train ...
 kdp prune -c configs/config_catanet.yml mac_constraint=0.36 "output.dir=$out" output.name=optin
@@ -29,7 +29,7 @@ kdp rebuild -c configs/catanet/catanet_dynamic.yml "output.dir=$out"
 # ... beside the student, which is that small from the start.
 kdp compare "$teacher" "$out/optin_rebuilt.pth" "$out/catanet_dynamic_rebuilt.pth" \
     "$out"/xs_{scratch,output,fakd}_0.pth -c configs/catanet/sr_benchmarks.yml \
-    --json "$out/roads.json" --md "$out/roads.md" --plot docs/roads.png
+    -o "$out/roads.json" -o "$out/roads.md" --plot docs/roads.png --overwrite
 
 # 3. What distilling costs.
 python benchmarks/distilling.py --student "$out/xs_fakd_0.pth" | tee "$out/cost.txt"

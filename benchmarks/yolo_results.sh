@@ -12,7 +12,7 @@ student=("${common[@]}" "model.args.scale=${SCALE:-n}" "train.steps=$steps" "tra
 taught=("${student[@]}" "distill.teacher.weights=$out/teacher.pth")
 table() { # NAME FILE...
     name=$1; shift
-    kdp compare "$@" -c configs/yolo11/yolo11_smoke.yml --set boxes=bccd --json "$out/$name.json" --md "$out/$name.md"
+    kdp compare "$@" -c configs/yolo11/yolo11_smoke.yml --set boxes=bccd -o "$out/$name.json" -o "$out/$name.md"
 }
 
 # 1. The teacher.
@@ -39,7 +39,7 @@ for seed in ${SEEDS:-0 1 2}; do
         chain+=(finetune.warmup_steps=26 finetune.ema_decay=0.99)
         [[ $how == plain ]] && chain+=('~distill')
         kdp prune "${chain[@]}"
-        kdp rebuild "${chain[@]}" --from "$out/${name}_pruned.pth" --to "$out/${name}_before.pth"
+        kdp rebuild "${chain[@]}" --from "$out/${name}_pruned.pth" -o "$out/${name}_before.pth"
         kdp finetune "${chain[@]}"
         kdp rebuild "${chain[@]}"
     done

@@ -72,6 +72,18 @@ def test_a_documented_option_exists(page: Path) -> None:
     assert options(page) <= known
 
 
+@pytest.mark.parametrize("script", sorted(ROOT.glob("benchmarks/*.sh")), ids=lambda path: path.name)
+def test_scripts_use_no_old_names(script: Path) -> None:
+    group: Any = typer.main.get_command(app)
+    text = script.read_text().replace("\\\n", " ")
+    calls = re.findall(r"^\s*kdp ([\w-]+)(.*)", text, re.MULTILINE)
+    assert calls
+    for name, rest in calls:
+        known = {option for param in group.commands[name].params for option in param.opts}
+        assert set(re.findall(r"\s(--?[a-z][\w-]*)", rest)) <= known
+    assert "distill.targets=" not in text
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_a_documented_command_works(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in DATA:
