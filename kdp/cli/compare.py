@@ -49,13 +49,13 @@ def compare(
     """Compare quality, parameters, MACs, size and latency of networks in one table."""
     formats = {path: table_format(path) for path in output or ()}
     from kdp.stages.compare.compare import compare as run
-    from kdp.stages.compare.compare import settings
+    from kdp.stages.defaults import config_or_defaults
     from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 
     # The names of side-by-side images are those of samples, so any image of the folder counts.
     drawn = [*([plot_file] if plot_file else []), *(images.glob("*.png") if images else [])]
     check_targets([*formats, *drawn], overwrite, OTHER_OUTPUT)
-    chosen = settings(config, merged(None, values), device)
+    chosen = config_or_defaults(config, merged(None, values, device))
     comparison = run(files, chosen, images, half)
     if plot_file:
         from kdp.stages.compare.plot import to_png

@@ -30,8 +30,9 @@ def evaluate(
     """Measure only the quality of networks, without MACs and latency."""
     formats = {path: table_format(path) for path in output or ()}
     from kdp.stages.compare.compare import evaluate as run
-    from kdp.stages.compare.compare import settings
+    from kdp.stages.defaults import config_or_defaults
     from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 
     check_targets(list(formats), overwrite, OTHER_OUTPUT)
-    write_and_print(run(files, settings(config, merged(None, values), device)), printed, formats)
+    chosen = config_or_defaults(config, merged(None, values, device))
+    write_and_print(run(files, chosen), printed, formats)

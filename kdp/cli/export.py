@@ -47,11 +47,11 @@ def export(
     values: SetValues = None,
 ) -> None:
     """Write a network for other runtimes after checking its outputs against PyTorch's."""
-    from kdp.stages.compare.compare import settings
+    from kdp.stages.defaults import config_or_defaults
     from kdp.stages.export.export import ExportRequest
     from kdp.stages.export.export import export as run
 
-    chosen = settings(None, merged(None, values), device)
+    chosen = config_or_defaults(None, merged(None, values, device))
     done = run(file, ExportRequest(file_format, precision, size, output, overwrite), chosen)
     shape = "x".join(str(side) for side in done.input_shape)
     axes = f"; any {', '.join(done.dynamic_axes)}" if done.dynamic_axes else " only"

@@ -12,7 +12,6 @@ from kdp.cli.echo import echo
 from kdp.cli.options import Device, NetworkFile, OverwriteFiles, SetValues, merged
 from kdp.errors import KdpError
 
-_VIDEO_ENDINGS = (".mp4", ".mkv", ".avi")
 _ImagesOrVideo = Annotated[
     Path | None,
     typer.Option(
@@ -68,15 +67,16 @@ def infer(
 
     Writes under the current folder, not next to the input.
     """
-    from kdp.stages.compare.compare import settings
+    from kdp.stages.defaults import config_or_defaults
+    from kdp.stages.infer.display import CODECS
     from kdp.stages.infer.infer import infer as run
     from kdp.stages.infer.request import InferRequest
 
-    is_video = output is not None and output.suffix.lower() in _VIDEO_ENDINGS
+    is_video = output is not None and output.suffix.lower() in CODECS
     folder, video = (None, output) if is_video else (output, None)
     given = (folder, ensemble, camera, csi, whole, video, headless, overwrite)
     request = InferRequest(tuple(images or ()), *given)
-    done = run(file, request, settings(None, merged(None, values), device), echo)
+    done = run(file, request, config_or_defaults(None, merged(None, values, device)), echo)
     for path in done.written:
         echo(path, err=headless)
     if done.unreadable:

@@ -24,7 +24,8 @@ from kdp.data.resize import bicubic_uint8
 from kdp.errors import KdpError
 from kdp.measure.complexity import count_macs_of
 from kdp.models import build
-from kdp.stages.compare.compare import compare, settings
+from kdp.stages.compare.compare import compare
+from kdp.stages.defaults import config_or_defaults
 from kdp.types import Arch
 from tests.conftest import TINY
 
@@ -106,7 +107,7 @@ def test_every_image_is_read_once_for_all_networks(
         return read_rgb(path)
 
     monkeypatch.setattr(pairs, "read_rgb", counted)
-    config = settings(None, arguments(folder)[1::2], "cpu")
+    config = config_or_defaults(None, [*arguments(folder)[1::2], "device=cpu"])
     compare([folder / "net_teacher.pth"], config)
     once = list(read)
     read.clear()
@@ -213,7 +214,7 @@ def test_networks_with_different_classes_are_not_compared(tmp_path: Path) -> Non
         arch, params = Arch("cp_mobile", args), build("cp_mobile", **args).state_dict()
         save(paths[-1], Artifact(params, arch, make_record("train", {})))
     with pytest.raises(KdpError, match=r"cannot compare .*park\.pth \(classes park, bus\)"):
-        compare(paths, settings(None, [], "cpu"))
+        compare(paths, config_or_defaults(None, ["device=cpu"]))
 
 
 @pytest.mark.parametrize("what", ["input_size", "latency_size"])
@@ -221,8 +222,9 @@ def test_an_unsupported_size_is_a_one_line_error(tmp_path: Path, what: str) -> N
     arch = Arch("mask_classifier", {"channels": [4, 4, 4], "image_size": 32})
     params = build("mask_classifier", **arch.args).state_dict()
     save(tmp_path / "net.pth", Artifact(params, arch, make_record("train", {})))
+    config = config_or_defaults(None, [f"measure.{what}=[4,4]", "device=cpu"])
     with pytest.raises(KdpError, match="does not accept an input of 4x4"):
-        compare([tmp_path / "net.pth"], settings(None, [f"measure.{what}=[4,4]"], "cpu"))
+        compare([tmp_path / "net.pth"], config)
 
 
 def test_an_error_is_one_line_with_exit_code_2(folder: Path) -> None:

@@ -26,7 +26,7 @@ from kdp.models import build
 from kdp.models.catanet import CATANet
 from kdp.models.catanet_tab import TAB
 from kdp.models.loading import load_network
-from kdp.stages.compare.compare import settings
+from kdp.stages.defaults import config_or_defaults
 from kdp.stages.infer import predict_images as stage
 from kdp.stages.infer.infer import infer
 from kdp.stages.infer.request import InferRequest
@@ -220,7 +220,7 @@ def test_tiles_follow_the_settings(network: Path, photos: Path) -> None:
     more = [part for pair in chosen for part in ("--set", pair)]
     assert _kdp(network, image, *more).exit_code == 0
     model, arch, _ = load_network(network)
-    task = task_for(arch, settings(None, chosen, "cpu"))
+    task = task_for(arch, config_or_defaults(None, [*chosen, "device=cpu"]))
     output = read_rgb(Path("photos_x2/wide.png"))
     assert np.array_equal(output, task.upscale(model, read_rgb(image)))  # type: ignore[attr-defined]
     assert not np.array_equal(output, _plain(network, image))
@@ -239,7 +239,7 @@ def test_the_progress_bar_counts_every_pass(
         def __exit__(self, *_: object) -> None: ...
 
     monkeypatch.setattr(stage, "progress", lambda *_: Bar())
-    config = settings(None, ["tiles.size=32", "tiles.overlap=8"], "cpu")
+    config = config_or_defaults(None, ["tiles.size=32", "tiles.overlap=8", "device=cpu"])
     image = _image(photos / "wide.png", (30, 80))
     infer(network, InferRequest((str(image),), ensemble=ensemble), config, print)
     assert [step for step in steps if step] == [Fraction(1, passes)] * passes
@@ -367,7 +367,7 @@ def test_a_file_that_git_tracks_is_kept_without_overwrite(
 
 
 def test_passes_are_counted_as_tiles_are_made(network: Path) -> None:
-    config = settings(None, ["tiles.size=16", "tiles.overlap=4"], "cpu")
+    config = config_or_defaults(None, ["tiles.size=16", "tiles.overlap=4", "device=cpu"])
     arch = load_network(network)[1]
     for size in ((16, 16), (17, 16), (40, 61)):
         calls: list[int] = []

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdp.artifacts import Artifact
 from kdp.config import Config
-from kdp.config.compose import load_config
 from kdp.data.images import png_bytes
 from kdp.devices import pick_device
-from kdp.errors import KdpError
-from kdp.files import input_path, sha256
+from kdp.files import input_path
 from kdp.finite import outputs_finite
-from kdp.log import log
 from kdp.measure.complexity import (
     COUNTER,
     count_macs,
     count_module_macs,
     count_parameters,
     parameters,
-    run_checked,
     thop_version,
 )
 from kdp.measure.latency import Latency, device_name, latencies
 from kdp.measure.precision import HalfPrecision, weight_bytes
 from kdp.models import build_on_meta
-from kdp.models.loading import load_runnable
 from kdp.models.onnx_file import OnnxNetwork
 from kdp.progress import progress
-from kdp.stages.compare.labels import short_labels
+from kdp.stages.compare.networks import (
+    LoadedNetwork,
+    also_in_half,
+    check_fixed_sizes,
+    check_sizes,
+    common_task,
+    load_networks,
+)
 from kdp.stages.deployed import deployed
-from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics, Task
-from kdp.temporary import temporary_folder
-from kdp.types import Arch, Parent, Provenance
+from kdp.types import Arch
 from kdp.written import write_output
 
 
@@ -123,34 +121,6 @@ class Comparison(Evaluation):
     device: str
 
 
-@dataclass(frozen=True)
-class _LoadedNetwork:
-    label: str
-    path: Path
-    model: nn.Module
-    arch: Arch
-    artifact: Artifact
-    precision: str
-
-
-def settings(config: Path | None, overrides: Sequence[str], device: str | None) -> Config:
-    """The configuration of a comparison; without a file, the schema's own defaults.
-
-    Raises:
-        KdpError: the file is missing, or a key or value does not fit the schema.
-    """
-    chosen = [*overrides, *([f"device={device}"] if device else [])]
-    if config is not None:
-        return load_config(config, chosen)
-    with temporary_folder() as folder:
-        defaults = folder / "compare.yml"
-        defaults.write_text("output: {name: compare}\n")
-        try:
-            return load_config(defaults, chosen)
-        except KdpError as error:
-            raise KdpError(str(error).replace(str(defaults), "--set")) from error
-
-
 def evaluate(paths: Sequence[Path], config: Config) -> Evaluation:
     """Measure the quality of every file the same way, and nothing else.
 
@@ -161,8 +131,8 @@ def evaluate(paths: Sequence[Path], config: Config) -> Evaluation:
     Raises:
         KdpError: as `compare` does.
     """
-    networks = _load(paths, pick_device(config.device))
-    task = _common_task(networks, config)
+    networks = load_networks(paths, pick_device(config.device))
+    task = common_task(networks, config)
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
     columns = [
         EvaluatedNetwork(**_identity(network, quality))
@@ -187,16 +157,16 @@ def compare(
             than that of the first; the device or the evaluation data is missing.
     """
     device, module_counter = pick_device(config.device), thop_version()
-    networks = _load(paths, device)
-    task = _common_task(networks, config)
+    networks = load_networks(paths, device)
+    task = common_task(networks, config)
     measure = config.measure
     example, timed = task.example(task.input_size), task.example(task.latency_size)
     if half:
-        networks = _also_in_half(networks, example.to(device))
+        networks = also_in_half(networks, example.to(device))
     # Data and input sizes are checked before minutes go into evaluation.
     samples = {name: len(members) for name, members in task.evaluation_sets.items()}
-    _check_fixed_sizes(networks, timed)
-    _check_sizes(networks, [example, timed])
+    check_fixed_sizes(networks, timed)
+    check_sizes(networks, [example, timed])
     quality = _qualities(task, networks)
     # All networks in one call: they are timed in turn, so that a drifting machine hits all alike.
     times = latencies(
@@ -221,91 +191,7 @@ def compare(
     )
 
 
-def _load(paths: Sequence[Path], device: torch.device) -> list[_LoadedNetwork]:
-    networks = []
-    for label, path in zip(short_labels(paths), paths, strict=True):
-        model, arch, artifact = load_runnable(path)
-        if isinstance(model, OnnxNetwork) and device.type != "cpu":
-            raise KdpError(f"{path}: ONNX files run on the CPU only; compare with --device cpu")
-        precision = model.precision if isinstance(model, OnnxNetwork) else "fp32"
-        networks.append(_LoadedNetwork(label, path, model.to(device), arch, artifact, precision))
-    _log_stale(networks)
-    return networks
-
-
-def _log_stale(networks: Sequence[_LoadedNetwork]) -> None:
-    """Warn of a file that was made from an earlier version of another one of them."""
-    hashes = {network.path.resolve(): sha256(network.path) for network in networks}
-    for network in networks:
-        used = {(p.path, p.sha256) for p in _ancestors(network.artifact.record)}
-        for path, digest in sorted(used):
-            current = hashes.get(Path(path).resolve(), digest)
-            if current != digest:
-                log.warning(
-                    f"{network.path} was made from another {path} ({digest[:12]}) "
-                    f"than the one compared here ({current[:12]})"
-                )
-
-
-def _ancestors(record: Provenance | None) -> Iterator[Parent]:
-    for parent in record.parents if record else ():
-        yield parent
-        yield from _ancestors(parent.record)
-
-
-def _also_in_half(networks: Sequence[_LoadedNetwork], example: Tensor) -> list[_LoadedNetwork]:
-    """Every network, and after each network the same in half precision."""
-    both = []
-    for network in networks:
-        both.append(network)
-        if not isinstance(network.model, OnnxNetwork):
-            model, label = HalfPrecision(network.model, example), f"{network.label}_half"
-            both.append(replace(network, label=label, model=model, precision=model.about))
-    return both
-
-
-def _common_task(networks: Sequence[_LoadedNetwork], config: Config) -> Task:
-    tasks = [task_for(network.arch, config) for network in networks]
-    for network, task in zip(networks, tasks, strict=True):
-        if task.metric_protocol != tasks[0].metric_protocol:
-            raise KdpError(
-                f"cannot compare {network.path} ({task.metric_protocol}) with {networks[0].path} "
-                f"({tasks[0].metric_protocol}): they solve different tasks"
-            )
-        classes, first = task.classes, tasks[0].classes
-        if classes != first:
-            raise KdpError(
-                f"cannot compare {network.path} (classes {', '.join(classes)}) with "
-                f"{networks[0].path} (classes {', '.join(first)})"
-            )
-    return tasks[0]
-
-
-def _check_fixed_sizes(networks: Sequence[_LoadedNetwork], timed: Tensor) -> None:
-    for network in networks:
-        size = network.model.fixed_size if isinstance(network.model, OnnxNetwork) else None
-        if size and size != tuple(timed.shape[2:]):
-            height, width = size
-            raise KdpError(
-                f"{network.path} was exported for {height}x{width} only: compare with "
-                f"--set measure.latency_size=[{height},{width}]"
-            )
-
-
-def _check_sizes(networks: Sequence[_LoadedNetwork], inputs: Sequence[Tensor]) -> None:
-    """Run every network on the meta device, before minutes are spent on evaluation.
-
-    Raises:
-        KdpError: a network cannot read inputs of these sizes.
-    """
-    for network in networks:
-        for example in inputs:
-            run_checked(build_on_meta(network.arch), example.to("meta"))
-
-
-def _qualities(
-    task: EvaluationTask, networks: Sequence[_LoadedNetwork]
-) -> list[dict[str, Metrics]]:
+def _qualities(task: EvaluationTask, networks: Sequence[LoadedNetwork]) -> list[dict[str, Metrics]]:
     """Metrics of every network by evaluation set, with a progress bar of the samples."""
     total = sum(len(samples) for samples in task.evaluation_sets.values())
     with ExitStack() as checks, progress("evaluate", total) as advance:
@@ -316,7 +202,7 @@ def _qualities(
 
 
 def _column(
-    network: _LoadedNetwork,
+    network: LoadedNetwork,
     task: Task,
     example: Tensor,
     quality: dict[str, Metrics],
@@ -338,14 +224,14 @@ def _column(
     )
 
 
-def _deployed_parameters(network: _LoadedNetwork, total: int, task: Task) -> int:
+def _deployed_parameters(network: LoadedNetwork, total: int, task: Task) -> int:
     if isinstance(network.model, OnnxNetwork):
         return total
     model = network.model.network if isinstance(network.model, HalfPrecision) else network.model
     return count_parameters(deployed(model, network.arch, network.artifact, task)[0])
 
 
-def _identity(network: _LoadedNetwork, quality: dict[str, Metrics]) -> dict[str, Any]:
+def _identity(network: LoadedNetwork, quality: dict[str, Metrics]) -> dict[str, Any]:
     """The attributes of an `EvaluatedNetwork`."""
     record = network.artifact.record
     return {
@@ -359,7 +245,7 @@ def _identity(network: _LoadedNetwork, quality: dict[str, Metrics]) -> dict[str,
 
 
 def _write_images(
-    task: EvaluationTask, networks: Sequence[_LoadedNetwork], folder: Path, total: int
+    task: EvaluationTask, networks: Sequence[LoadedNetwork], folder: Path, total: int
 ) -> None:
     models, labels = [n.model for n in networks], [n.label for n in networks]
     with progress("images", total) as advance:
