@@ -36,8 +36,9 @@ model: {name: mask_classifier, args: {dropout: 0.1, channels: [4]}}
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, key: str, value: str) -> None:
     path = tmp_path / "c.yml"
     path.write_text(FILE)
-    with pytest.raises(KdpError, match=key.split(".")[0]) as raised:
+    with pytest.raises(KdpError, match="finite") as raised:
         load_config(path, [f"{key}={value}"])
+    assert key.split(".")[0] in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
