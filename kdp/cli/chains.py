@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from kdp.cli.app import command
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    TextFormatOption,
-)
+from kdp.cli.options import TextFormatOption
 from kdp.log import log
 
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from kdp.cli.app import command
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    ConfigFile,
-    Overrides,
-    SetValues,
-    merged,
-)
+from kdp.cli.options import ConfigFile, Overrides, SetValues, merged
 
 
 @command("clean", "kdp clean -c config_catanet.yml")

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from kdp.cli.app import command
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    JsonFile,
-    NetworkFiles,
-    OverwriteFiles,
-    TextFormatOption,
-)
-
-if TYPE_CHECKING:
-    pass
+from kdp.cli.options import JsonFile, NetworkFiles, OverwriteFiles, TextFormatOption
 
 
 @command("inspect-weights", "kdp inspect-weights weights/catanet_x2_pruned.pth --layers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from kdp.cli.app import command
 from kdp.cli.echo import echo
 from kdp.cli.options import ChainConfig, Overrides, Overwrite, SetValues, StageDevice, merged
 from kdp.log import log
-
-if TYPE_CHECKING:
-    pass
 
 
 @command("rebuild", "kdp rebuild", "kdp rebuild -c config_catanet.yml -o small.pth")

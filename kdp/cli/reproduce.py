@@ -9,11 +9,7 @@ import typer
 
 from kdp.cli.app import command
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    EXPERIMENTS,
-    ExperimentsFolder,
-    OverwriteFiles,
-)
+from kdp.cli.options import EXPERIMENTS, ExperimentsFolder, OverwriteFiles
 from kdp.errors import KdpError
 
 

@@ -8,13 +8,7 @@ import typer
 
 from kdp.cli.app import command
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    ConfigFile,
-    OutputFolder,
-    SetValues,
-    StageDevice,
-    merged,
-)
+from kdp.cli.options import ConfigFile, OutputFolder, SetValues, StageDevice, merged
 from kdp.errors import KdpError
 
 if TYPE_CHECKING:

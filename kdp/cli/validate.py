@@ -6,13 +6,7 @@ import typer
 
 from kdp.cli.app import command
 from kdp.cli.echo import echo
-from kdp.cli.options import (
-    ChainConfig,
-    Overrides,
-    SetValues,
-    StageDevice,
-    merged,
-)
+from kdp.cli.options import ChainConfig, Overrides, SetValues, StageDevice, merged
 
 
 @command("validate", "kdp validate -c config_catanet.yml")

@@ -61,12 +61,12 @@ def _referred(node: _Place, place: Any) -> list[_Place]:
     """What the references of a text name, as often as they do."""
     if _COMPUTED.search(node.value):
         raise ValueError(f"{'.'.join(node.keys)}: a reference may not name a key by a reference")
-    found = []
+    targets = []
     for dots, key in _REFERENCE.findall(node.value):
         base = node.keys[: len(node.keys) - len(dots)] if dots else ()
-        found.append(place((*base, *filter(None, re.split(r"[.\[\]]+", key)))))
+        targets.append(place((*base, *filter(None, re.split(r"[.\[\]]+", key)))))
     # One to itself is left to OmegaConf, which names it.
-    return [target for target in found if target not in (None, node)]
+    return [target for target in targets if target not in (None, node)]
 
 
 def _item(value: Any, key: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from kdp.config import Config
 from kdp.config.compose import load_config
+from kdp.config.overrides import split_override
 from kdp.contents import ChainsContent, read_json
 from kdp.errors import KdpError, join_names
 from kdp.files import file_lock, is_locked, write_atomic
@@ -134,7 +135,7 @@ class OpenedChain:
         if not is_main_process() or os.environ.get(NO_CHAINS):
             return
         output = self.config.output
-        overrides = tuple(o for o in self.overrides if override_key(o) not in NOT_INHERITED)
+        overrides = tuple(o for o in self.overrides if split_override(o)[0] not in NOT_INHERITED)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         chain = Chain(
             self.path, overrides, output.dir, output.name, self.stage, now, finished=finished
@@ -200,18 +201,13 @@ def list_chains() -> list[Chain]:
 
 def merge_overrides(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
     """Old overrides, without those of a key that a new one sets or deletes, then the new ones."""
-    keys = {override_key(override) for override in new}
+    keys = {split_override(override)[0] for override in new}
 
     def replaced(override: str) -> bool:
-        parts = override_key(override).split(".")
+        parts = split_override(override)[0].split(".")
         return any(".".join(parts[: n + 1]) in keys for n in range(len(parts)))
 
     return (*(override for override in old if not replaced(override)), *new)
-
-
-def override_key(override: str) -> str:
-    """The key of `KEY=VALUE`, `+KEY=VALUE`, `++KEY=VALUE` or `~KEY`."""
-    return override.lstrip("+~").partition("=")[0]
 
 
 def _check_sections(stage: str, chain: Chain, config: Config, others: Sequence[Chain]) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdp.devices import pick_device
 from kdp.log import log
-from kdp.measure.complexity import parameters
+from kdp.measure.complexity import count_parameters
 from kdp.measure.latency import device_name
 
 
@@ -38,7 +38,7 @@ def log_header(
     lines = {
         "device": f"{chosen} ({device_name(chosen)})",
         "data": ", ".join(f"{name} {count:,}" for name, count in samples.items()),
-        "parameters": f"{parameters(model)[0]:,}{note}",
+        "parameters": f"{count_parameters(model):,}{note}",
         "writes": ", ".join(map(str, targets)),
     }
     log.info(title)

@@ -219,8 +219,8 @@ def _signature(
     if request.distill and request.distill.distill.task_reduction == "sum":
         settings[TASK_REDUCTION] = "sum"
     # Data may be copied to another machine before a run resumes, which changes times.
-    seen = fingerprint(samples, times=False)
-    return {**settings, "parents": [sha256(path) for path in parents], "samples": seen}
+    digest = fingerprint(samples, times=False)
+    return {**settings, "parents": [sha256(path) for path in parents], "samples": digest}
 
 
 def _known(settings: Settings, record: Provenance) -> Settings:

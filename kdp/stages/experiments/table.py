@@ -40,14 +40,14 @@ def tables(
     both = _table([*results[:-1], *shown, results[-1]])
     if _fits(both, console):
         return [both]
-    made = [_table(results)]
+    split_tables = [_table(results)]
     while shown:
         counts = range(len(shown), 1, -1)
         fitting = (n for n in counts if _fits(_table([results[0], *shown[:n]]), console))
         count = next(fitting, 1)
-        made.append(_table([results[0], *shown[:count]]))
+        split_tables.append(_table([results[0], *shown[:count]]))
         shown = shown[count:]
-    return made
+    return split_tables
 
 
 def cell(value: Any) -> str:

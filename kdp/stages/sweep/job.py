@@ -27,6 +27,7 @@ from kdp.errors import first_line
 from kdp.files import write_atomic
 from kdp.serialize import json_line
 from kdp.stages.chains import NO_CHAINS
+from kdp.stages.sweep.parent import POLL
 from kdp.stages.sweep.quality import StageQuality, evaluated_metrics, recorded_quality
 
 LONGEST_SUFFIX = 60
@@ -40,8 +41,6 @@ _RUN_MODULE = (
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 """`python -m MODULE` without the current folder as the first place to import from."""
-POLL = 0.2
-"""Seconds between two checks of a process."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kdp.errors import Interrupted, KdpError
 from kdp.log import log
-from kdp.stages.sweep.job import LOG, OUTCOME, POLL, STOP, SweepPoint, start
+from kdp.stages.sweep.job import LOG, OUTCOME, STOP, SweepPoint, start
+from kdp.stages.sweep.parent import POLL
 from kdp.training.shutdown import graceful_shutdown
 
 

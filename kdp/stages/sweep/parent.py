@@ -8,7 +8,7 @@ import threading
 import time
 
 POLL = 0.2
-"""Seconds between two looks at the parent."""
+"""Seconds between two checks of a process."""
 
 
 def end_with_parent(parent: int) -> None:
