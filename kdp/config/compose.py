@@ -153,7 +153,7 @@ def _register_file(
         raise KdpError(f"the defaults lists form a cycle: {chain}; remove one entry")
     if len(registered.files) == MAX_FILES:
         raise KdpError(f"{path}: the defaults lists name more than {MAX_FILES} files")
-    node = _read(path)
+    node, text = _read(path)
     name = path.stem if group else f"{path.stem}__{len(registered.files)}"
     registered.files.append(path)
     registered.names.append(name)
@@ -163,7 +163,7 @@ def _register_file(
     ]
     if defaults:
         node["defaults"] = defaults
-    package = "_global_" if _GLOBAL in yaml_text(path).splitlines()[:3] else None
+    package = "_global_" if _GLOBAL in text.splitlines()[:3] else None
     ConfigStore.instance().store(name=name, node=node, group=group or None, package=package)
     return name
 
@@ -225,9 +225,15 @@ def _default(
     return entry
 
 
-def _read(path: Path) -> DictConfig:
+def _read(path: Path) -> tuple[DictConfig, str]:
+    """The keys of a file, and its text, whose comments may name a package.
+
+    Raises:
+        KdpError: it is no YAML, too long, or no mapping.
+    """
     try:
-        node = OmegaConf.load(StringIO(yaml_text(path)))
+        text = yaml_text(path)
+        node = OmegaConf.load(StringIO(text))
     except GrammarParseError as error:
         raise KdpError(
             f"{path}: {error.full_key}: {error.value!r} is no valid reference; {_AS_TEXT}"
@@ -238,4 +244,4 @@ def _read(path: Path) -> DictConfig:
         raise KdpError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, DictConfig):
         raise KdpError(f"{path} holds no configuration (a mapping of keys to values)")
-    return node
+    return node, text
