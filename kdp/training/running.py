@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ class RunningMetrics:
 
     def __init__(self, sample_metrics: SampleMetrics | None = None) -> None:
         self._sample_metrics = sample_metrics
-        self._totals: dict[str, tuple[Any, int]] = {}
+        self._totals: dict[str, tuple[Tensor, int]] = {}
 
     def observe(self, loss: Loss) -> Loss:
         """The same loss; every batch it is computed on counts."""
@@ -40,13 +39,13 @@ class RunningMetrics:
         if self._sample_metrics is None:
             return
         for name, values in self._sample_metrics(output.detach(), batch).items():
-            total, count = self._totals.get(name, (0.0, 0))
-            self._totals[name] = total + values.float().sum(), count + len(values)
+            total, count = self._totals.get(name, (torch.zeros(()), 0))
+            self._totals[name] = values.float().sum() + total, count + len(values)
 
     def sums(self) -> dict[str, Tensor]:
         """Sum and number of samples of each metric, (2,), to be added up over processes."""
         return {
-            name: torch.stack([torch.as_tensor(total), torch.full_like(total, count)])
+            name: torch.stack([total, torch.full_like(total, count)])
             for name, (total, count) in self._totals.items()
         }
 
@@ -56,7 +55,7 @@ class RunningMetrics:
 
     def load(self, sums: Mapping[str, Tensor]) -> None:
         """Continue from `sums`."""
-        self._totals = {name: (float(total), int(count)) for name, (total, count) in sums.items()}
+        self._totals = {name: (total, int(count)) for name, (total, count) in sums.items()}
 
 
 def means(sums: Mapping[str, Tensor]) -> dict[str, float]:

@@ -65,6 +65,27 @@ def test_a_long_validation_is_abandoned_and_repeated(
     assert curve_rows(tmp_path / "parts") == curve_rows(tmp_path / "whole")
 
 
+def test_a_validation_may_be_abandoned_twice_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The means over training batches that a checkpoint has brought go into the next one."""
+    monkeypatch.setattr(module, "GRACE", 0.0)
+    rare = settings(log_every=5)
+    whole = fit(toy_job(tmp_path / "whole", settings=rare))
+    validate = toy_job(tmp_path).validate
+
+    def interrupted(model: nn.Module) -> dict[str, dict[str, float]]:
+        signal.raise_signal(signal.SIGTERM)
+        return validate(model)
+
+    for resume in (False, True):
+        job = toy_job(tmp_path / "parts", settings=rare, validate=interrupted)
+        with pytest.raises(Interrupted, match="after step 2"):
+            fit(job, resume=resume)
+    assert_equal_runs(whole, fit(toy_job(tmp_path / "parts", settings=rare), resume=True))
+    assert curve_rows(tmp_path / "parts") == curve_rows(tmp_path / "whole")
+
+
 def test_a_short_validation_is_finished(tmp_path: Path) -> None:
     job = toy_job(tmp_path)
     validate, done = job.validate, []
