@@ -192,8 +192,8 @@ def _is_torchscript(path: Path) -> bool:
 
 def _foreign_params(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     # A key may be there with nothing in it, as `params_ema` where no average was kept.
-    found = (content[key] for key in FOREIGN_KEYS if isinstance(content.get(key), Mapping))
-    params = next((params for params in found if params), None)
+    candidates = (content[key] for key in FOREIGN_KEYS if isinstance(content.get(key), Mapping))
+    params = next((params for params in candidates if params), None)
     if params is None:
         params = {} if any(key in content for key in FOREIGN_KEYS) else content
     params = {name: value for name, value in params.items() if value is not None}

@@ -50,8 +50,8 @@ def check_archive(path: Path, source: Path) -> None:
             raise KdpError(f"{path} holds compressed tensors, which torch does not write: refused")
         if sum(member.file_size for member in members) > source.stat().st_size:
             raise KdpError(f"{path} is damaged: it is smaller than what it says it holds")
-        pickles = [member for member in members if member.filename.endswith("data.pkl")]
-        if any(name in _pickled(archive, member) for member in pickles for name in _GROWING):
+        pickles = [_pickled(archive, m) for m in members if m.filename.endswith("data.pkl")]
+        if any(name in pickled for pickled in pickles for name in _GROWING):
             raise KdpError(f"{path} holds more than tensors: refused")
 
 

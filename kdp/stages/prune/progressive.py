@@ -138,10 +138,10 @@ def _check_files(request: RoundsRequest, earlier: list[State], resume: bool, rer
     previous, samples = request.teacher, request.count_samples()
     for number in range(1, len(request.rounds) + 1):
         current = request.round(number, previous)
-        made = current.paths
-        files += [made.pruned, made.masks, made.scores, made.finetuned, made.rebuilt]
+        own = current.paths
+        files += [own.pruned, own.masks, own.scores, own.finetuned, own.rebuilt]
         _finetuning_targets(current, samples).check_result(rerun)
-        previous = made.rebuilt
+        previous = own.rebuilt
     check_targets(files)
     if not resume:
         _check_unfinished(paths.rounds, paths.rebuilt, earlier, len(request.rounds))
