@@ -20,7 +20,7 @@ from omegaconf.errors import (
 from pydantic import ValidationError
 
 from kdp.config import Config
-from kdp.config.explain import explain
+from kdp.config.errors import explain
 from kdp.config.lookup import find_config, find_default, find_overlay, overlay_groups
 from kdp.config.overrides import for_hydra, split_override
 from kdp.config.references import check_references

@@ -23,9 +23,9 @@ from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.onnx_file import load_onnx
 from kdp.removed import REMOVED
+from kdp.stages.export import check
 from kdp.stages.export import export as stage
 from kdp.stages.export import onnx as onnx_stage
-from kdp.stages.export import outputs
 from kdp.types import Arch
 from kdp.written import write_output
 from tests.conftest import TINY
@@ -258,7 +258,7 @@ def test_an_export_that_differs_is_not_written(
 ) -> None:
     target = tmp_path / "kept.torchscript"
     write_output(target, b"older")
-    monkeypatch.setitem(outputs.TOLERANCES, "fp32", -1.0)
+    monkeypatch.setitem(check.TOLERANCES, "fp32", -1.0)
     done = kdp("export", folder / "mask_classifier.pth", "--to", "torchscript", "-o", target)
     assert isinstance(done.exception, KdpError)
     assert "differs from the original" in str(done.exception)

@@ -23,8 +23,8 @@ from kdp.measure.complexity import parameters, run_checked
 from kdp.models import with_decoding
 from kdp.models.loading import load_network
 from kdp.removed import REMOVED
+from kdp.stages.export.check import check_outputs
 from kdp.stages.export.onnx import AXES, onnx_format
-from kdp.stages.export.outputs import check_outputs
 from kdp.stages.export.torchscript import TORCHSCRIPT
 from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks import family_of

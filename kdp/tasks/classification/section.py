@@ -1,4 +1,4 @@
-"""What classification adds to the configuration."""
+"""Configuration keys of classification and their default values."""
 
 from __future__ import annotations
 

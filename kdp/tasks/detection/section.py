@@ -1,4 +1,4 @@
-"""What detection adds to the configuration."""
+"""Configuration keys of detection and their default values."""
 
 from __future__ import annotations
 

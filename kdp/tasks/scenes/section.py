@@ -1,4 +1,4 @@
-"""What acoustic scenes add to the configuration."""
+"""Configuration keys of acoustic scenes and their default values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What super-resolution adds to the configuration."""
+"""Configuration keys of super-resolution and their default values."""
 
 from __future__ import annotations
 

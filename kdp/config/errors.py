@@ -1,4 +1,4 @@
-"""Turn a validation error into one line."""
+"""The message for mistakes in a configuration: one line, with the nearest valid key."""
 
 from __future__ import annotations
 
