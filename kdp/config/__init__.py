@@ -20,6 +20,7 @@ from kdp.config.measure import LimitsConfig, MeasureConfig
 from kdp.config.model import ModelConfig
 from kdp.config.output import OutputConfig
 from kdp.config.prune import CalibrationConfig, PruneConfig, RoundConfig
+from kdp.config.recover import RecoverConfig
 from kdp.config.registry import (
     register_calibration_options,
     register_data_kind,
@@ -47,6 +48,7 @@ __all__ = [
     "OutputConfig",
     "PhaseConfig",
     "PruneConfig",
+    "RecoverConfig",
     "RoundConfig",
     "SamplesConfig",
     "Section",

@@ -20,6 +20,7 @@ from kdp.config.measure import LimitsConfig, MeasureConfig
 from kdp.config.model import ModelConfig
 from kdp.config.output import OutputConfig
 from kdp.config.prune import PruneConfig, RoundConfig, prune_schema
+from kdp.config.recover import RecoverConfig
 from kdp.config.train import TrainConfig
 from kdp.errors import KdpError
 
@@ -61,6 +62,8 @@ class Config(Section):
     """Alternative pruning budget: share of units to remove from every group."""
     prune: PruneConfig = PruneConfig()
     """How units are scored, and what may be removed."""
+    recover: RecoverConfig | None = None
+    """Recovery without training, the last step of `prune`; none if not given."""
     train: TrainConfig | None = None
     """Optimisation of `kdp train`."""
     finetune: TrainConfig | None = None

@@ -170,8 +170,12 @@ class EvaluationTask(ExampleTask, Protocol):
 class PruningTask(LossTask, ExampleTask, Protocol):
     """What pruning needs."""
 
-    def calibration_data(self) -> Batch:
-        """The prepared batch that importance is measured on."""
+    def calibration_data(self, count: int | None = None) -> Batch:
+        """The prepared batch that importance is measured on, without augmentation.
+
+        Args:
+            count: number of samples; that of the configuration if not given.
+        """
 
     def groups(self, model: nn.Module) -> list[Group]:
         """The prunable groups, in the order of execution."""

@@ -93,13 +93,13 @@ class FixedSizeTask(SetwiseEvaluation):
     def training_data(self, length: int) -> Dataset[Batch]:
         return self.samples(length, self.config.seed, self.config.data.augment)
 
-    def calibration_data(self) -> Batch:
+    def calibration_data(self, count: int | None = None) -> Batch:
         """The first samples of a shuffled epoch, without augmentation.
 
         The seed differs from that of training, whose first batches would otherwise decide what is
         pruned.
         """
-        count = self.config.prune.calibration.patches
+        count = count or self.config.prune.calibration.patches
         data = self.samples(count, self.config.seed + 1, augment=False)
         return self.prepare(default_collate([data[i] for i in range(count)]), augment=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,6 +79,34 @@ def test_the_pruned_network_equals_the_masked_teacher(folder: Path) -> None:
     with masks_applied(teacher, catanet_groups(teacher), result.plan.masks), torch.no_grad():
         torch.testing.assert_close(pruned(x), teacher(x))
     assert artifact.record.parents[0].path == str(folder / "teacher.pth")
+
+
+def test_recovery_refits_layers_and_keeps_the_masks(folder: Path) -> None:
+    cut = prune(config(folder, **PRUNE))
+    before = load(cut.pruned).params
+    recover = {"samples": 8, "holdout": 0.5}
+    done = run_kdp("prune", "--config", str(config_file(folder, **PRUNE, recover=recover)))
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert re.search(r"layers refitted; distance of outputs .* -> .* \(8 samples", told)
+    artifact = load(cut.pruned)
+    changed = {k for k, v in artifact.params.items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(name.rpartition(".")[0].endswith((".proj", ".fc2")) for name in changed)
+    reached = artifact.record.metrics["recovery"]
+    assert reached["distance_after"] < reached["distance_before"]
+    rebuilt = run_kdp("rebuild", "--config", str(config_file(folder, **PRUNE, recover=recover)))
+    assert rebuilt.returncode == 0, rebuilt.stderr
+
+
+def test_recovery_needs_samples_to_fit_and_to_hold_out(folder: Path) -> None:
+    arguments = ("prune", "--config", str(config_file(folder, **PRUNE, recover={"samples": 1})))
+    done = run_kdp(*arguments)
+    assert done.returncode == 2
+    assert complaints(done.stderr) == [
+        "kdp: recover: 1 calibration sample is too few; set recover.samples"
+    ]
+    assert not (folder / "weights" / "tiny_pruned.pth").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from kdp.files import file_lock
 from kdp.finite import first_nonfinite
 from kdp.measure.complexity import COUNTER
 from kdp.models.loading import load_network
-from kdp.pruning.groups import Group, full_masks
+from kdp.pruning.groups import Group, Masks, full_masks
 from kdp.pruning.identity import MasksIdentity, masked_extra, masks_digest, network_digest
 from kdp.pruning.importance import combine_scores
 from kdp.pruning.importance.base import RawScores, Scores, ScoringContext
@@ -29,6 +30,7 @@ from kdp.stages.experiments.store import record_network
 from kdp.stages.header import log_header
 from kdp.stages.paths import do_nothing
 from kdp.stages.prune.budget import check_kinds, check_plan, macs_by_width
+from kdp.stages.prune.recovery import Recovery, recover_network
 from kdp.stages.prune.request import PruneRequest
 from kdp.stages.prune.score_cache import Measurements, prunable
 from kdp.stages.replacing import check_targets, earlier_record, log_replaced
@@ -47,6 +49,7 @@ class Pruned:
         plan: masks and MACs.
         groups: all groups of the network.
         seconds: time that measuring importance took, earlier runs included.
+        recovery: what refitting reached, if it is configured.
     """
 
     pruned: Path
@@ -54,6 +57,7 @@ class Pruned:
     plan: PruningPlan
     groups: list[Group]
     seconds: float
+    recovery: Recovery | None = None
 
 
 def prune(
@@ -96,15 +100,30 @@ def prune(
         # Groups that were not searched keep everything.
         plan = replace(plan, masks={**full_masks(groups), **plan.masks})
         identity = MasksIdentity(masks_digest(plan.masks), network_digest(model.state_dict()))
-        zero_removed(model.cpu(), groups, plan.masks)
+        recovery = _zero_and_recover(request, task, model, groups, plan.masks)
         parents, metrics = [request.teacher], _metrics(task, plan)
+        if recovery is not None:
+            metrics["recovery"] = recovery.plain()
         record = make_record("prune", config.plain(), parents, metrics, started, config.device)
         # The masks are written last: where they exist, the pruned network does too.
+        model.cpu()
         extra = masked_extra(model, groups, plan.masks, identity)
         save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
         save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record))
     record_network(config, "prune", paths.pruned)
-    return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds)
+    return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds, recovery)
+
+
+def _zero_and_recover(
+    request: PruneRequest, task: PruningTask, model: nn.Module, groups: list[Group], masks: Masks
+) -> Recovery | None:
+    """Set the removed units to zero, and refit the layers that read them if that is configured."""
+    if request.recover is None:
+        zero_removed(model, groups, masks)
+        return None
+    dense = copy.deepcopy(model)
+    zero_removed(model, groups, masks)
+    return recover_network(request.recover, task, dense, model, groups, masks, request.seed)
 
 
 def _settings_before(request: PruneRequest) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from kdp.errors import join_names
 from kdp.progress import duration
 from kdp.pruning.groups import Group
 from kdp.pruning.masks import kept_units
 from kdp.stages.prune.prune import Pruned
+from kdp.stages.prune.recovery import Recovery
 from kdp.stages.tables import plain_table, with_unit
 
 console = Console()
@@ -37,6 +39,27 @@ def show(found: Pruned) -> None:
     console.print(f"MACs: {with_unit(plan.macs)}, {share:.1%} of the unpruned network's")
     console.print(f"importance: {plan.kept_importance:.1%} of the sum over all units is kept")
     console.print(f"measuring it took {duration(found.seconds)}")
+    if found.recovery is not None:
+        _show_recovery(found.recovery)
+
+
+def _show_recovery(recovery: Recovery) -> None:
+    """Print what refitting the layers has gained."""
+    result = recovery.result
+    refitted = sum(fit.share > 0 for fit in result.layers)
+    if not result.layers:
+        console.print("recovery: no layer reads what was removed")
+        return
+    distance = f"distance of outputs from the unpruned network's {result.before:.3g}"
+    effort = f"{recovery.samples} samples, {duration(recovery.seconds)}"
+    if not result.kept:
+        after = f"{result.after:.3g} with refitted layers, which are not kept"
+        console.print(f"recovery: {distance}, {after} ({effort})")
+        return
+    layers = f"{refitted} of {len(result.layers)} layers refitted"
+    console.print(f"recovery: {layers}; {distance} -> {result.after:.3g} ({effort})")
+    if result.skipped:
+        console.print(f"recovery: left as they are: {join_names(result.skipped)}")
 
 
 def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdp.config import Config, PruneConfig
+from kdp.config import Config, PruneConfig, RecoverConfig
 from kdp.errors import KdpError
 from kdp.stages.paths import ChainPaths, chain_paths, check_input, prunes
 from kdp.stages.settings import masks_settings
@@ -24,6 +24,7 @@ class PruneRequest:
         settings: the section `prune`.
         mac_constraint: fraction of the MACs that stays; None where the ratio decides.
         pruning_ratio: fraction of every group's units that is removed; None where MACs decide.
+        recover: the section `recover`, if it is given.
         paths: the files of the chain.
         seed: of random importance.
         device: "auto", "cpu", "cuda", ...
@@ -35,6 +36,7 @@ class PruneRequest:
     settings: PruneConfig
     mac_constraint: float | None
     pruning_ratio: float | None
+    recover: RecoverConfig | None
     paths: ChainPaths
     seed: int
     device: str
@@ -61,6 +63,7 @@ class PruneRequest:
             settings=config.prune,
             mac_constraint=config.mac_constraint,
             pruning_ratio=config.pruning_ratio,
+            recover=config.recover,
             paths=chain_paths(config),
             seed=config.seed,
             device=config.device,

@@ -90,17 +90,18 @@ class SuperResolution(SetwiseEvaluation):
         counts = {name: len(pairs) for name, pairs in self.evaluation_sets.items()}
         return {"training": len(self.training_samples), **counts}
 
-    def calibration_data(self) -> Batch:
+    def calibration_data(self, count: int | None = None) -> Batch:
         """The patches with the most contrast among four times as many.
 
         On a patch of plain sky every unit looks unimportant.
         """
         section = self.config.prune.calibration
         side = section.options(CalibrationPatches).patch_size
-        data = self._patches(side, self.config.seed + 1, 4 * section.patches)
+        count = count or section.patches
+        data = self._patches(side, self.config.seed + 1, 4 * count)
         samples = [data[i] for i in range(len(data))]
         contrast = torch.stack([sample["lr"].std() for sample in samples])
-        chosen = contrast.argsort(descending=True, stable=True)[: section.patches].sort().values
+        chosen = contrast.argsort(descending=True, stable=True)[:count].sort().values
         return {k: torch.stack([samples[int(i)][k] for i in chosen]) for k in ("lr", "hr")}
 
     def _patches(self, size: int, seed: int, length: int) -> PatchDataset:

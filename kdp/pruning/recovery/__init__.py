@@ -1,0 +1,1 @@
+"""Recovery without training: layers that read pruned units are refitted in closed form."""
