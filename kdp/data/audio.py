@@ -25,6 +25,12 @@ CONTAINERS: dict[bytes, Literal["little", "big"]] = {
     b"FORM": "big",
 }
 """First bytes of WAV and AIFF files -> byte order of the length that follows."""
+OGG_HEADER, OGG_PAGE = 27, 65_307
+"""Bytes of a page's header before its lengths, and of the largest page (RFC 3533)."""
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
+)
+"""Of the files that are taken for sounds in a folder."""
 RATE = 32_000
 """Sampling rate in Hz of every waveform after reading."""
 
@@ -70,8 +76,21 @@ def read_mono(path: Path) -> tuple[Wave, int]:
 
 
 def read_wave(path: Path) -> Wave:
-    """Read a file as (samples,) at 32 kHz; see `read_mono` for errors."""
-    return resampled(*read_mono(path))
+    """Read a file as (samples,) at 32 kHz; see `read_timed`."""
+    return read_timed(path)[0]
+
+
+def read_timed(path: Path) -> tuple[Wave, float]:
+    """Read a file as (samples,) at 32 kHz, with the duration in seconds that `duration` returns.
+
+    Raises:
+        KdpError: see `read_mono`; or the file is too short for one sample at 32 kHz.
+    """
+    mono, rate = read_mono(path)
+    wave = resampled(mono, rate)
+    if not len(wave):
+        raise KdpError(f"the sound {path} is too short: {len(mono)} samples at {rate} Hz")
+    return wave, len(mono) / rate
 
 
 def duration(path: Path) -> float:
@@ -130,7 +149,24 @@ def _is_whole(path: Path, info: Any) -> bool:
     if head[:4] == b".snd":
         start, announced = (int.from_bytes(head[i : i + 4], "big") for i in (4, 8))
         return start + announced <= size or announced >= UNKNOWN_LENGTH
+    if head[:4] == b"OggS":
+        return _last_page_is_whole(path)
     return info.format != "FLAC" or _has_frame(path, info.frames - 1)
+
+
+def _last_page_is_whole(path: Path) -> bool:
+    """Whether an Ogg file has as much of its last page as the page's header announces.
+
+    Not every program marks the page that ends a stream, so a cut between two pages is not seen.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OGG_PAGE))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < OGG_HEADER:
+        return False
+    lengths = page[OGG_HEADER : OGG_HEADER + page[OGG_HEADER - 1]]
+    return OGG_HEADER + page[OGG_HEADER - 1] + sum(lengths) <= len(page)
 
 
 def _has_frame(path: Path, number: int) -> bool:

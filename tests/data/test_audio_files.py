@@ -22,6 +22,9 @@ from kdp.models.mobile import SCENES
 from tests.conftest import ROOT
 from tests.data.audio_helpers import FILES, sine
 
+OPUS = {"opus": {"format": "OGG", "subtype": "OPUS"}}
+"""Suffix -> what soundfile does not know by it."""
+
 
 @pytest.mark.parametrize("content", [b"", b"no sound" * 99, b"RIFF\0\0"])
 def test_a_corrupt_file_is_named_when_it_is_read(tau: Path, content: bytes) -> None:
@@ -88,10 +91,11 @@ print({"soundfile", "soxr", "transformers"} & set(sys.modules))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-@pytest.mark.parametrize("kind", ["wav", "aiff", "au", "flac"])
+@pytest.mark.parametrize("kind", ["wav", "aiff", "au", "flac", "ogg", "opus"])
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kind: str, share: float) -> None:
     path = tmp_path / f"cut.{kind}"
-    soundfile.write(path, sine(440) + 0.1 * np.random.default_rng(0).random(32000), 32000)
+    noise = np.random.default_rng(0).random(48000)  # Opus has no 32 kHz
+    soundfile.write(path, sine(440, rate=48000) + 0.1 * noise, 48000, **OPUS.get(kind, {}))
     assert duration(path) == 1
     data = path.read_bytes()
     path.write_bytes(data[: max(300, int(len(data) * share))])
@@ -128,3 +132,24 @@ def test_samples_on_the_scale_of_integers_are_refused(
 def test_floating_point_samples_may_exceed_full_scale(tmp_path: Path, peak: float) -> None:
     soundfile.write(tmp_path / "a.wav", 2 * peak * sine(440), 32000, subtype="FLOAT")
     assert np.abs(read_mono(tmp_path / "a.wav")[0]).max() == pytest.approx(peak, rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "opus"])
+@pytest.mark.parametrize("seconds", [0.01, 1, 30])
+@pytest.mark.parametrize("tail", [b"", b"TAG" + bytes(125)])
+def test_whole_pages_of_any_number_are_accepted(
+    tmp_path: Path, kind: str, seconds: float, tail: bytes
+) -> None:
+    path = tmp_path / f"whole.{kind}"
+    soundfile.write(path, sine(440, seconds, 16000), 16000, **OPUS.get(kind, {}))
+    path.write_bytes(path.read_bytes() + tail)
+    assert duration(path) == pytest.approx(seconds, abs=1e-3)
+
+
+@pytest.mark.parametrize(("rate", "samples"), [(96_000, 1), (192_000, 2), (1_000_000, 15)])
+def test_a_sound_shorter_than_a_sample_is_named(tmp_path: Path, rate: int, samples: int) -> None:
+    path = tmp_path / "click.wav"
+    soundfile.write(path, np.full(samples, 0.5), rate)
+    assert len(read_mono(path)[0]) == samples
+    with pytest.raises(KdpError, match=rf"click\.wav is too short: {samples} samples at {rate} Hz"):
+        read_wave(path)
