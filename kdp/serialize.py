@@ -7,8 +7,10 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from kdp.errors import KdpError
 from kdp.text import csv_cell
 
 
@@ -22,10 +24,26 @@ def json_line(content: Any) -> str:
     return json.dumps(_strict(content), allow_nan=False)
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table_format(path: Path) -> Literal["csv", "json", "md"]:
+    """The format that the extension of a table's file stands for.
+
+    Raises:
+        KdpError: it stands for none.
+    """
+    match path.suffix.lower():
+        case ".csv":
+            return "csv"
+        case ".json":
+            return "json"
+        case ".md":
+            return "md"
+    raise KdpError(f"cannot write the table {path}: its name must end with .csv, .json or .md")
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]], delimiter: str = ",") -> str:
     """CSV with one header; None becomes an empty field, and no text is a spreadsheet's formula."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerows([csv_cell(value) for value in row] for row in (header, *rows))
     return text.getvalue()
 

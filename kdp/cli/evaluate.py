@@ -12,9 +12,9 @@ from kdp.cli.options import (
     TableFiles,
     TableFormatOption,
     merged,
-    table_format,
 )
 from kdp.cli.table_output import write_and_print
+from kdp.serialize import table_format
 
 
 @command("evaluate", "kdp evaluate small.pth -c config_catanet.yml")

@@ -12,14 +12,14 @@ from kdp.cli.echo import echo
 from kdp.cli.options import Device, NetworkFile, OverwriteFiles, SetValues, merged
 from kdp.errors import KdpError
 
-_ImagesOrVideo = Annotated[
+_Output = Annotated[
     Path | None,
     typer.Option(
         "--output",
         "-o",
         metavar="PATH",
         help="Folder for images, or a file: .png for a single image; .mp4, .mkv or .avi for a "
-        "labelled video.",
+        "labelled video; .csv, .json or .md for the table of sounds.",
     ),
 ]
 _Ensemble = Annotated[
@@ -30,7 +30,15 @@ _Ensemble = Annotated[
 ]
 _Headless = Annotated[
     bool,
-    typer.Option("--headless", help="Open no window; print one line of JSON per image or frame."),
+    typer.Option("--headless", help="Open no window; print one line of JSON per file or frame."),
+]
+_Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="Sounds: table, csv, json, md, or a format of the family (dcase). Default: the "
+        "extension of --output; without it, a table is printed.",
+    ),
 ]
 
 
@@ -38,14 +46,18 @@ _Headless = Annotated[
     "infer",
     "kdp infer small.pth photos/ -o upscaled/",
     "kdp infer faces.pth --camera 0 -o labelled.mp4",
+    "kdp infer scenes.pth recordings/ -o scenes.csv",
 )
 def infer(
     file: NetworkFile,
-    images: Annotated[
+    inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGE", help="Images, folders, quoted patterns, or one video."),
+        typer.Argument(
+            metavar="INPUT", help="Images or sounds, folders, quoted patterns, or one video."
+        ),
     ] = None,
-    output: _ImagesOrVideo = None,
+    output: _Output = None,
+    table_format: _Format = None,
     ensemble: _Ensemble = False,
     camera: Annotated[
         int | None,
@@ -63,7 +75,8 @@ def infer(
     device: Device = None,
     values: SetValues = None,
 ) -> None:
-    """Super-resolve images, or label faces or objects in images, a video or a camera's frames.
+    """Super-resolve images; label faces or objects in images, a video or a camera's frames; or
+    label sounds with their acoustic scene.
 
     Writes under the current folder, not next to the input.
     """
@@ -74,8 +87,8 @@ def infer(
 
     is_video = output is not None and output.suffix.lower() in CODECS
     folder, video = (None, output) if is_video else (output, None)
-    given = (folder, ensemble, camera, csi, whole, video, headless, overwrite)
-    request = InferRequest(tuple(images or ()), *given)
+    given = (folder, ensemble, camera, csi, whole, video, headless, overwrite, table_format)
+    request = InferRequest(tuple(inputs or ()), *given)
     done = run(file, request, config_or_defaults(None, merged(None, values, device)), echo)
     for path in done.written:
         echo(path, err=headless)

@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdp.errors import KdpError
-
 _SHIPPED = "kdp configs lists the configurations that come with kdp."
 ConfigFile = Annotated[
     Path,
@@ -149,19 +147,3 @@ def merged(
     if device is not None:
         given.append(f"device={device}")
     return given
-
-
-def table_format(path: Path) -> Literal["csv", "json", "md"]:
-    """The format that the ending of a table's file stands for.
-
-    Raises:
-        KdpError: it stands for none.
-    """
-    match path.suffix.lower():
-        case ".csv":
-            return "csv"
-        case ".json":
-            return "json"
-        case ".md":
-            return "md"
-    raise KdpError(f"cannot write the table {path}: its name must end with .csv, .json or .md")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from kdp.data.image_head import read_head
+from kdp.data.listing import list_files
 from kdp.errors import KdpError
 from kdp.log import log_once
 
@@ -112,9 +113,4 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         KdpError: the folder does not exist or has no image.
     """
-    if not folder.is_dir():
-        raise KdpError(f"the image folder {folder} does not exist")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise KdpError(f"no images in {folder} (looked for {', '.join(sorted(SUFFIXES))})")
-    return paths
+    return list_files(folder, SUFFIXES, "image")

@@ -10,8 +10,10 @@ from torch import nn
 from kdp.config import Config
 from kdp.tasks.base import Task
 from kdp.tasks.export_spec import ExportSpec
-from kdp.tasks.predictor import InferOptions, Predictor
+from kdp.tasks.predictor import InferOptions, Predictor, TablePredictor
 from kdp.types import Arch
+
+MakePredictor = Callable[[nn.Module, Arch, Config, InferOptions], Predictor | TablePredictor]
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,9 @@ class Family:
         task: (architecture, configuration) -> data, loss, metrics and prunable groups.
         export_spec: (architecture, configuration) -> how `kdp export` writes the network.
         predictor: (network in eval mode, architecture, configuration, options) -> what `kdp infer`
-            does with an image; None for a family that has no use for `infer`.
-        no_infer: why there is no predictor, as a sentence without its full stop.
+            does with an image or a file; None for a family that has no use for `infer`.
     """
 
     task: Callable[[Arch, Config], Task]
     export_spec: Callable[[Arch, Config], ExportSpec]
-    predictor: Callable[[nn.Module, Arch, Config, InferOptions], Predictor] | None = None
-    no_infer: str = "`infer` does not support this network"
+    predictor: MakePredictor | None = None

@@ -142,6 +142,7 @@ INTERFACE: dict[str, list[str]] = {
         "--camera",
         "--csi",
         "--device",
+        "--format",
         "--headless",
         "--output -o",
         "--overwrite",
@@ -149,7 +150,7 @@ INTERFACE: dict[str, list[str]] = {
         "--whole",
         "--x8",
         "<file>",
-        "<images>",
+        "<inputs>",
     ],
     "export": [
         "--device",

@@ -21,7 +21,6 @@ from kdp.artifacts import Artifact, make_record, save
 from kdp.cli import app, main
 from kdp.data.images import png_bytes, read_rgb
 from kdp.data.patches import to_tensor
-from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.catanet import CATANet
 from kdp.models.catanet_tab import TAB
@@ -300,16 +299,6 @@ def test_a_file_without_a_network_is_a_one_line_error(
     save(masks, Artifact({}, None, make_record("prune", {}), {"masks": {}}))
     assert "holds no network" in refused(str(masks), str(photos))
     assert "gone.pth does not exist" in refused(str(photos / "gone.pth"), str(photos))
-
-
-def test_audio_networks_are_refused(tmp_path: Path, photos: Path) -> None:
-    args = {"stem": 4, "channels": [8], "hidden": [8], "strides": [[2, 2]]}
-    params = build("cp_mobile", **args).state_dict()
-    file = tmp_path / "sounds.pth"
-    save(file, Artifact(params, Arch("cp_mobile", args), make_record("train", {})))
-    error = _kdp(file, photos).exception
-    assert isinstance(error, KdpError)
-    assert str(error) == f"{file} holds 'cp_mobile': `infer` does not support audio"
 
 
 def test_ctrl_c_within_a_pass_ends_with_one_line_and_whole_files(

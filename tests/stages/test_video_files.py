@@ -132,7 +132,7 @@ def test_videos_of_cameras_and_phones_are_read(tmp_path: Path, suffix: str) -> N
         writer.write(blank((64, 64)))
     writer.release()
     path = path.rename(tmp_path / f"clip{suffix}")
-    stream = open_stream(InferRequest(images=(str(path),)))
+    stream = open_stream(InferRequest(inputs=(str(path),)))
     assert stream is not None
     assert len(list(stream.frames(5, lambda: False))) == 5
 

@@ -11,11 +11,13 @@ from kdp.tasks.predictor import (
     CAMERA,
     CSI,
     ENSEMBLE,
+    FORMAT,
     HEADLESS,
     SAVE,
     WHOLE,
     InferOptions,
     Predictor,
+    TablePredictor,
 )
 
 Emit = Callable[[str], None]
@@ -27,8 +29,8 @@ class InferRequest:
     """The options of `kdp infer`.
 
     Attributes:
-        images: files, folders and glob patterns, see `find_images`; or one video file.
-        output: folder for the images (default: see `targets`).
+        inputs: files, folders and glob patterns, see `find_files`; or one video file.
+        output: folder for the images (default: see `targets`), or file of the table.
         ensemble: average over the eight flips and rotations of an image.
         camera: number of a camera to read.
         csi: read the CSI camera of a Jetson.
@@ -36,9 +38,10 @@ class InferRequest:
         save: the annotated video to write.
         headless: no window; one line of JSON for each frame or image.
         overwrite: replace files that kdp did not write, too.
+        format: of the table, see `choose_format`.
     """
 
-    images: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     output: Path | None = None
     ensemble: bool = False
     camera: int | None = None
@@ -47,6 +50,7 @@ class InferRequest:
     save: Path | None = None
     headless: bool = False
     overwrite: bool = False
+    format: str | None = None
 
     @property
     def options(self) -> InferOptions:
@@ -63,6 +67,7 @@ class InferRequest:
             WHOLE: self.whole,
             SAVE: self.save is not None,
             HEADLESS: self.headless,
+            FORMAT: self.format is not None,
         }
 
 
@@ -72,14 +77,16 @@ class InferResult:
 
     Attributes:
         written: the files, in the order of the images.
-        unreadable: for each image or stream that failed, why.
+        unreadable: for each file or stream that failed, why.
     """
 
     written: list[Path]
     unreadable: list[str]
 
 
-def check_supported(request: InferRequest, predictor: Predictor, network: str) -> None:
+def check_supported(
+    request: InferRequest, predictor: Predictor | TablePredictor, network: str
+) -> None:
     """Refuse options that a family does not support.
 
     Args:

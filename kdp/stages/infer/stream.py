@@ -12,7 +12,8 @@ from kdp.errors import Interrupted, KdpError
 from kdp.log import log
 from kdp.serialize import json_line
 from kdp.stages.infer.display import CODECS, VideoFile, Window
-from kdp.stages.infer.predict_images import advise, caption, timed, times_in_ms
+from kdp.stages.infer.predict import timed, times_in_ms
+from kdp.stages.infer.predict_images import advise, caption
 from kdp.stages.infer.request import Emit, InferRequest, InferResult
 from kdp.stages.infer.times import FrameTimes
 from kdp.stages.infer.video import (
@@ -40,12 +41,12 @@ def open_stream(request: InferRequest) -> Stream | None:
     Raises:
         KdpError: not exactly one source, a missing video, or an output that does not fit.
     """
-    videos = [name for name in request.images if _is_video(Path(name))]
-    if bool(request.images) + (request.camera is not None) + request.csi != 1:
+    videos = [name for name in request.inputs if _is_video(Path(name))]
+    if bool(request.inputs) + (request.camera is not None) + request.csi != 1:
         raise KdpError("give one of: images, a video file, --camera N, --csi")
-    if videos and len(request.images) > 1:
+    if videos and len(request.inputs) > 1:
         raise KdpError(f"{videos[0]} is a video; give one video alone, or images")
-    if request.images and not videos:
+    if request.inputs and not videos:
         if request.save is not None:
             raise KdpError(f"{request.save} names a video; images are written to a folder")
         return None

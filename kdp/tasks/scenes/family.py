@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from kdp.tasks.family import Family
 from kdp.tasks.scenes.export import export_spec
+from kdp.tasks.scenes.predictor import SceneLabeller
 from kdp.tasks.scenes.task import AcousticScenes
 
-FAMILY = Family(
-    task=AcousticScenes, export_spec=export_spec, no_infer="`infer` does not support audio"
-)
+FAMILY = Family(task=AcousticScenes, export_spec=export_spec, predictor=SceneLabeller)
