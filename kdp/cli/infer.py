@@ -36,6 +36,7 @@ _Format = Annotated[
     str | None,
     typer.Option(
         "--format",
+        metavar="FORMAT",
         help="Sounds: table, csv, json, md, or a format of the family (dcase). Default: the "
         "extension of --output; without it, a table is printed.",
     ),

@@ -64,3 +64,25 @@ def write_table(folder: Path, names: list[str]) -> None:
     head = "filename\tscene_label\tidentifier\tsource_label\n"
     for table in ("meta.csv", "test.csv"):
         (folder / table).write_text(head + "".join(rows))
+
+
+def write_damaged(path: Path, kind: str) -> Path:
+    """Write a sound with nothing to label in it."""
+    whole = write_sound(path, 3).read_bytes()
+    silence, noise = np.zeros(32_000), np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
+    if kind in ("not finite", "of integers"):
+        noise[7] = np.nan if kind == "not finite" else 20_000
+        soundfile.write(path, noise, 32_000, subtype="FLOAT")
+    elif kind in ("silent", "cancelled", "without samples", "too short"):
+        samples = {
+            "silent": silence,
+            "cancelled": np.stack([noise, -noise], 1),
+            "without samples": noise[:0],
+            "too short": noise[:1],
+        }[kind]
+        soundfile.write(path, samples, 192_000)
+    else:
+        path.write_bytes(
+            {"no sound": b"no sound" * 99, "empty": b""}.get(kind, whole[: len(whole) // 2])
+        )
+    return path

@@ -27,6 +27,7 @@ from tests.in_process import Ended, call_kdp
 from tests.runs import complaints
 from tests.stages.sound_helpers import (
     RECORDINGS,
+    write_damaged,
     write_network,
     write_recordings,
     write_sound,
@@ -188,28 +189,6 @@ def test_a_submission_tells_files_apart_by_their_names(network: Path, sounds: Pa
     assert len(done.stdout.splitlines()) == 4
 
 
-def _damaged(path: Path, kind: str) -> Path:
-    """A sound with nothing to label in it."""
-    whole = write_sound(path, 3).read_bytes()
-    silence, noise = np.zeros(32_000), np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
-    if kind in ("not finite", "of integers"):
-        noise[7] = np.nan if kind == "not finite" else 20_000
-        soundfile.write(path, noise, 32_000, subtype="FLOAT")
-    elif kind in ("silent", "cancelled", "without samples", "too short"):
-        samples = {
-            "silent": silence,
-            "cancelled": np.stack([noise, -noise], 1),
-            "without samples": noise[:0],
-            "too short": noise[:1],
-        }[kind]
-        soundfile.write(path, samples, 192_000)
-    else:
-        path.write_bytes(
-            {"no sound": b"no sound" * 99, "empty": b""}.get(kind, whole[: len(whole) // 2])
-        )
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "kind", "reason"),
     [
@@ -230,7 +209,7 @@ def _damaged(path: Path, kind: str) -> Path:
 def test_a_sound_with_nothing_to_label_does_not_stop_the_others(
     network: Path, sounds: Path, name: str, kind: str, reason: str
 ) -> None:
-    _damaged(sounds / name, kind)
+    write_damaged(sounds / name, kind)
     done = infer(network, sounds, "-o", "labels.csv")
     assert (done.code, done.stdout) == (2, "labels.csv\n")
     (line,) = complaints(done.stderr)
@@ -242,7 +221,7 @@ def test_a_sound_with_nothing_to_label_does_not_stop_the_others(
 
 def test_sounds_with_nothing_to_label_alone_write_no_table(network: Path, sounds: Path) -> None:
     for name in ("a.wav", "z.wav"):
-        _damaged(sounds / name, "silent")
+        write_damaged(sounds / name, "silent")
     line = refused(network, sounds, "-o", "labels.csv")
     assert line.count("is silent") == 2
 
