@@ -32,7 +32,7 @@ SUFFIXES = frozenset(
 )
 """Of the files that are taken for sounds in a folder."""
 RATE = 32_000
-"""Sampling rate in Hz of every waveform after reading."""
+"""Sampling rate in Hz that waveforms are resampled to unless another one is asked for."""
 
 
 def audio_package(name: str) -> Any:
@@ -75,22 +75,22 @@ def read_mono(path: Path) -> tuple[Wave, int]:
     return wave.mean(1, dtype=np.float32), int(rate)
 
 
-def read_wave(path: Path) -> Wave:
-    """Read a file as (samples,) at 32 kHz; see `read_timed`."""
-    return read_timed(path)[0]
+def read_wave(path: Path, rate: int = RATE) -> Wave:
+    """Read a file as (samples,) at `rate` Hz; see `read_timed`."""
+    return read_timed(path, rate)[0]
 
 
-def read_timed(path: Path) -> tuple[Wave, float]:
-    """Read a file as (samples,) at 32 kHz, with the duration in seconds that `duration` returns.
+def read_timed(path: Path, rate: int = RATE) -> tuple[Wave, float]:
+    """Read a file as (samples,) at `rate` Hz, with the duration in seconds that `duration` returns.
 
     Raises:
-        KdpError: see `read_mono`; or the file is too short for one sample at 32 kHz.
+        KdpError: see `read_mono`; or the file is too short for one sample at `rate` Hz.
     """
-    mono, rate = read_mono(path)
-    wave = resampled(mono, rate)
+    mono, own_rate = read_mono(path)
+    wave = resampled(mono, own_rate, rate)
     if not len(wave):
-        raise KdpError(f"the sound {path} is too short: {len(mono)} samples at {rate} Hz")
-    return wave, len(mono) / rate
+        raise KdpError(f"the sound {path} is too short: {len(mono)} samples at {own_rate} Hz")
+    return wave, len(mono) / own_rate
 
 
 def duration(path: Path) -> float:

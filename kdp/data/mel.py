@@ -6,12 +6,15 @@ Shapes: B batch, F mel bins or frequencies, T frames.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
-from kdp.data.audio import RATE, audio_package
+from kdp.data.audio import audio_package
+from kdp.data.mel_settings import MelSettings
+from kdp.log import log_once
 
-WINDOW, HOP, N_FFT, BINS = 3072, 500, 4096, 256
 FLOOR = 1e-5
 SAMPLES_AT_ONCE = 16
 """Batch size inside: 1.7 times as fast on one CPU thread as 64, with bounded memory."""
@@ -20,13 +23,16 @@ SAMPLES_AT_ONCE = 16
 class LogMel(nn.Module):
     """Waveforms to log-mel spectrograms, log(mel power + 1e-5).
 
-    Power spectra of centred frames (reflect padding, periodic Hann window of 3072 samples, hop 500,
-    FFT of 4096), through 256 triangular filters from 0 to 16 kHz on the HTK mel scale, each of
-    height one (no norm), as in torchaudio's MelSpectrogram by default. The filter matrix is dense
-    although 99 % of it is zero: banded products save no more than a fifth of the time.
+    Power spectra of centred frames (reflect padding, periodic Hann window), through triangular
+    filters on the HTK mel scale, each of height one (no norm), as in torchaudio's MelSpectrogram by
+    default. The filter matrix is dense although 99 % of it is zero: banded products save no more
+    than a fifth of the time.
 
     It has no parameters and an empty state dict. It computes in float32 even under autocast,
     because powers overflow float16.
+
+    Args:
+        settings: sampling rate, frames and mel bins.
 
     Raises:
         KdpError: transformers is not installed.
@@ -35,25 +41,18 @@ class LogMel(nn.Module):
     filters: Tensor
     window: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, settings: MelSettings | None = None) -> None:
         super().__init__()
-        filters = audio_package("transformers.audio_utils").mel_filter_bank(
-            num_frequency_bins=N_FFT // 2 + 1,
-            num_mel_filters=BINS,
-            min_frequency=0.0,
-            max_frequency=RATE / 2,
-            sampling_rate=RATE,
-            norm=None,
-            mel_scale="htk",
-        )
-        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.settings = settings or MelSettings()
+        self.register_buffer("filters", _filters(self.settings), persistent=False)
+        window = torch.hann_window(self.settings.window_length)
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """(B, samples) at 32 kHz -> (B, 1, 256, 1 + samples // 500), on the waveforms' device.
+        """(B, samples) -> (B, 1, n_mels, 1 + samples // hop_length), on the waveforms' device.
 
-        One second gives (B, 1, 256, 65). There must be more than 2048 samples, half an FFT, for the
-        reflect padding.
+        One second gives (B, 1, 256, 65) by default. There must be more than n_fft / 2 samples, for
+        the reflect padding.
         """
         self.to(wave.device)
         with torch.autocast(wave.device.type, enabled=False):
@@ -62,11 +61,38 @@ class LogMel(nn.Module):
 
     def _mel(self, wave: Tensor) -> Tensor:
         spectrum_BFT = torch.stft(
-            wave, N_FFT, HOP, WINDOW, self.window, pad_mode="reflect", return_complex=True
+            wave,
+            self.settings.n_fft,
+            self.settings.hop_length,
+            self.settings.window_length,
+            self.window,
+            pad_mode="reflect",
+            return_complex=True,
         )
         power_BFT = spectrum_BFT.real.square() + spectrum_BFT.imag.square()
         mel_BTF = power_BFT.transpose(1, 2) @ self.filters
         return (mel_BTF.transpose(1, 2) + FLOOR).log()
+
+
+def _filters(settings: MelSettings) -> Tensor:
+    """(frequencies, n_mels); logs how many bins are narrower than the FFT's resolution."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty filters, which the line below names
+        filters = audio_package("transformers.audio_utils").mel_filter_bank(
+            num_frequency_bins=settings.n_fft // 2 + 1,
+            num_mel_filters=settings.n_mels,
+            min_frequency=settings.f_min,
+            max_frequency=settings.highest,
+            sampling_rate=settings.sample_rate,
+            norm=None,
+            mel_scale="htk",
+        )
+    if empty := int((filters.max(0) == 0).sum()):
+        log_once(
+            f"{empty} of {settings.n_mels} mel bins are always empty: they are narrower than the "
+            f"resolution of an FFT of {settings.n_fft} samples; raise n_fft or lower n_mels"
+        )
+    return torch.from_numpy(filters).float()
 
 
 def freq_mix_style(x: Tensor, p: float = 0.4, alpha: float = 0.3) -> Tensor:

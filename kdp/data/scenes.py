@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kdp.data.audio import Wave, duration, read_wave
+from kdp.data.audio import RATE, Wave, duration, read_wave
 from kdp.data.content import without_contradictions
 from kdp.errors import KdpError, join_names, suggest
 from kdp.log import log
@@ -35,9 +35,10 @@ class Clip:
         label: index of its class.
         device: recording device, such as "a" or "s1".
         place: recording location (TAU's identifier).
-        read: returns (samples,) float32 at 32 kHz.
+        read: returns (samples,) float32.
         seconds: returns the duration without decoding; None if only decoding gives it.
         files: that it is read from; none where it is generated.
+        rate: sampling rate of what `read` returns, in Hz.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Clip:
     read: Callable[[], Wave]
     seconds: Callable[[], float] | None = None
     files: tuple[Path, ...] = ()
+    rate: int = RATE
 
     @property
     def annotation(self) -> str:
@@ -71,7 +73,7 @@ def tau_folder(folder: Path | None) -> Path:
     return Path(path).expanduser()
 
 
-def scene_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Clip]:
+def scene_folder(folder: Path, split: str, classes: Sequence[str], rate: int = RATE) -> list[Clip]:
     """The clips of a split, in its order.
 
     Missing files, and equal files with different labels, are left out with a log message. Files
@@ -83,6 +85,7 @@ def scene_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Clip]
             names end in the device, source_label) and the split; file names are relative to it.
         split: such as "split25.csv" or "test.csv", with a column filename.
         classes: class names; a label is an index into them.
+        rate: sampling rate to resample to, in Hz.
 
     Raises:
         KdpError: the folder, `meta.csv`, the split, a column or every file is missing; a file is
@@ -95,7 +98,7 @@ def scene_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Clip]
     unknown = next((name for name in names if name not in meta), None)
     if unknown is not None:
         raise KdpError(f"{folder / split} has {unknown}, which {folder / META} does not have")
-    clips = [_clip(folder, meta[name], classes) for name in names]
+    clips = [_clip(folder, meta[name], classes, rate) for name in names]
     _check_labels(folder / split, [*labelled, *rows], meta)
     return without_contradictions(_existing(folder, split, clips), str(folder / split))
 
@@ -143,7 +146,7 @@ def _table(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _clip(folder: Path, row: Row, classes: Sequence[str]) -> Clip:
+def _clip(folder: Path, row: Row, classes: Sequence[str], rate: int) -> Clip:
     name, label = row["filename"], row["scene_label"]
     if label not in classes:
         raise KdpError(
@@ -153,8 +156,9 @@ def _clip(folder: Path, row: Row, classes: Sequence[str]) -> Clip:
     # TAU names files scene-city-location-segment-device.
     device = row.get(DEVICE_COLUMN) or Path(name).stem.rsplit("-", 1)[-1]
     path = folder / name
-    read, seconds = partial(read_wave, path), partial(duration, path)
-    return Clip(name, classes.index(label), device, row["identifier"], read, seconds, (path,))
+    read, seconds = partial(read_wave, path, rate), partial(duration, path)
+    place = row["identifier"]
+    return Clip(name, classes.index(label), device, place, read, seconds, (path,), rate)
 
 
 def _existing(folder: Path, split: str, clips: Sequence[Clip]) -> list[Clip]:

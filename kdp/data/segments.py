@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdp.data.audio import RATE, Wave
+from kdp.data.audio import Wave
 from kdp.data.order import EpochOrder
 from kdp.data.scenes import Clip
 from kdp.errors import KdpError
@@ -29,7 +29,7 @@ class Decoded:
     grow with the amplitude, would change them by 0.061.
 
     Attributes:
-        samples: (samples,) at 32 kHz.
+        samples: (samples,).
         step: amplitude of one level.
     """
 
@@ -43,7 +43,7 @@ class Segment:
 
     Attributes:
         clip: the clip it is cut from.
-        start: index of its first sample, at 32 kHz.
+        start: index of its first sample, at the clip's sampling rate.
     """
 
     clip: Clip
@@ -73,11 +73,10 @@ def segments(clips: Sequence[Clip], seconds: float = 1.0) -> list[Segment]:
     Raises:
         KdpError: a clip cannot be read.
     """
-    size = _samples(seconds)
     # The millionth absorbs rounding: 5 s can be 4.9999999 after a division.
     counts = [max(1, int(_seconds(clip) / seconds + 1e-6)) for clip in clips]
     return [
-        Segment(clip, number * size)
+        Segment(clip, number * _samples(seconds, clip))
         for clip, count in zip(clips, counts, strict=True)
         for number in range(count)
     ]
@@ -92,7 +91,7 @@ def waves(segments: Sequence[Segment], seconds: float = 1.0) -> Iterator[Tensor]
     for segment in segments:
         if last is None or last[0] is not segment.clip:
             last = segment.clip, _decoded(segment.clip)
-        yield torch.from_numpy(_cut(last[1], segment, _samples(seconds)))
+        yield torch.from_numpy(_cut(last[1], segment, _samples(seconds, segment.clip)))
 
 
 def votes(probabilities: Tensor, segments: Sequence[Segment]) -> tuple[Tensor, Tensor]:
@@ -144,9 +143,8 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         seconds: float = 1.0,
         cache_bytes: float = CACHE_BYTES,
     ) -> None:
-        self.segments, self.size = segments(clips, seconds), _samples(seconds)
+        self.segments, self.seconds, self.roll = segments(clips, seconds), seconds, roll
         self.seed, self.length, self.cache_bytes = seed, length, cache_bytes
-        self.roll = round(roll * RATE)
         self._order = EpochOrder(seed, len(self.segments))
         self._cache: dict[str, Decoded] = {}
         self._cached_bytes = 0
@@ -158,9 +156,10 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         """`{"wave": (samples,) float32, "label": (), "segment": () index in `segments`}`."""
         index = self._order(number)
         segment = self.segments[index]
-        wave = _cut(self._decoded(segment.clip), segment, self.size)
+        size, roll = (_samples(seconds, segment.clip) for seconds in (self.seconds, self.roll))
+        wave = _cut(self._decoded(segment.clip), segment, size)
         random = np.random.default_rng((self.seed, number, 1))
-        wave = np.roll(wave, random.integers(-self.roll, self.roll + 1))
+        wave = np.roll(wave, random.integers(-roll, roll + 1))
         label = torch.tensor(segment.clip.label)
         return {"wave": torch.from_numpy(wave), "label": label, "segment": torch.tensor(index)}
 
@@ -174,12 +173,12 @@ class SegmentDataset(Dataset[dict[str, Tensor]]):
         return decoded
 
 
-def _samples(seconds: float) -> int:
-    return round(seconds * RATE)
+def _samples(seconds: float, clip: Clip) -> int:
+    return round(seconds * clip.rate)
 
 
 def _seconds(clip: Clip) -> float:
-    return clip.seconds() if clip.seconds else len(clip.read()) / RATE
+    return clip.seconds() if clip.seconds else len(clip.read()) / clip.rate
 
 
 def _decoded(clip: Clip) -> Decoded:

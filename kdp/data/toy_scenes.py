@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from kdp.data.audio import RATE, Wave
+from kdp.data.audio import RATE, Wave, resampled
 from kdp.data.scenes import Clip
 from kdp.models.mobile import SCENES
 
@@ -63,25 +63,33 @@ RECIPES = (
 """One per class, in the order of SCENES."""
 
 
-def toy_scenes(validation: bool) -> list[Clip]:
+def toy_scenes(validation: bool, rate: int = RATE) -> list[Clip]:
     """Generated one-second clips of the ten TAU classes, the same at every call.
 
     Twelve training clips per class from the devices a, b, c, s1, s2 and s3, or six validation clips
     from these and s4, s5 and s6, which are absent from training and colour the sound more.
+
+    Args:
+        validation: which of the two.
+        rate: sampling rate in Hz; the sounds are generated at 32 kHz and resampled.
     """
     first, devices = (TRAINING_CLIPS, DEVICES) if validation else (0, SEEN)
     count = VALIDATION_CLIPS if validation else TRAINING_CLIPS
     return [
-        _clip(label, number, devices[(label + number) % len(devices)])
+        _clip(label, number, devices[(label + number) % len(devices)], rate)
         for label in range(len(SCENES))
         for number in range(first, first + count)
     ]
 
 
-def _clip(label: int, number: int, device: str) -> Clip:
+def _clip(label: int, number: int, device: str, rate: int) -> Clip:
     name = f"{SCENES[label]}-toy-{number}-{device}"
-    read = partial(_recorded, label, number, device)
-    return Clip(name, label, device, f"toy-{number}", read, _one_second)
+    read = partial(_at_rate, label, number, device, rate)
+    return Clip(name, label, device, f"toy-{number}", read, _one_second, rate=rate)
+
+
+def _at_rate(label: int, number: int, device: str, rate: int) -> Wave:
+    return resampled(_recorded(label, number, device), RATE, rate)
 
 
 def _one_second() -> float:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdp.data.mel_settings import MelArguments
 from kdp.errors import KdpError, first_line, suggest
 from kdp.models.arguments import Size, check_classes
 from kdp.models.mobile import SCENES
@@ -37,6 +38,7 @@ class AudioTransformer(nn.Module):
     Args:
         classes: their names, in the order of the logits.
         frames: number of frames that the input is resized to.
+        log_mel: which spectrograms it was trained on, for its task.
         sizes: arguments of `transformers.ASTConfig`, those of `KEPT` and `INPUT`; a small network
             by default.
 
@@ -47,7 +49,11 @@ class AudioTransformer(nn.Module):
     """
 
     def __init__(
-        self, classes: Sequence[str] = SCENES, frames: Size = FRAMES, **sizes: Size
+        self,
+        classes: Sequence[str] = SCENES,
+        frames: Size = FRAMES,
+        log_mel: MelArguments = None,
+        **sizes: Size,
     ) -> None:
         super().__init__()
         check_classes(classes, least=2)

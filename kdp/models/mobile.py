@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdp.data.mel_settings import MelArguments
 from kdp.models.arguments import Size, Switch, check_classes
 from kdp.models.reparam import Kind, Pair, convolution
 
@@ -126,8 +127,12 @@ def cp_mobile(
     hidden: Sequence[Size] = HIDDEN,
     strides: Sequence[Stride] = STRIDES,
     fused: Switch = False,
+    log_mel: MelArguments = None,
 ) -> Mobile:
-    """The baseline of DCASE 2024 Task 1: 61,148 parameters; see `Mobile`."""
+    """The baseline of DCASE 2024 Task 1: 61,148 parameters; see `Mobile`.
+
+    `log_mel` says which spectrograms it was trained on, for its task: the network takes any size.
+    """
     kind: Kind = "fused" if fused else "single"
     return Mobile(kind, classes, stem, channels, hidden, strides)
 
@@ -139,7 +144,8 @@ def rep_mobile(
     hidden: Sequence[Size] = REP_HIDDEN,
     strides: Sequence[Stride] = STRIDES,
     fused: Switch = False,
+    log_mel: MelArguments = None,
 ) -> Mobile:
-    """RepMobile: parallel branches until it is `fused`; see `Mobile`."""
+    """RepMobile: parallel branches until it is `fused`; see `Mobile` and `cp_mobile`."""
     kind: Kind = "fused" if fused else "branches"
     return Mobile(kind, classes, stem, channels, hidden, strides)

@@ -138,7 +138,7 @@ def _network(state: _State) -> str:
     elif config.model:
         if config.model.weights is not None:
             check_input(config, "model.weights", config.model.weights)
-        state.model, state.arch = starting_point(config.model)
+        state.model, state.arch = starting_point(config.model, config)
         source = str(config.model.weights or "new weights")
     else:
         raise KdpError("the configuration names neither `teacher` nor `model`")

@@ -52,3 +52,14 @@ def task_for(arch: Arch, config: Config) -> Task:
         KdpError: the table does not have this network.
     """
     return family_of(arch).task(arch, config)
+
+
+def new_arch(arch: Arch, config: Config) -> Arch:
+    """The architecture of a new network, with what the configuration says of its input.
+
+    That of a network that is not in the table is returned as it is.
+
+    Raises:
+        KdpError: the architecture and the configuration contradict one another.
+    """
+    return family_of(arch).new_arch(arch, config) if arch.name in FAMILIES else arch

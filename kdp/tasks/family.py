@@ -16,6 +16,10 @@ from kdp.types import Arch
 MakePredictor = Callable[[nn.Module, Arch, Config, InferOptions], Predictor | TablePredictor]
 
 
+def _unchanged(arch: Arch, config: Config) -> Arch:
+    return arch
+
+
 @dataclass(frozen=True)
 class Family:
     """What a family brings, each part for the stages that need it.
@@ -25,8 +29,14 @@ class Family:
         export_spec: (architecture, configuration) -> how `kdp export` writes the network.
         predictor: (network in eval mode, architecture, configuration, options) -> what `kdp infer`
             does with an image or a file; None for a family that has no use for `infer`.
+        new_arch: (architecture, configuration) -> that of a new network, with what the
+            configuration says of its input.
+        input_args: arguments of a network that say how its input is made. Networks that read the
+            same batches, such as a teacher and its student, must agree in them.
     """
 
     task: Callable[[Arch, Config], Task]
     export_spec: Callable[[Arch, Config], ExportSpec]
     predictor: MakePredictor | None = None
+    new_arch: Callable[[Arch, Config], Arch] = _unchanged
+    input_args: tuple[str, ...] = ()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from kdp.data import mel
+from kdp.data.mel_settings import MelSettings
 from tests.data.audio_helpers import log_mel, sine
 
 
@@ -53,10 +55,24 @@ def test_log_mel_agrees_with_its_definition_in_float64() -> None:
         assert_same_spectrum(spectrogram, numpy_log_mel(wave))
 
 
-def test_a_tone_is_loudest_where_htk_puts_it() -> None:
-    spectrogram = log_mel()(torch.from_numpy(sine(1000).astype(np.float32))[None])
-    expected = np.log10(1 + 1000 / 700) / np.log10(1 + 16000 / 700) * 257 - 1
-    assert abs(int(spectrogram[0, 0, :, 32].argmax()) - expected) < 1
+@pytest.mark.parametrize(
+    "settings",
+    [
+        MelSettings(),
+        MelSettings(sample_rate=16_000, window_length=1024, n_fft=1024, hop_length=320),
+        MelSettings(n_mels=128, f_min=200, f_max=8000),
+        MelSettings(sample_rate=44_100, n_mels=100, hop_length=441),
+    ],
+)
+def test_a_tone_is_loudest_where_htk_puts_it(settings: MelSettings) -> None:
+    wave = sine(1000, rate=settings.sample_rate).astype(np.float32)
+    spectrogram = mel.LogMel(settings)(torch.from_numpy(wave)[None])
+    assert spectrogram.shape == (1, 1, settings.n_mels, settings.frames)
+    low, tone, high = (
+        np.log10(1 + hertz / 700) for hertz in (settings.f_min, 1000, settings.highest)
+    )
+    expected = (tone - low) / (high - low) * (settings.n_mels + 1) - 1
+    assert abs(int(spectrogram[0, 0, :, settings.frames // 2].argmax()) - expected) < 1
 
 
 def test_the_front_end_has_no_weights_and_does_not_depend_on_the_batch() -> None:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from kdp.data.scenes import scene_folder, tau_folder
+from kdp.data.segments import SegmentDataset
 from kdp.errors import KdpError
 from kdp.models.mobile import SCENES
 from kdp.tasks.scenes.section import SceneSamples
@@ -28,6 +29,15 @@ def test_tau_is_read_in_its_original_layout(tau: Path) -> None:
     wave = test.read()
     assert (wave.shape, wave.dtype) == ((32000,), np.float32)
     np.testing.assert_allclose(wave[500:-500], sine(1760)[500:-500], atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100])
+def test_recordings_are_resampled_to_any_rate(tau: Path, rate: int) -> None:
+    clips = scene_folder(tau, "test.csv", SCENES, rate)
+    wave = clips[0].read()
+    np.testing.assert_allclose(wave[500:-500], sine(1760, rate=rate)[500:-500], atol=1e-3)
+    sample = SegmentDataset(clips, seed=0, length=1, roll=0.1)[0]
+    assert sample["wave"].shape == (rate,)
 
 
 def test_without_source_label_the_device_comes_from_the_file_name(tau: Path) -> None:

@@ -26,13 +26,13 @@ from kdp.distillation.teacher import Targets
 from kdp.errors import Interrupted, KdpError
 from kdp.files import file_lock, free_bytes
 from kdp.log import log
-from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.progress import progress
 from kdp.stages.paths import do_nothing
 from kdp.stages.replacing import check_targets
 from kdp.stages.train.objective import load_teachers, student_taps, target_key
 from kdp.stages.train.request import CacheTargetsRequest
+from kdp.stages.train.train import starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import TrainingTask
 from kdp.training.shutdown import graceful_shutdown
@@ -138,8 +138,8 @@ def _task_and_student(request: CacheTargetsRequest) -> tuple[TrainingTask, nn.Mo
     if request.model is None:
         student, arch, _ = load_network(request.pruned)
         return task_for(arch, request.config), student
-    student = build(request.model.name, **request.model.args)
-    return task_for(request.model.arch, request.config), student
+    student, arch = starting_point(request.model, request.config)
+    return task_for(arch, request.config), student
 
 
 def _samples_per_file(first: Targets, samples: int, folder: Path) -> int:

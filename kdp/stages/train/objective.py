@@ -28,6 +28,7 @@ from kdp.tasks import family_of
 from kdp.tasks.base import TrainingTask
 from kdp.training.job import Batch, Objective
 from kdp.training.running import Loss, RunningMetrics
+from kdp.types import Arch
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def _load_teacher(path: Path, task: TrainingTask, request: DistillRequest) -> nn
     family: Any = family_of(arch).task
     if isinstance(family, type) and not isinstance(task, family):
         raise KdpError(f"{path} holds {arch.name}, a network of another family than the student")
+    _check_inputs(path, arch, getattr(task, "arch", arch))
     teacher_classes: Any = getattr(model, "classes", None)
     classes: Any = getattr(task, "classes", None)
     comparable = teacher_classes and classes and compares_outputs(request.distill)
@@ -161,6 +163,21 @@ def _load_teacher(path: Path, task: TrainingTask, request: DistillRequest) -> nn
             f"the student has {join_names(classes)}"
         )
     return model
+
+
+def _check_inputs(path: Path, teacher: Arch, student: Arch) -> None:
+    """Make sure that a teacher reads the batches that are made for its student.
+
+    Raises:
+        KdpError: its input is made in another way.
+    """
+    for key in family_of(teacher).input_args:
+        theirs, own = teacher.args.get(key), student.args.get(key)
+        if theirs != own:
+            raise KdpError(
+                f"{path} reads other inputs than the student: it has {key}={theirs or 'default'}, "
+                f"the student {key}={own or 'default'}"
+            )
 
 
 def _untrained(plan: Path, student: ModelConfig | None) -> nn.Module:

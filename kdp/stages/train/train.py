@@ -34,7 +34,7 @@ from kdp.stages.train.job import (
 from kdp.stages.train.limits import check_limits
 from kdp.stages.train.objective import build_objective
 from kdp.stages.train.request import TrainRequest
-from kdp.tasks import task_for
+from kdp.tasks import new_arch, task_for
 from kdp.training.job import TrainingResult
 from kdp.training.processes import is_main_process, main_process_lock
 from kdp.types import Arch
@@ -67,7 +67,7 @@ def train(
     started, request = time.time(), TrainRequest.from_config(config)
     files = request.files
     torch.manual_seed(request.training.seed)
-    model, arch = starting_point(request.model)
+    model, arch = starting_point(request.model, config)
     task = task_for(arch, config)
     if request.limits:
         check_limits(request.limits, task, arch)
@@ -91,26 +91,31 @@ def train(
     return {}
 
 
-def starting_point(section: ModelConfig) -> tuple[nn.Module, Arch]:
+def starting_point(section: ModelConfig, config: Config) -> tuple[nn.Module, Arch]:
     """The network before its first step: new, or with the weights of a file.
+
+    Args:
+        section: `model`.
+        config: the whole configuration, which may describe the input of a new network.
 
     Raises:
         KdpError: the file, or the folder of another program, does not hold what `model` says.
     """
+    if section.weights is not None and not section.weights.is_dir():
+        return load_start(section.weights, section.arch)
+    arch = new_arch(section.arch, config)
     if section.weights is None:
-        return build(section.name, **section.args), section.arch
-    if section.weights.is_dir():
-        return _pretrained(section, section.weights)
-    return load_start(section.weights, section.arch)
+        return build(arch.name, **arch.args), arch
+    return _pretrained(arch, section.weights)
 
 
-def _pretrained(section: ModelConfig, folder: Path) -> tuple[nn.Module, Arch]:
-    if section.name not in PRETRAINED:
-        raise KdpError(f"{folder} is a folder; {section.name!r} starts from a file")
-    model, args = PRETRAINED[section.name](folder, section.args)
+def _pretrained(arch: Arch, folder: Path) -> tuple[nn.Module, Arch]:
+    if arch.name not in PRETRAINED:
+        raise KdpError(f"{folder} is a folder; {arch.name!r} starts from a file")
+    model, args = PRETRAINED[arch.name](folder, arch.args)
     if name := first_nonfinite(model.state_dict()):
         raise KdpError(f"{folder} holds values that are not finite (NaN or infinite), in {name}")
-    return model, Arch(section.name, args)
+    return model, Arch(arch.name, args)
 
 
 def _save(

@@ -87,10 +87,11 @@ class SceneLabeller:
         Raises:
             KdpError: it cannot be read, or there is nothing to hear in it.
         """
-        wave, seconds = read_timed(path)
+        rate = self._task.settings.sample_rate
+        wave, seconds = read_timed(path, rate)
         if not wave.any():
             raise KdpError(f"the sound {path} is silent: all its samples are 0")
-        return segments([Clip(path.name, 0, "", "", lambda: wave, lambda: seconds, (path,))])
+        return segments([Clip(path.name, 0, "", "", lambda: wave, lambda: seconds, (path,), rate)])
 
     def passes(self, sample: Sequence[Segment]) -> int:
         return math.ceil(len(sample) / BATCH)

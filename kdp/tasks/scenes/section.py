@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
 from kdp.config.base import Section
 from kdp.config.data import SamplesConfig
 from kdp.config.registry import register_data_kind, register_data_options
+from kdp.data.mel_settings import (
+    KEYS,
+    Bins,
+    FFTSize,
+    Frequency,
+    Length,
+    SampleRate,
+    mel_settings,
+)
 
 
 class SceneSamples(SamplesConfig):
@@ -30,8 +39,27 @@ class SceneSamples(SamplesConfig):
 
 
 class AudioConfig(Section):
-    """Audio augmentation in training."""
+    """The input of audio networks, and how it is changed in training.
 
+    The settings of the input belong to a network and are kept with it. For a network that exists
+    they may be left out; others than its own are refused.
+    """
+
+    sample_rate: SampleRate | None = None
+    """Sampling rate in Hz that sounds are resampled to; 32000 for a new network if not given."""
+    n_mels: Bins | None = None
+    """Number of mel bins; 256 for a new network if not given."""
+    window_length: Length | None = None
+    """Length of the window in samples, at most n_fft; 3072 for a new network if not given."""
+    hop_length: Length | None = None
+    """Samples from one frame to the next; 500 for a new network if not given."""
+    n_fft: FFTSize | None = None
+    """Size of the FFT in samples; 4096 for a new network if not given."""
+    f_min: Frequency | None = None
+    """Lowest frequency of the mel bins in Hz; 0 for a new network if not given."""
+    f_max: Frequency | None = None
+    """Highest frequency of the mel bins in Hz; half of sample_rate for a new network if not
+    given."""
     roll: float = Field(0.1, ge=0, lt=1)
     """Largest shift in time, in seconds."""
     mix_style: float = Field(0.4, ge=0, le=1)
@@ -41,12 +69,28 @@ class AudioConfig(Section):
     frequency_mask: int = Field(48, ge=0, lt=256)
     """Largest width of the frequency mask, in mel bins."""
 
+    @property
+    def input_settings(self) -> dict[str, Any]:
+        """The settings of the input that are given."""
+        given = {key: getattr(self, key) for key in KEYS}
+        return {key: value for key, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _computable(self) -> AudioConfig:
+        mel_settings(self.input_settings)
+        if self.n_mels is not None and self.frequency_mask >= self.n_mels:
+            raise ValueError(
+                f"frequency_mask ({self.frequency_mask}) must be smaller than n_mels "
+                f"({self.n_mels})"
+            )
+        return self
+
 
 class AudioOptions(Section):
-    """Augmentation of sounds."""
+    """How sounds are read."""
 
     audio: AudioConfig = AudioConfig()
-    """Audio augmentation in training."""
+    """The input of audio networks, and how it is changed in training."""
 
 
 register_data_kind("scenes", SceneSamples)

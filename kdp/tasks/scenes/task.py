@@ -32,12 +32,11 @@ from kdp.pruning.groups import Group
 from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.evaluation import no_progress
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded, class_columns
+from kdp.tasks.scenes.front_end import front_end
 from kdp.tasks.scenes.section import AudioOptions, SceneSamples
 from kdp.types import Arch
 
 BATCH = 64
-SECOND = (256, 65)
-"""Mel bins and frames of one second."""
 DEVICE_GROUPS = {
     "real": ("a", "b", "c"),
     "seen": ("s1", "s2", "s3"),
@@ -51,16 +50,22 @@ class AcousticScenes(FixedSizeTask):
 
     primary_metric = "macro_accuracy"
     headline_metrics = ("macro_accuracy", "accuracy", "clip_macro_accuracy")
-    native_size = SECOND
 
     def __init__(self, arch: Arch, config: Config) -> None:
         self.classes = tuple(arch.args.get("classes", SCENES))
         super().__init__(arch, config)
-        self.mel = LogMel()
+        self.settings = front_end(arch, config)
+        self.mel = LogMel(self.settings)
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Mel bins and frames of one second."""
+        return self.settings.n_mels, self.settings.frames
 
     @property
     def metric_protocol(self) -> str:
-        return f"{len(self.classes)} scenes, 1 s of log-mel; macro: mean over classes"
+        settings = f" ({self.settings.text})" if self.settings.text else ""
+        return f"{len(self.classes)} scenes, 1 s of log-mel{settings}; macro: mean over classes"
 
     def prepare(self, batch: Batch, augment: bool = True) -> Batch:
         """Log-mel of the waves, with Freq-MixStyle and frequency masks while training."""
@@ -98,7 +103,7 @@ class AcousticScenes(FixedSizeTask):
         return {"training": len(segments(self.training_samples)), **counts}
 
     def load(self, section: SamplesConfig, validation: bool) -> list[Clip]:
-        return load_clips(section, self.classes, validation)
+        return load_clips(section, self.classes, validation, self.settings.sample_rate)
 
     @cached_property
     def _evaluation(self) -> dict[str, list[Clip]]:
@@ -138,7 +143,7 @@ class AcousticScenes(FixedSizeTask):
 
     def predict_set(self, model: nn.Module, samples: Sequence[Segment]) -> Iterator[Prediction]:
         for segment, own in zip(samples, self.predict(model, samples), strict=True):
-            clip, start = segment.clip, f"{segment.start / RATE:g}"
+            clip, start = segment.clip, f"{segment.start / segment.clip.rate:g}"
             row = {"clip": clip.name, "start": start, "device": clip.device}
             yield {**row, **class_columns(self.classes, clip.label, own)}
 
@@ -210,16 +215,18 @@ def _labels(samples: Sequence[Segment]) -> Tensor:
     return torch.tensor([segment.clip.label for segment in samples])
 
 
-def load_clips(section: SamplesConfig, classes: Sequence[str], validation: bool) -> list[Clip]:
-    """The clips that a section of the configuration describes.
+def load_clips(
+    section: SamplesConfig, classes: Sequence[str], validation: bool, rate: int = RATE
+) -> list[Clip]:
+    """The clips that a section of the configuration describes, at a sampling rate in Hz.
 
     Raises:
         KdpError: the kind is of another task, or the folder is missing or incomplete.
     """
     if isinstance(section, EmbeddedSamples):
         check_embedded(classes, SCENES, "'scenes'")
-        return toy_scenes(validation)
+        return toy_scenes(validation, rate)
     if not isinstance(section, SceneSamples):
         raise KdpError(f"audio samples are of kind 'scenes' or 'embedded', not {section.kind!r}")
     default = "test.csv" if validation else f"split{section.subset or 100}.csv"
-    return scene_folder(tau_folder(section.folder), section.split or default, classes)
+    return scene_folder(tau_folder(section.folder), section.split or default, classes, rate)
