@@ -18,6 +18,7 @@ from kdp.artifacts import Artifact, save
 from kdp.config import Config
 from kdp.data.images import png_bytes
 from kdp.data.mel import LogMel
+from kdp.data.mel_settings import MelSettings
 from kdp.models.loading import load_network
 from kdp.models.mobile import SCENES, Mobile
 from kdp.stages.prune.prune import prune
@@ -78,14 +79,16 @@ def refused(*arguments: str | Path) -> str:
     return line
 
 
-def by_hand(network: Path, sound: Path) -> torch.Tensor:
+def by_hand(network: Path, sound: Path, settings: MelSettings | None = None) -> torch.Tensor:
     """Mean probabilities over whole seconds; a shorter sound is padded with zeros."""
+    own = settings or MelSettings()
     samples, rate = soundfile.read(sound, always_2d=True, dtype="float32")
-    wave = soxr.resample(samples.mean(1), rate, 32_000, quality="HQ")
-    wave = np.pad(wave, (0, max(0, 32_000 - len(wave))))
-    seconds = torch.from_numpy(wave[: len(wave) // 32_000 * 32_000]).view(-1, 32_000)
+    wave = soxr.resample(samples.mean(1), rate, own.sample_rate, quality="HQ")
+    wave = np.pad(wave, (0, max(0, own.sample_rate - len(wave))))
+    whole = len(wave) // own.sample_rate * own.sample_rate
+    seconds = torch.from_numpy(wave[:whole]).view(-1, own.sample_rate)
     with torch.no_grad():
-        return load_network(network)[0](LogMel()(seconds)).softmax(1).mean(0)
+        return load_network(network)[0](LogMel(own)(seconds)).softmax(1).mean(0)
 
 
 def probabilities(table: str) -> dict[str, list[float]]:
@@ -114,6 +117,25 @@ def test_probabilities_are_averaged_over_the_seconds(network: Path, recordings: 
         assert row["class"] == SCENES[int(expected.argmax())]
         # Evaluation keeps decoded sounds in 16 bits.
         assert row["probability"] == pytest.approx(float(expected.max()), abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        MelSettings(sample_rate=16_000),
+        MelSettings(n_mels=64, hop_length=400, f_min=100.0),
+        MelSettings(sample_rate=8000, n_mels=32, n_fft=512, window_length=400, hop_length=80),
+    ],
+)
+def test_a_network_hears_sounds_with_its_own_settings(
+    tmp_path: Path, recordings: Path, settings: MelSettings
+) -> None:
+    network = write_network(tmp_path / "own.pth", log_mel=settings.plain)
+    sound = recordings / "cd.wav"
+    (row,) = json.loads(infer(network, sound, "--format", "json").stdout)
+    expected = by_hand(network, sound, settings)
+    assert row["class"] == SCENES[int(expected.argmax())]
+    assert row["probability"] == pytest.approx(float(expected.max()), abs=1e-2)
 
 
 def test_a_sound_has_the_segments_that_evaluation_gives_it(network: Path, tmp_path: Path) -> None:

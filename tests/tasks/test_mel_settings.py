@@ -10,13 +10,12 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from kdp.artifacts import Artifact, load, make_record, save
+from kdp.artifacts import Artifact, load, save
 from kdp.cli import app
 from kdp.config import Config
 from kdp.config.compose import load_config
 from kdp.data.mel_settings import MelSettings, mel_settings
 from kdp.errors import KdpError
-from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.stages.compare.compare import evaluate
 from kdp.stages.prune.prune import prune
@@ -26,6 +25,7 @@ from kdp.stages.train.finetune import finetune
 from kdp.stages.train.train import train
 from kdp.tasks.scenes.task import AcousticScenes
 from kdp.types import Arch
+from tests.stages.sound_helpers import write_network
 from tests.tasks.test_scenes import SMALL, STEPS
 from tests.tasks.test_scenes import settings as scenes
 
@@ -44,14 +44,6 @@ LOW_RATE_SIZE = (49, 41)
 def settings(folder: Path, audio: dict[str, Any], **changes: Any) -> Config:
     """A small network on generated scenes, with these keys of `data.audio`."""
     return scenes(folder, **{"data": {"audio": audio}, **changes})
-
-
-def network(path: Path, **args: Any) -> Path:
-    """An untrained network, as `kdp train` would write it."""
-    args = {**SMALL, **args}
-    params = build("rep_mobile", **args).state_dict()
-    save(path, Artifact(params, Arch("rep_mobile", args), make_record("train", {})))
-    return path
 
 
 def task_of(folder: Path, **audio: Any) -> AcousticScenes:
@@ -116,7 +108,7 @@ def test_other_settings_than_those_of_a_network_are_refused(
     tmp_path: Path, own: dict[str, Any], given: dict[str, Any], line: str
 ) -> None:
     args = {"log_mel": MelSettings(**own).plain} if own else {}
-    path = network(tmp_path / "net.pth", **args)
+    path = write_network(tmp_path / "net.pth", **args)
     readers = (
         lambda: evaluate([path], settings(tmp_path, given)),
         lambda: train(
@@ -132,15 +124,15 @@ def test_other_settings_than_those_of_a_network_are_refused(
 
 def test_networks_with_different_settings_are_not_compared(tmp_path: Path) -> None:
     log_mel = MelSettings(n_mels=64).plain
-    first = network(tmp_path / "a.pth")
-    second = network(tmp_path / "b.pth", log_mel=log_mel)
+    first = write_network(tmp_path / "a.pth")
+    second = write_network(tmp_path / "b.pth", log_mel=log_mel)
     with pytest.raises(KdpError, match=r"b\.pth \(10 scenes, 1 s of log-mel \(n_mels=64\)"):
         evaluate([first, second], settings(tmp_path, {}))
 
 
 @pytest.mark.parametrize("stage", [train, cache_targets])
 def test_a_teacher_with_other_settings_is_refused(tmp_path: Path, stage: Any) -> None:
-    teacher = network(tmp_path / "teacher.pth", log_mel=MelSettings(n_mels=64).plain)
+    teacher = write_network(tmp_path / "teacher.pth", log_mel=MelSettings(n_mels=64).plain)
     distill = {"teacher": {"weights": str(teacher)}, "losses": {"logits": {}}}
     with pytest.raises(KdpError, match=r"teacher\.pth reads other inputs than the student: .*64"):
         stage(settings(tmp_path, {}, distill=distill))
@@ -150,7 +142,7 @@ def test_a_teacher_with_other_settings_is_refused(tmp_path: Path, stage: Any) ->
 def test_cached_targets_and_checkpoints_are_of_one_setting(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    teacher = network(tmp_path / "teacher.pth")
+    teacher = write_network(tmp_path / "teacher.pth")
     distill = {"teacher": {"weights": str(teacher)}, "losses": {"logits": {}}}
     cached = {
         **distill,
@@ -191,7 +183,7 @@ def test_settings_without_a_spectrogram_are_refused(audio: dict[str, Any], line:
     "log_mel", [{"hop_length": 0}, {"n_mels": "many"}, {"bins": 64}, {"window_length": 9999}, 64]
 )
 def test_a_damaged_file_with_unusable_settings_is_refused(tmp_path: Path, log_mel: Any) -> None:
-    path = network(tmp_path / "net.pth")
+    path = write_network(tmp_path / "net.pth")
     artifact = load(path)
     assert artifact.arch
     damaged = artifact.arch.with_args(log_mel=log_mel)
@@ -212,7 +204,7 @@ def test_bins_that_are_always_empty_are_named(tmp_path: Path, messages: list[str
 
 
 def test_an_export_describes_its_input_and_is_read_with_it(tmp_path: Path) -> None:
-    path = network(tmp_path / "net.pth", log_mel=MelSettings(**LOW_RATE).plain)
+    path = write_network(tmp_path / "net.pth", log_mel=MelSettings(**LOW_RATE).plain)
     exported = tmp_path / "net.onnx"
     done = CliRunner().invoke(app, ["export", str(path), "-o", str(exported)])
     assert done.exit_code == 0, done.output
