@@ -1,4 +1,4 @@
-"""Errors that the user can fix."""
+"""Errors that the user can fix, and the "did you mean" for unknown names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The message for mistakes in a configuration: one line, with the nearest valid key."""
+"""The message for mistakes in a configuration: one line."""
 
 from __future__ import annotations
 
