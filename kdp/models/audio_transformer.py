@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdp.data.mel_settings import MelArguments
-from kdp.errors import KdpError, first_line, suggest
+from kdp.errors import KdpError, first_line, join_names, suggest
+from kdp.log import log
 from kdp.models.arguments import Size, check_classes
 from kdp.models.mobile import SCENES
 from kdp.models.size_limit import limit_size
@@ -26,6 +27,8 @@ from kdp.models.torchvision_shim import install
 NEEDED = "audio transformers need another package: pip install 'transformers>=5'"
 KEPT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 INPUT = ("num_mel_bins", "patch_size", "frequency_stride", "time_stride")
+FIXED = ("hidden_act", "layer_norm_eps", "qkv_bias")
+"""Settings of `transformers.ASTConfig` that are no arguments."""
 MAX_FRAMES = 10_000
 """100 seconds; attention takes memory by the square of the frames."""
 FRAMES = 101
@@ -89,31 +92,42 @@ class AudioTransformer(nn.Module):
 def pretrained(folder: Path, args: Mapping[str, Any]) -> tuple[AudioTransformer, dict[str, Any]]:
     """Load weights that `transformers` saved; returns the network and all its arguments.
 
+    The widths and the depth are those of the folder; a line names those of `args` that differ.
     Position embeddings are cropped from the middle of the longer spectrogram it was trained on. The
     classifier is reinitialised.
 
     Args:
         folder: contains `config.json` and `model.safetensors`; pickles are not read.
-        args: arguments of `AudioTransformer` that override those in the folder.
+        args: arguments of `AudioTransformer` that override those in the folder, but for `KEPT`.
 
     Raises:
-        KdpError: a file is missing or not of an AST.
+        KdpError: a file is missing or not of an AST, or the two files or `args` do not fit.
     """
     whole = _read(folder)
-    sizes = {key: int(getattr(whole.config, key)) for key in (*KEPT, *INPUT)}
-    merged = {**sizes, **args}
+    frames = int(whole.config.max_length)
+    own = {key: int(getattr(whole.config, key)) for key in KEPT}
+    spectrogram = {key: int(getattr(whole.config, key)) for key in INPUT}
+    merged = {"frames": min(frames, FRAMES), **spectrogram, **args, **own}
+    _log_replaced(folder, args, own)
     params = whole.state_dict()
     positions = "embeddings.position_embeddings"
     try:
+        if merged["frames"] > frames:
+            raise ValueError(f"frames={merged['frames']}, and it was trained on {frames}")
         model = AudioTransformer(**merged)
-        params[positions] = _cropped_positions(
-            params[positions], model, int(whole.config.max_length)
-        )
+        params[positions] = _cropped_positions(params[positions], model, frames)
         model.body.load_state_dict(params)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise KdpError(f"{folder} does not fit these arguments: {reason}") from error
     return model, merged
+
+
+def _log_replaced(folder: Path, args: Mapping[str, Any], own: Mapping[str, int]) -> None:
+    """Say which arguments the folder decides instead of the configuration."""
+    sizes = [f"{key} {value}" for key, value in own.items() if args.get(key, value) != value]
+    if sizes:
+        log.info(f"Sizes of {folder} replace those of model.args: {', '.join(sizes)}")
 
 
 def _read(folder: Path) -> Any:
@@ -130,12 +144,48 @@ def _read(folder: Path) -> Any:
         # The folder says how large the network is: it is built without values first.
         with torch.device("meta"), limit_size():
             ASTModel(ASTConfig.from_pretrained(folder, local_files_only=True))
-        return ASTModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        loaded: Any = ASTModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     except KdpError:
         raise
     except Exception as error:  # a damaged file makes transformers raise nearly anything
         reason = first_line(error)
         raise KdpError(f"{folder} holds no audio transformer in safetensors: {reason}") from error
+    model, report = loaded
+    _check_computed(folder, model.config, ASTConfig())
+    _check_complete(folder, report)
+    return model
+
+
+def _check_computed(folder: Path, config: Any, default: Any) -> None:
+    """Refuse a network that computes something else than `AudioTransformer` of its sizes.
+
+    Raises:
+        KdpError: a setting of `FIXED` is not the default.
+    """
+    for key in FIXED:
+        value, expected = getattr(config, key), getattr(default, key)
+        if value != expected:
+            raise KdpError(
+                f"{folder / 'config.json'}: {key} is {value!r}; kdp knows {expected!r} only"
+            )
+
+
+def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
+    """Refuse weights that `transformers` would fill with random values, or leave out.
+
+    Raises:
+        KdpError: a tensor of the network is missing, or the file holds further layers.
+    """
+    path = folder / "model.safetensors"
+    if missing := sorted(report["missing_keys"]):
+        raise KdpError(f"{path} lacks {join_names(missing, 2)}, which config.json describes")
+    further = sorted(key for key in report["unexpected_keys"] if not key.startswith("classifier."))
+    if further:
+        raise KdpError(
+            f"{path} holds {join_names(further, 2)}, which config.json does not describe"
+        )
 
 
 def _cropped_positions(positions_1PC: Tensor, model: AudioTransformer, frames: int) -> Tensor:

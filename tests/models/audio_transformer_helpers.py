@@ -20,10 +20,10 @@ def write_pretrained(folder: Path, **sizes: int) -> Path:
 
     Args:
         folder: to write `config.json` and `model.safetensors` into.
-        sizes: arguments of `ASTConfig`, beside `SIZES`.
+        sizes: arguments of `ASTConfig`, in place of those of `SIZES`.
     """
     install()
     from transformers import ASTConfig, ASTForAudioClassification
 
-    ASTForAudioClassification(ASTConfig(**SIZES, **sizes)).save_pretrained(folder)
+    ASTForAudioClassification(ASTConfig(**{**SIZES, **sizes})).save_pretrained(folder)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kdp.models import build
 from kdp.models.audio_transformer import pretrained
 from kdp.models.loading import load_network
 from kdp.stages.train.train import train
+from tests.in_process import call_kdp
 from tests.models.audio_transformer_helpers import SIZES, write_pretrained
 from tests.tasks.test_scenes import settings
 
@@ -102,3 +104,73 @@ def test_arguments_that_a_folder_does_not_fit_are_one_line(
 ) -> None:
     with pytest.raises(KdpError, match="ast does not fit these arguments"):
         pretrained(folder, args)
+
+
+def command(folder: Path, output: Path, *overrides: str) -> list[str]:
+    """The documented command, made short."""
+    brief = ["train.steps=1", "train.batch_size=4", "train.warmup_steps=0", f"output.dir={output}"]
+    weights = f"model.weights={folder}"
+    return ["train", "--config", "scenes_teacher.yml", weights, *brief, *overrides]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "frames"),
+    [
+        ({"max_length": 1024, "num_labels": 527}, 101),
+        ({"max_length": 64}, 64),
+        ({"hidden_size": 20, "num_attention_heads": 4, "num_hidden_layers": 1}, 101),
+        ({"num_mel_bins": 64, "patch_size": 8, "frequency_stride": 4, "time_stride": 6}, 101),
+    ],
+)
+def test_the_command_trains_a_folder_of_any_size(
+    tmp_path: Path, sizes: dict[str, int], frames: int
+) -> None:
+    folder = write_pretrained(tmp_path / "ast", **sizes)
+    done = call_kdp(*command(folder, tmp_path / "out"))
+    assert done.code == 0, done.stderr
+    assert f"Sizes of {folder} replace those of model.args: hidden_size" in done.stderr
+    _, arch, _ = load_network(tmp_path / "out" / "scenes_teacher.pth")
+    own = {key: arch.args[key] for key in sizes if key in arch.args}
+    assert own == {key: sizes[key] for key in own}
+    assert (arch.args["intermediate_size"], arch.args["frames"]) == (
+        SIZES["intermediate_size"],
+        frames,
+    )
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; kdp knows 'gelu' only"),
+        ({"layer_norm_eps": 1e-3}, "layer_norm_eps is 0.001"),
+        ({"qkv_bias": False}, "qkv_bias is False"),
+        ({"num_hidden_layers": 1}, "and 14 more, which config.json does not describe"),
+        ({"num_hidden_layers": 3}, "model.safetensors lacks layers.2."),
+        ({"hidden_size": 24}, "holds no audio transformer in safetensors"),
+    ],
+)
+def test_a_folder_that_would_be_computed_wrongly_is_refused(
+    folder: Path, tmp_path: Path, config: dict[str, Any], reason: str
+) -> None:
+    change_config(folder, **config)
+    done = call_kdp(*command(folder, tmp_path / "out"))
+    assert done.code == 2
+    assert reason in done.line
+    assert [line for line in done.stderr.splitlines() if line.startswith("kdp:")] == [done.line]
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_frames_than_the_folder_was_trained_on_are_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    change_config(folder, max_length=1024)
+    done = call_kdp(*command(folder, tmp_path / "out", "model.args.frames=1025"))
+    assert (done.code, done.line) == (
+        2,
+        f"kdp: {folder} does not fit these arguments: frames=1025, and it was trained on 1024",
+    )
