@@ -67,7 +67,7 @@ def test_a_point_that_fails_does_not_stop_the_others(file: Path) -> None:
 
 def test_points_run_in_parallel(file: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    points = sweep(file, ["train.steps=0,-1", "seed=3"], launcher="joblib", jobs=2)
+    points = sweep(file, ["train.steps=0,-1", "seed=3"], launcher="joblib", jobs=2).points
     assert [(p.number, p.status) for p in points] == [(0, "failed"), (1, "failed")]
 
 
