@@ -182,6 +182,7 @@ class BytesContent(Content):
     """Sizes of the parameters of a recorded network, by precision."""
 
     fp32: Size
+    int8: Size | None = None
 
 
 class InfoContent(Content):
@@ -198,6 +199,7 @@ class InfoContent(Content):
     params: Size
     macs: MacsContent
     bytes: BytesContent
+    sparsity: Score = None
     macro_avg_acc: Score
     # Earlier versions called it `headline`.
     primary_metric: str = Field(validation_alias=AliasChoices("primary_metric", "headline"))

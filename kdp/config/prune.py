@@ -57,11 +57,10 @@ class RoundConfig(LengthSection):
     """One round of progressive pruning: prune, fine-tune, rebuild."""
 
     epoch_keys: ClassVar[Mapping[str, str]] = {"steps": "epochs"}
-    required_lengths: ClassVar[tuple[str, ...]] = ("steps",)
 
     pruning_ratio: float = Field(gt=0, lt=1)
     """Share of the remaining units of every group that this round removes."""
     steps: Count | None = None
-    """Fine-tuning steps after pruning, this or epochs; they replace those of finetune."""
+    """Fine-tuning steps after pruning, or epochs; those of finetune if neither is given."""
     epochs: Epochs | None = None
     """The same in epochs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,12 +16,17 @@ from kdp.log import log
 from kdp.stages.paths import chain_paths, locked_paths
 from kdp.stages.replacing import RUN_FILES, TABLES, is_log_of_kdp, protection, tracked_by_git
 from kdp.temporary import remove_abandoned
+from kdp.training.job import WANDB_FOLDER
 
+WANDB_NAMES = ("offline-run-", "run-", "latest-run", "debug", "logs")
+"""How the names begin that W&B gives in its folder."""
 ROUNDS = ("rounds.json", "table.json")
 
 
 def clean(config: Config) -> list[Path]:
     """Delete the files of a chain: artifacts whose record names it, its checkpoints and its logs.
+
+    The runs of Weights & Biases in the folders of its logs are among them.
 
     What git tracks, a weight that comes with kdp and what kdp did not write stay, with a line each.
 
@@ -36,6 +42,8 @@ def clean(config: Config) -> list[Path]:
     deleted = []
     for folder in {path.parent for path in [*artifact_candidates(config), *log_candidates(config)]}:
         remove_abandoned(folder)
+    for folder in filter(_is_of_wandb, run_folders(config)):
+        deleted.append(_delete_folder(folder / WANDB_FOLDER))
     for path in [*artifacts, *logs]:
         reason = "git tracks it" if path in kept else _reason_to_keep(path, config, path in logs)
         if reason:
@@ -57,11 +65,34 @@ def artifact_candidates(config: Config) -> Iterator[Path]:
 def log_candidates(config: Config) -> Iterator[Path]:
     """Where checkpoints, curves and tables of a configuration would be."""
     paths = chain_paths(config)
-    rounds = sorted(config.output.runs.glob(f"{_escaped(config)}_round[0-9]*_finetune_*"))
-    for folder in (paths.training.parent, paths.checkpoint.parent, *rounds):
+    for folder in run_folders(config):
         yield from (folder / name for name in RUN_FILES)
     yield from (paths.table.with_name(name) for name in TABLES)
     yield from (paths.rounds.with_name(name) for name in ROUNDS)
+
+
+def run_folders(config: Config) -> list[Path]:
+    """Where the trainings of a configuration write their logs."""
+    paths = chain_paths(config)
+    rounds = sorted(config.output.runs.glob(f"{_escaped(config)}_round[0-9]*_finetune_*"))
+    return [paths.training.parent, paths.checkpoint.parent, *rounds]
+
+
+def _is_of_wandb(folder: Path) -> bool:
+    """Whether a run of kdp has runs of W&B beside its curves, and nothing else among them."""
+    runs = folder / WANDB_FOLDER
+    if not is_log_of_kdp(folder / "curves.jsonl") or runs.is_symlink() or not runs.is_dir():
+        return False
+    known = all(path.name.startswith(WANDB_NAMES) for path in runs.iterdir())
+    return known and not tracked_by_git([path for path in runs.rglob("*") if path.is_file()])
+
+
+def _delete_folder(folder: Path) -> Path:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise KdpError(f"cannot delete {folder}: {error.strerror}") from error
+    return folder
 
 
 def _escaped(config: Config) -> str:

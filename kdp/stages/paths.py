@@ -117,6 +117,14 @@ def prunes(config: Config) -> bool:
     return config.mac_constraint is not None or config.pruning_ratio is not None
 
 
+def fine_tunes(config: Config) -> bool:
+    """Whether the section `finetune`, if there is one, is for this configuration.
+
+    A file that prunes nothing may have it, too: for others that include it.
+    """
+    return prunes(config) or config.teacher is not None
+
+
 def targets_folder(config: Config) -> Path:
     """Where `kdp cache-targets` writes."""
     if config.distill and config.distill.target_cache:

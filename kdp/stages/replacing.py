@@ -35,7 +35,8 @@ ELSEWHERE = "choose another output.dir or output.name, or replace it with --over
 CHANGED = "kdp did not write it, or it was changed since"
 OTHER_OUTPUT = "choose another --output, or replace it with --overwrite"
 TABLES = ("compare.md", "compare.csv", "compare.json")
-RUN_FILES = ("checkpoint.pth", "curves.jsonl", "curves.csv", "curves.png")
+COMPLEXITY = "complexity.json"
+RUN_FILES = ("checkpoint.pth", "curves.jsonl", "curves.csv", "curves.png", COMPLEXITY)
 LOG_CONTENT = {
     "curves.jsonl": b'"step": ',
     "curves.csv": b"step",
@@ -44,6 +45,7 @@ LOG_CONTENT = {
     "compare.csv": b"measure,unit,",
     "compare.json": b'"columns": ',
     "rounds.json": b'"key": ',
+    COMPLEXITY: b'"unpruned_parameters": ',
     "table.json": b'"round": ',
 }
 """What the beginning of a log has where kdp wrote it: logs hold no record."""

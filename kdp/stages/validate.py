@@ -21,7 +21,7 @@ from kdp.models.loading import load_network
 from kdp.progress import duration
 from kdp.pruning.importance import make_scorer
 from kdp.pruning.resource_limit import peak_memory
-from kdp.stages.paths import chain_paths, check_input
+from kdp.stages.paths import chain_paths, check_input, fine_tunes
 from kdp.stages.prune.budget import macs_by_width
 from kdp.stages.prune.estimate import scoring_seconds
 from kdp.stages.prune.prune import scoring_context
@@ -82,6 +82,8 @@ def validate(config: Config) -> Iterator[Check]:
         checks["prune"] = _prune
     stages: tuple[Stage, ...] = ("finetune",) if chain else ("train", "finetune")
     for stage in stages:
+        if stage == "finetune" and not fine_tunes(config):
+            continue
         if getattr(config, stage) is not None:
             checks[stage] = partial(_training, stage=stage)
     if config.dynamic is not None:

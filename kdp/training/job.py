@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,25 @@ Batch = dict[str, Tensor]
 Params = dict[str, Tensor]
 Metrics = dict[str, dict[str, float]]
 Objective = Callable[[nn.Module, Batch, int], tuple[Tensor, dict[str, Tensor]]]
+
+
+WANDB_FOLDER = "wandb"
+"""The folder that Weights & Biases makes in the folder of a run."""
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What trackers show of a run beside its curves.
+
+    Attributes:
+        name: of the run.
+        config: the configuration in plain values; its sections are mappings.
+        numbers: logged once, before the first step.
+    """
+
+    name: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_batch(sample: Batch, batch_size: int) -> None:
@@ -63,6 +82,7 @@ class TrainingJob:
         best_from_step: the first step whose validation may count as the best.
         signature: settings that a checkpoint must share to be resumed.
         targets: state of the files that the run will replace, see `Checkpoint.targets`.
+        tracked: what trackers show of the run beside its curves.
     """
 
     model: nn.Module
@@ -82,6 +102,7 @@ class TrainingJob:
     headline_metrics: tuple[str, ...] = ()
     signature: dict[str, Any] = field(default_factory=dict)
     targets: dict[str, str | None] = field(default_factory=dict)
+    tracked: TrackedRun = field(default_factory=TrackedRun)
 
 
 @dataclass(frozen=True)

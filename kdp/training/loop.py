@@ -81,7 +81,8 @@ class _TrainingRun:
         if self.accelerator.is_main_process:
             headline = job.headline_metrics or (job.primary_metric,)
             self.curves = Curves(job.folder, self.step, headline)
-            self.trackers = Trackers(self.settings.trackers, job.folder, job.signature)
+            names, step = self.settings.trackers, self.step
+            self.trackers = Trackers(names, job.folder, job.tracked, step)
 
     def run(self) -> TrainingResult:
         with graceful_shutdown() as self.shutdown:

@@ -86,7 +86,6 @@ def test_a_length_in_both_units_is_rejected(section: Any, steps: str, epochs: st
     [
         (TrainConfig, {"lr": 1}, "steps or epochs"),
         (TrainConfig, {"steps": None}, "steps or epochs"),
-        (RoundConfig, {"pruning_ratio": 0.1}, "steps or epochs"),
         (DynamicConfig, {"start_epoch": 1}, "end_step or end_epoch"),
     ],
 )

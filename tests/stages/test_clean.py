@@ -133,3 +133,33 @@ def test_files_dated_in_the_future_are_listed_apart(
     lines = make_variables(config(Path()), [now, future]).splitlines()
     assert lines[:2] == ["CONFIGS := now.yml", "FUTURE := future.yml"]
     assert "future.yml (touch it)" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["offline-run-20261201_120000-ab12/run-ab12.wandb", "debug.log", "logs/core.log"], False),
+        (["run-20261201_120000-ab12/files/config.yaml", "latest-run"], False),
+        (["offline-run-20261201_120000-ab12/run-ab12.wandb", "thesis.txt"], True),
+        (["code.py"], True),
+    ],
+)
+def test_runs_of_wandb_are_deleted_and_nothing_else(
+    settings: Config, names: list[str], kept: bool
+) -> None:
+    folder = chain_paths(settings).training.parent
+    for name in names:
+        path = folder / "wandb" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "curves.jsonl").write_text('{"step": 1}\n')
+    clean(settings)
+    assert folder.exists() == kept
+    assert all((folder / "wandb" / name).exists() == kept for name in names)
+
+
+def test_a_folder_wandb_without_a_run_of_kdp_stays(settings: Config) -> None:
+    folder = chain_paths(settings).training.parent / "wandb" / "run-1"
+    folder.mkdir(parents=True)
+    clean(settings)
+    assert folder.exists()

@@ -77,12 +77,15 @@ def test_a_pruned_network_is_fine_tuned_for_epochs(tmp_path: Path) -> None:
 
 
 def test_rounds_last_epochs(tmp_path: Path) -> None:
-    rounds = [{"pruning_ratio": 0.3, "epochs": 0.25}, {"pruning_ratio": 0.3, "steps": 3}]
-    settings = rounds_config(tmp_path, rounds=rounds)
+    lengths: list[dict[str, float]] = [{"epochs": 0.25}, {"steps": 3}, {}]
+    rounds = [{"pruning_ratio": 0.3, **length} for length in lengths]
+    finetune = {**EPOCH, "batch_size": 8, "epochs": 0.5, "validate_every_epochs": 0.25}
+    settings = rounds_config(tmp_path, rounds=rounds, finetune=finetune)
     done = prune_in_rounds(settings)
     epoch = load(tmp_path / "w/tiny_round1_finetuned_logits.pth").record.training["steps_per_epoch"]
-    lengths = [(row["steps"], row["epochs"]) for row in done.rows[1:]]
-    assert lengths == [(round(0.25 * epoch), 0.25), (3, round(3 / epoch, 3))]
+    trained = [(row["steps"], row["epochs"]) for row in done.rows[1:]]
+    half = round(0.5 * epoch)
+    assert trained == [(round(0.25 * epoch), 0.25), (3, round(3 / epoch, 3)), (half, 0.5)]
     assert prune_in_rounds(settings, resume=True).rows == done.rows
 
 

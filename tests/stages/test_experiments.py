@@ -29,7 +29,7 @@ from kdp.models.loading import load_network
 from kdp.stages.experiments import store as experiments
 from kdp.stages.experiments.list import list_experiments
 from kdp.stages.experiments.results import COLUMNS, FILES
-from kdp.stages.experiments.store import ExperimentRequest, store_result
+from kdp.stages.experiments.store import ExperimentRequest, RunLabel, store_result
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.train.finetune import finetune
@@ -90,9 +90,8 @@ def keep_again(folder: Path) -> Path:
     model, arch, _ = load_network(path)
     request = ExperimentRequest.from_config(config)
     assert request is not None
-    return store_result(
-        request, "train", path, task_for(arch, config), model, {"toy": {"accuracy": 0.5}}
-    )
+    label, metrics = RunLabel.now("tiny", "train"), {"toy": {"accuracy": 0.5}}
+    return store_result(request, "train", path, task_for(arch, config), model, metrics, label)
 
 
 def test_a_training_records_everything_it_was_made_with(trained: Path) -> None:
@@ -101,7 +100,8 @@ def test_a_training_records_everything_it_was_made_with(trained: Path) -> None:
     assert load_config(path / "config.yml") == face(trained, seed=1)
     info = json.loads((path / "info.json").read_text())
     assert info["sha256"] == sha256(path / "checkpoint.pth")
-    assert (info["params"], info["bytes"]) == (828, {"fp32": 3312, "fp16": 1656})
+    assert (info["params"], info["sparsity"]) == (828, 0)
+    assert info["bytes"] == {"fp32": 3312, "fp16": 1656, "int8": 828}
     assert info["macs"]["count"] == 193552
     assert info["seed"] == 1
     metrics = json.loads((path / "metrics.json").read_text())

@@ -37,6 +37,9 @@ def test_each_stage_is_an_experiment_with_its_own_costs(recorded: Path) -> None:
     dense = 828
     assert small["params"] <= pruned["params"] < dense
     assert small["macs"]["count"] <= pruned["macs"]["count"]
+    for info, row in zip(infos, rows, strict=True):
+        assert info["sparsity"] == row["sparsity"] == pytest.approx(1 - info["params"] / dense)
+        assert info["bytes"]["int8"] == row["bytes_int8"] == info["params"]
     # The rebuilt network computes what the masked one does.
     assert small["value"] == pruned["value"]
     assert rows[0]["primary_metric"] == "accuracy"

@@ -23,6 +23,7 @@ from kdp.stages.validate import validate
 from kdp.training import loop
 from kdp.types import Arch
 from tests.runs import SHORT, run_kdp
+from tests.wandb_fake import install_wandb
 
 FACES = {"channels": [8, 10, 12], "dropout": 0.0, "image_size": 32}
 ROUNDS = [{"pruning_ratio": 0.3, "steps": 4}, {"pruning_ratio": 0.3, "steps": 3}]
@@ -161,8 +162,21 @@ def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
         prune_in_rounds(config(tmp_path, **{missing: None}))
 
 
-def test_every_round_is_kept_as_an_experiment(tmp_path: Path) -> None:
-    prune_in_rounds(config(tmp_path, experiments={"folder": str(tmp_path / "e")}))
+def test_every_round_is_kept_as_an_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = install_wandb(tmp_path, monkeypatch)
+    finetune = {**settings(tmp_path)["finetune"], "trackers": ["wandb"]}
+    experiments = {"folder": str(tmp_path / "e")}
+    done = prune_in_rounds(config(tmp_path, experiments=experiments, finetune=finetune))
     with (tmp_path / "e" / "results.csv").open() as file:
         kept = list(csv.DictReader(file))
     assert [line["pruning_step"] for line in kept] == ["1", "2"]
+    assert [line["sparsity"] for line in kept] == [str(row["sparsity"]) for row in done.rows[1:]]
+    assert [line["bytes_int8"] for line in kept] == [
+        str(row["parameters"]) for row in done.rows[1:]
+    ]
+    assert [run.started["name"] for run in runs] == [line["exp_id"] for line in kept]
+    assert [run.summary["round"] for run in runs] == [1, 2]
+    shown = [(run.summary["parameters"], run.summary["sparsity"]) for run in runs]
+    assert shown == [(row["parameters"], row["sparsity"]) for row in done.rows[1:]]

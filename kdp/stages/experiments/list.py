@@ -29,7 +29,17 @@ from kdp.stages.tables import plain_table, print_line
 from kdp.text import from_csv_cell
 from kdp.yaml_file import yaml_text
 
-_NUMBERS = ("macro_avg_acc", "params", "MACs", "bytes", "pruning_step", "value")
+_COSTS = ("params", "MACs", "bytes", "bytes_int8", "sparsity")
+_NUMBERS = (
+    "macro_avg_acc",
+    "params",
+    "MACs",
+    "bytes",
+    "pruning_step",
+    "value",
+    "bytes_int8",
+    "sparsity",
+)
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ def _config(path: Path) -> ResultRow:
 def _metrics(path: Path) -> ResultRow:
     info = read_info(path)
     quality = dict(flat(read_json(path / METRICS, PlainSettings)))
-    return {**quality, **{key: result_row(info)[key] for key in ("params", "MACs", "bytes")}}
+    return {**quality, **{key: result_row(info)[key] for key in _COSTS}}
 
 
 def _paired(first: ResultRow, second: ResultRow) -> dict[str, tuple[Any, Any]]:

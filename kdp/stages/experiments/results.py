@@ -6,6 +6,7 @@ import csv
 import fcntl
 import io
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ COLUMNS = (
     "notes",
     "primary_metric",
     "value",
+    "bytes_int8",
+    "sparsity",
 )
 """Columns of `results.csv`; `bytes` is the size of the parameters in fp32."""
 RENAMED_COLUMNS = {"headline": "primary_metric"}
@@ -49,7 +52,10 @@ def result_row(info: ExperimentInfo) -> ResultRow:
         info: as `read_info` returns it.
     """
     current = {RENAMED_COLUMNS.get(key, key): value for key, value in info.items()}
-    current |= {"MACs": info["macs"]["count"], "bytes": info["bytes"]["fp32"]}
+    sizes = info["bytes"]
+    current |= {"MACs": info["macs"]["count"], "bytes": sizes["fp32"]}
+    # Earlier versions kept neither of them.
+    current |= {"bytes_int8": sizes.get("int8", info["params"]), "sparsity": info.get("sparsity")}
     return {column: current[column] for column in COLUMNS}
 
 
@@ -86,7 +92,8 @@ def add_row(folder: Path, info: ExperimentInfo) -> None:
     """Append the row of an experiment to the table, under a lock.
 
     A killed run may have left the last line unfinished, or an experiment without a line: such
-    lines are finished and added first. Whatever else the file holds stays as it is.
+    lines are finished and added first. Whatever else the file holds stays as it is: a table of an
+    earlier version keeps its columns.
 
     Raises:
         KdpError: the file cannot be read or written.
@@ -110,8 +117,10 @@ def _missing(path: Path, table: bytes, rows: dict[str, ResultRow]) -> bytes:
     header, _, _ = csv_of_mappings([dict.fromkeys(COLUMNS)]).encode().partition(b"\n")
     torn = _last_line(table)
     complete = table.removesuffix(torn)
-    listed = {from_csv_cell(row[0]) for row in table_rows(path, complete)}
-    lines = {name: _line(row) for name, row in rows.items() if name not in listed}
+    known = table_rows(path, complete)
+    columns = known[0] if known and known[0][0] == COLUMNS[0] else COLUMNS
+    listed = {from_csv_cell(row[0]) for row in known}
+    lines = {name: _line(row, columns) for name, row in rows.items() if name not in listed}
     expected = list(lines.values()) if complete else [header + b"\n"]
     quote = b'"' if torn.count(b'"') % 2 else b""
     finished = next((line for line in expected if line.startswith(torn)), torn + quote + b"\n")
@@ -120,8 +129,9 @@ def _missing(path: Path, table: bytes, rows: dict[str, ResultRow]) -> bytes:
     return begun[len(torn) :] + added
 
 
-def _line(row: ResultRow) -> bytes:
-    return csv_of_mappings([row]).encode().partition(b"\n")[2]
+def _line(row: ResultRow, columns: Sequence[str]) -> bytes:
+    cells = {column: row.get(RENAMED_COLUMNS.get(column, column)) for column in columns}
+    return csv_of_mappings([cells]).encode().partition(b"\n")[2]
 
 
 def _recorded(folder: Path) -> list[ResultRow]:

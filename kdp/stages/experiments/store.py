@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -29,10 +29,11 @@ from kdp.devices import device_of, pick_device
 from kdp.errors import KdpError
 from kdp.files import sha256, sync_folder, write_atomic
 from kdp.log import log
-from kdp.measure.complexity import COUNTER, count_macs_of, parameter_bytes, parameters
+from kdp.measure.complexity import parameters
 from kdp.measure.latency import device_name
 from kdp.models.loading import load_network
 from kdp.serialize import csv_of_mappings, json_text
+from kdp.stages.costs import costs_of, deployed_parameters
 from kdp.stages.deployed import deployed
 from kdp.stages.experiments.results import (
     CHECKPOINT,
@@ -46,6 +47,7 @@ from kdp.stages.experiments.results import (
 from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics, Task
 from kdp.temporary import temporary_folder
+from kdp.types import Arch
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,37 @@ class ExperimentRequest:
         return cls(section.folder, section.notes, config.output.name, config.plain())
 
 
-def record_network(config: Config, stage: str, path: Path) -> None:
+@dataclass(frozen=True)
+class RunLabel:
+    """What a run and its experiment are called, and their place in progressive pruning.
+
+    Attributes:
+        name: the experiment gets it, with a number if it is taken.
+        round: of progressive pruning, from 1; None outside of it.
+        unpruned: deployed parameters before anything was removed; None if the file shows it.
+    """
+
+    name: str
+    round: int | None = None
+    unpruned: int | None = None
+
+    @classmethod
+    def now(cls, output: str, stage: str) -> RunLabel:
+        """The label of a stage that starts now and whose files begin with `output`."""
+        time = datetime.now(timezone.utc)
+        return cls(f"{output.replace('/', '-')}-{stage}-{time:%Y%m%d-%H%M%S}")
+
+
+def record_network(config: Config, stage: str, path: Path, unpruned: Arch | None = None) -> None:
     """Evaluate the network of a stage that measures none itself, and record it.
 
     Without the section `experiments` nothing is evaluated.
+
+    Args:
+        config: of the chain.
+        stage: the subcommand.
+        path: the artifact, as the stage wrote it.
+        unpruned: the network before anything was removed, if the file does not show it.
 
     Raises:
         KdpError: something cannot be read or written.
@@ -87,7 +116,10 @@ def record_network(config: Config, stage: str, path: Path) -> None:
     model, arch, _ = load_network(path)
     task = task_for(arch, config)
     model.to(pick_device(config.device))
-    store_result(request, stage, path, task, model, task.evaluate(model))
+    label = RunLabel.now(request.name, stage)
+    if unpruned is not None:
+        label = replace(label, unpruned=deployed_parameters(unpruned))
+    store_result(request, stage, path, task, model, task.evaluate(model), label)
 
 
 def store_result(
@@ -97,7 +129,7 @@ def store_result(
     task: Task,
     model: nn.Module,
     metrics: Mapping[str, Metrics],
-    pruning_step: int | None = None,
+    label: RunLabel,
 ) -> Path:
     """Record a result.
 
@@ -108,7 +140,7 @@ def store_result(
         task: makes the predictions.
         model: the network with the weights of the artifact, on the device to predict on.
         metrics: its quality by evaluation set.
-        pruning_step: the round of progressive pruning.
+        label: the name of the experiment, and its round.
 
     Returns:
         The folder of the experiment. It gets its name once complete, so that a killed run leaves no
@@ -118,14 +150,17 @@ def store_result(
         KdpError: something cannot be read or written.
     """
     now = datetime.now(timezone.utc)
-    name = f"{request.name.replace('/', '-')}-{stage}-{now:%Y%m%d-%H%M%S}"
-    with _new_folder(request.folder, name) as (unfinished, final):
+    with _new_folder(request.folder, label.name) as (unfinished, final):
         # Read back from the copy: what is recorded is then true of the file in the folder.
         checkpoint = unfinished / CHECKPOINT
         write_atomic(checkpoint, path.read_bytes())
-        info = _provenance(checkpoint, request.notes, now, pruning_step)
+        info = _provenance(checkpoint, request.notes, now, label.round)
         info = {"exp_id": final.name, "config": request.name, "stage": stage, **info}
-        info |= {**_costs(checkpoint, task), **_quality(task, metrics), **_machine(model)}
+        info |= {
+            **_costs(checkpoint, task, label.unpruned),
+            **_quality(task, metrics),
+            **_machine(model),
+        }
         resolved = yaml.safe_dump(request.config, sort_keys=False)
         write_atomic(unfinished / CONFIG, resolved.encode())
         write_atomic(unfinished / PREDICTIONS, csv_of_mappings(task.predictions(model)).encode())
@@ -182,17 +217,12 @@ def _provenance(
     }
 
 
-def _costs(checkpoint: Path, task: Task) -> ExperimentInfo:
-    """Parameters and MACs of the network in the file as it will be deployed."""
-    small, arch = deployed(*load_network(checkpoint), task)
-    total, nonzero = parameters(small)
-    macs = count_macs_of(arch, task.example(task.input_size))
-    return {
-        "params": total,
-        "nonzero": nonzero,
-        "macs": {"count": macs, "counter": COUNTER, "input_size": list(task.input_size)},
-        "bytes": {"fp32": parameter_bytes(total), "fp16": parameter_bytes(total, 16)},
-    }
+def _costs(checkpoint: Path, task: Task, unpruned: int | None) -> ExperimentInfo:
+    """What the network in the file costs as it will be deployed."""
+    model, arch, artifact = load_network(checkpoint)
+    small, small_arch = deployed(model, arch, artifact, task)
+    costs = costs_of(small_arch, task, unpruned or deployed_parameters(arch)).plain()
+    return {"params": costs.pop("parameters"), "nonzero": parameters(small)[1], **costs}
 
 
 def _quality(task: EvaluationTask, metrics: Mapping[str, Metrics]) -> ExperimentInfo:

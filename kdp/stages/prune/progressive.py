@@ -85,7 +85,7 @@ def prune_in_rounds(
             row = states[-1]["row"]
             if states[-1]["rebuilt"] != known.get("rebuilt"):
                 current.keep_result(config, row["metrics"])
-            rows.append({**row, "sparsity": 1 - row["nonzero"] / rows[0]["nonzero"]})
+            rows.append({**row, "sparsity": 1 - row["parameters"] / request.unpruned})
             previous = current.paths.rebuilt
         _write_last(config, previous, paths.rebuilt)
     return Rounds(paths.rebuilt, rows, _write_table(paths.rounds, rows))
@@ -176,7 +176,8 @@ def _write_last(config: Config, last: Path, target: Path) -> None:
     """Write the last round's network under the chain's own name, fused where it can be."""
     arch = load(last).arch
     if arch is not None and fused_arch(arch) != arch:
-        whole = config.model_copy(update={"rounds": None})
+        # The last round's experiment has the costs of the fused network already.
+        whole = config.model_copy(update={"rounds": None, "experiments": None})
         rebuild(whole, source=last, target=target, overwrite=True)
     else:
         write_atomic(target, last.read_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from kdp.devices import pick_device
 from kdp.errors import KdpError
 from kdp.files import sha256
 from kdp.log import log
-from kdp.measure.complexity import count_macs_of, parameter_bytes, parameters
+from kdp.measure.complexity import parameters
 from kdp.models.loading import load_network
+from kdp.stages.costs import costs_of, deployed_parameters
 from kdp.stages.deployed import deployed
-from kdp.stages.experiments.store import ExperimentRequest, store_result
+from kdp.stages.experiments.store import ExperimentRequest, RunLabel, store_result
 from kdp.stages.paths import ChainPaths, chain_paths, check_input
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
@@ -38,7 +39,7 @@ class RoundsRequest:
     Attributes:
         config: the whole configuration.
         teacher: the network of the first round.
-        finetune: of every round, but for its steps.
+        finetune: of every round, but for the length where a round has its own.
         rounds: one entry for each.
     """
 
@@ -69,8 +70,7 @@ class RoundsRequest:
     def round(self, number: int, previous: Path) -> Round:
         """Round `number`, from 1, which prunes the network in the file `previous`."""
         settings, config = self.rounds[number - 1], self.config
-        length = {"steps": settings.steps, "epochs": settings.epochs}
-        finetune = self.finetune.model_copy(update=length)
+        finetune = self.finetune_of(settings)
         distill = config.distill
         if distill and distill.teacher is None:  # the first round's teacher teaches all rounds
             distill = distill.model_copy(update={"teacher": TeacherConfig(weights=self.teacher)})
@@ -85,7 +85,21 @@ class RoundsRequest:
             "rounds": None,
             "experiments": None,  # one experiment a round, not one for each of its stages
         }
-        return Round(config.model_copy(update=changes), number, previous, finetune)
+        config = config.model_copy(update=changes)
+        label = replace(RunLabel.now(name, "prune"), round=number, unpruned=self.unpruned)
+        return Round(config, number, previous, finetune, label)
+
+    def finetune_of(self, settings: RoundConfig) -> TrainConfig:
+        """The section `finetune` with the length of a round, if that has its own."""
+        if settings.steps is None and settings.epochs is None:
+            return self.finetune
+        length = {"steps": settings.steps, "epochs": settings.epochs}
+        return self.finetune.model_copy(update=length)
+
+    @cached_property
+    def unpruned(self) -> int:
+        """Deployed parameters of the first round's network."""
+        return deployed_parameters(load_network(self.teacher)[1])
 
 
 @dataclass(frozen=True)
@@ -97,12 +111,14 @@ class Round:
         number: from 1.
         teacher: the network that is pruned.
         finetune: the section of this round.
+        label: of its run and of its experiment.
     """
 
     config: Config
     number: int
     teacher: Path
     finetune: TrainConfig
+    label: RunLabel
 
     @cached_property
     def paths(self) -> ChainPaths:
@@ -131,7 +147,8 @@ class Round:
             log.info(f"Round {self.number} was finished by an earlier run")
             save_state(state)
             return state
-        finetune(self.config, resume=is_pruned and paths.checkpoint.exists(), overwrite=True)
+        resume = is_pruned and paths.checkpoint.exists()
+        finetune(self.config, resume=resume, overwrite=True, label=self.label)
         rebuild(self.config, fuse=False, overwrite=True)  # a fused network cannot be pruned again
         state = {**state, "rebuilt": _hashes(paths.rebuilt), "row": self._row()}
         save_state(state)
@@ -147,7 +164,7 @@ class Round:
         path = self.paths.rebuilt
         model, arch, _ = load_network(path)
         task = task_for(arch, config)
-        store_result(request, "prune", path, task, model, metrics, pruning_step=self.number)
+        store_result(request, "prune", path, task, model, metrics, self.label)
 
     def _row(self) -> Row:
         row = {
@@ -181,16 +198,17 @@ def measure(config: Config, path: Path, row: Mapping[str, Any]) -> Row:
     model, arch, artifact = load_network(path)
     task = task_for(arch, config)
     small, small_arch = deployed(model, arch, artifact, task)
-    count, nonzero = parameters(small)
+    costs = costs_of(small_arch, task)
     return {
         **row,
         "metrics": task.evaluate(model.to(pick_device(config.device))),
         "primary_metric": task.primary_metric,
-        "parameters": count,
-        "macs": count_macs_of(small_arch, task.example(task.input_size)),
-        "nonzero": nonzero,
-        "bytes": parameter_bytes(count),
-        "bytes_fp16": parameter_bytes(count, 16),
+        "parameters": costs.parameters,
+        "macs": costs.macs,
+        "nonzero": parameters(small)[1],
+        "bytes": costs.bytes["fp32"],
+        "bytes_fp16": costs.bytes["fp16"],
+        "bytes_int8": costs.bytes["int8"],
     }
 
 

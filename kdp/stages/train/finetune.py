@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from kdp.pruning.identity import MasksIdentity, check_removed, masked_extra, mas
 from kdp.pruning.masks import zero_removed
 from kdp.pruning.rebuild import full_params
 from kdp.pruning.rebuild import rebuild as cut
+from kdp.stages.costs import Costs, costs_of, deployed_parameters
+from kdp.stages.experiments.store import RunLabel
 from kdp.stages.paths import check_made, do_nothing
 from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.replacing import TrainingTargets
@@ -39,6 +42,7 @@ def finetune(
     overwrite: bool = False,
     rerun: bool = False,
     on_ready: Callable[[], None] = do_nothing,
+    label: RunLabel | None = None,
 ) -> dict[str, Path]:
     """Train the pruned network as `finetune` and `distill` say (no `distill`: ground truth only).
 
@@ -52,6 +56,7 @@ def finetune(
         overwrite: replace whatever is there.
         rerun: resume if the checkpoint fits, replace what an earlier rerun made.
         on_ready: called once the inputs are valid.
+        label: of the round of progressive pruning that this belongs to.
 
     Raises:
         KdpError: a section or a file is missing, what decided the masks has changed, the masks are
@@ -63,10 +68,12 @@ def finetune(
     pruned = _load_pruned(finetuning)
     samples, reduction = pruned.task.sample_counts["training"], pruned.task.task_reduction
     request = finetuning.training.counted(samples, reduction)
+    request = replace(request, label=label or request.label)
+    costs = pruned.costs(request.label.unpruned)
     student = pruned.student(request.distill)
     torch.manual_seed(request.seed)
     objective = build_objective(pruned.task, student, request.distill, request.settings.steps)
-    job = make_job(request, pruned.task, student, objective)
+    job = make_job(request, pruned.task, student, objective, costs)
     if student is pruned.model:
         job.after_step = lambda network, step: zero_removed(network, pruned.groups, pruned.masks)
     parents = [paths.pruned, paths.masks, *objective.parents]
@@ -75,7 +82,7 @@ def finetune(
     )
     with main_process_lock(paths.finetuned, request.folder):
         mode = RunMode(resume, overwrite, rerun, on_ready)
-        result = run_job(job, targets, pruned.task, mode, pruned.note(student))
+        result = run_job(job, targets, pruned.task, mode, costs, pruned.note(student))
         if is_main_process():
             params = pruned.full_size(result.best, student)
             record = stage_record(request, result, result.best_metrics, started, parents)
@@ -104,7 +111,15 @@ class _PrunedNetwork:
         """
         if distill and compares_widths(distill.distill):
             return self.model
-        return cut(self.model, self.arch, self.groups, self.masks)[0]
+        return self._small[0]
+
+    def costs(self, unpruned: int | None) -> Costs:
+        """Of the network without the removed units; `unpruned`: see `costs_of`."""
+        return costs_of(self._small[1], self.task, unpruned or deployed_parameters(self.arch))
+
+    @cached_property
+    def _small(self) -> tuple[nn.Module, Arch]:
+        return cut(self.model, self.arch, self.groups, self.masks)
 
     def note(self, student: nn.Module) -> str:
         """That the file has more parameters than the network that is trained, where it has."""

@@ -12,22 +12,29 @@ from torch import nn
 from kdp.artifacts import make_record
 from kdp.config import ModelConfig
 from kdp.data.content import check_disjoint
-from kdp.files import check_writable
+from kdp.files import check_writable, write_atomic
 from kdp.models.loading import load_network
+from kdp.serialize import json_text
+from kdp.stages.costs import Costs
 from kdp.stages.experiments.store import store_result
 from kdp.stages.header import log_header
 from kdp.stages.paths import do_nothing
-from kdp.stages.replacing import TrainingTargets
+from kdp.stages.replacing import COMPLEXITY, TrainingTargets
 from kdp.stages.train.objective import TrainingObjective
 from kdp.stages.train.request import TrainingRequest
 from kdp.tasks.base import Task
-from kdp.training.job import TrainingJob, TrainingResult
+from kdp.training.job import TrackedRun, TrainingJob, TrainingResult
 from kdp.training.loop import fit
+from kdp.training.processes import is_main_process
 from kdp.types import Provenance
 
 
 def make_job(
-    request: TrainingRequest, task: Task, model: nn.Module, objective: TrainingObjective
+    request: TrainingRequest,
+    task: Task,
+    model: nn.Module,
+    objective: TrainingObjective,
+    costs: Costs,
 ) -> TrainingJob:
     """The job of a stage that trains.
 
@@ -36,6 +43,7 @@ def make_job(
         task: gives the data and the validation.
         model: the network to train.
         objective: the loss, and the samples it is computed on.
+        costs: of the network.
 
     Raises:
         KdpError: an evaluation set is missing or shares samples with the training data, a sample
@@ -61,6 +69,11 @@ def make_job(
         workers=request.workers,
         running_metrics=objective.running_metrics,
         extra_modules=objective.extra_modules,
+        tracked=TrackedRun(
+            name=request.label.name,
+            config=request.config.plain(),
+            numbers={"round": request.label.round or 0, **costs.numbers},
+        ),
     )
 
 
@@ -81,9 +94,22 @@ class RunMode(NamedTuple):
 
 
 def run_job(
-    job: TrainingJob, targets: TrainingTargets, task: Task, mode: RunMode, note: str = ""
+    job: TrainingJob,
+    targets: TrainingTargets,
+    task: Task,
+    mode: RunMode,
+    costs: Costs,
+    note: str = "",
 ) -> TrainingResult:
-    """Check what the job may replace, log the header (see `log_header` for `note`), and train.
+    """Check what the job may replace, record what the network costs, and train.
+
+    Args:
+        job: what to train.
+        targets: the files that it replaces.
+        task: counts the samples.
+        mode: how files are treated that exist.
+        costs: of the network; they are written before the first step.
+        note: see `log_header`.
 
     Raises:
         KdpError: a file may not be replaced, or whatever the loop raises.
@@ -95,7 +121,9 @@ def run_job(
     steps = f"{job.settings.steps} steps{epochs}"
     title = f"kdp {targets.request.stage}: {targets.files[0].stem}, {steps}"
     written = [*targets.files, job.folder]
-    log_header(title, job.device, task.sample_counts, job.model, written, note)
+    log_header(title, job.device, task.sample_counts, job.model, written, note, costs)
+    if is_main_process():
+        write_atomic(job.folder / COMPLEXITY, json_text(costs.plain()).encode())
     return fit(job, resume)
 
 
@@ -131,4 +159,12 @@ def record_experiment(
     """Record the network of a file, as others will read it, if the configuration asks for it."""
     if request.experiment is not None:
         network = load_network(path)[0].to(result.device)
-        store_result(request.experiment, request.stage, path, task, network, result.best_metrics)
+        store_result(
+            request.experiment,
+            request.stage,
+            path,
+            task,
+            network,
+            result.best_metrics,
+            request.label,
+        )

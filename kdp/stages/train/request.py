@@ -20,8 +20,8 @@ from kdp.config import (
 from kdp.config.epochs import epoch_steps
 from kdp.config.measure import LimitsConfig
 from kdp.errors import KdpError
-from kdp.stages.experiments.store import ExperimentRequest
-from kdp.stages.paths import ChainPaths, chain_paths, check_input, targets_folder
+from kdp.stages.experiments.store import ExperimentRequest, RunLabel
+from kdp.stages.paths import ChainPaths, chain_paths, check_input, fine_tunes, targets_folder
 from kdp.stages.prune.request import MasksRequest
 
 Stage = Literal["train", "finetune"]
@@ -87,6 +87,7 @@ class TrainingRequest:
         seed: of everything random.
         device: "auto", "cpu", "cuda", ...
         workers: number of processes that load data.
+        label: of the run and of its experiment.
         samples: to train on, by which epochs are counted; None before the data are read.
     """
 
@@ -100,6 +101,7 @@ class TrainingRequest:
     seed: int
     device: str
     workers: int
+    label: RunLabel
     samples: int | None = None
 
     @property
@@ -157,6 +159,7 @@ class TrainingRequest:
             seed=config.seed,
             device=config.device,
             workers=config.data.workers,
+            label=RunLabel.now(config.output.name, stage),
         )
 
 
@@ -333,7 +336,8 @@ class CacheTargetsRequest:
             KdpError: a section or the teacher is missing.
         """
         distill = DistillRequest.from_config(config)
-        sections = [section for section in (config.train, config.finetune) if section]
+        finetune = config.finetune if fine_tunes(config) else None
+        sections = [section for section in (config.train, finetune) if section]
         if not sections:
             raise KdpError("kdp cache-targets needs the section `train` or `finetune`")
         return cls(

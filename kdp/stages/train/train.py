@@ -15,6 +15,7 @@ from kdp.errors import KdpError
 from kdp.finite import first_nonfinite
 from kdp.models import PRETRAINED, build
 from kdp.models.loading import load_start
+from kdp.stages.costs import costs_of
 from kdp.stages.paths import do_nothing
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.dynamic import (
@@ -61,29 +62,31 @@ def train(
         on_ready: called once the inputs are valid.
 
     Raises:
-        KdpError: a section is missing, the network exceeds `limits`, a file may not be replaced,
-            or whatever the loop raises.
+        KdpError: a section is missing, the network exceeds `limits` or cannot be measured, a file
+            may not be replaced, or whatever the loop raises.
     """
     started, request = time.time(), TrainRequest.from_config(config)
     files = request.files
     torch.manual_seed(request.training.seed)
     model, arch = starting_point(request.model, config)
     task = task_for(arch, config)
+    costs = costs_of(arch, task)
     if request.limits:
-        check_limits(request.limits, task, arch)
+        check_limits(request.limits, costs, arch.name)
     request = request.counted(task.sample_counts["training"], task.task_reduction)
     training = request.training
     objective = build_objective(task, model, training.distill, training.settings.steps)
     dynamic = add_dynamic(request.dynamic, task, model, arch) if request.dynamic else None
     parents = [*weight_files(request.model), *objective.parents]
-    job = make_job(training, task, model, objective)
+    job = make_job(training, task, model, objective, costs)
     if dynamic:
         prune_while_training(job, dynamic)
     targets = TrainingTargets(
         training, list(files.values()), parents, parents, task.training_samples
     )
     with main_process_lock(files["best"], training.folder):
-        result = run_job(job, targets, task, RunMode(resume, overwrite, rerun, on_ready))
+        mode = RunMode(resume, overwrite, rerun, on_ready)
+        result = run_job(job, targets, task, mode, costs)
         if is_main_process():
             _save(request, result, arch, dynamic, started, parents)
             record_experiment(training, files["best"], task, result)
