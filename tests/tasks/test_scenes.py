@@ -18,11 +18,12 @@ from kdp.errors import KdpError
 from kdp.models import build
 from kdp.models.loading import load_network
 from kdp.models.mobile import SCENES
+from kdp.stages.costs import costs_of
 from kdp.stages.prune.progressive import prune_in_rounds
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
-from kdp.stages.train import limits
 from kdp.stages.train.finetune import finetune
+from kdp.stages.train.limits import check_limits
 from kdp.stages.train.train import train
 from kdp.tasks.scenes.task import AcousticScenes, by_device_group
 from kdp.types import Arch
@@ -188,24 +189,13 @@ def test_two_teachers_are_averaged_by_their_logits(tmp_path: Path) -> None:
 def test_one_more_channel_than_the_baseline_exceeds_the_limits(tmp_path: Path) -> None:
     allowed = LimitsConfig(bytes=128_000, bits=16, macs=29_500_000)
     task = task_of(settings(tmp_path))
-    limits.check_limits(allowed, task, Arch("cp_mobile", {}))
+    check_limits(allowed, costs_of(Arch("cp_mobile", {}), task), "cp_mobile")
     wide = Arch("cp_mobile", {"hidden": [66, 64, 64, 64, 120, 120]})
     with pytest.raises(KdpError, match=r"limits\.macs: cp_mobile takes 29,"):
-        limits.check_limits(allowed, task, wide)
+        check_limits(allowed, costs_of(wide, task), "cp_mobile")
 
 
 def test_a_network_over_a_limit_is_not_trained(tmp_path: Path) -> None:
     with pytest.raises(KdpError, match=r"limits\.bytes"):
         train(settings(tmp_path, limits={"bytes": 100}))
     assert not (tmp_path / "w").exists()
-
-
-def test_a_network_that_cannot_be_measured_is_not_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> int:
-        raise RuntimeError("no formula for this")
-
-    monkeypatch.setattr(limits, "count_macs", broken)
-    with pytest.raises(KdpError, match="cannot be measured: no formula"):
-        train(settings(tmp_path, limits={"macs": 1}))
