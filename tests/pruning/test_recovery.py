@@ -11,16 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdp.config import Config
 from kdp.errors import KdpError
-from kdp.pruning.groups import Group, MaskPoint, Masks, ParamSlice
+from kdp.models import build
+from kdp.pruning.groups import Group, MaskPoint, Masks, ParamSlice, full_masks
 from kdp.pruning.masks import removed_are_zero, zero_removed
 from kdp.pruning.rebuild import largest_difference, rebuild
 from kdp.pruning.recovery.readers import input_rows, output_rows
 from kdp.pruning.recovery.recover import Calibration, Recovered, recover
 from kdp.pruning.recovery.streams import StreamWatch
+from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.types import Arch
 from tests.conftest import TINY
+from tests.models import yolo_helpers
 from tests.pruning.helpers import random_masks
 
 
@@ -235,6 +239,45 @@ def _tiny_catanet(model: nn.Module, task: Task) -> tuple[nn.Module, list[Group],
     x = torch.rand(6, 3, 14, 12, generator=torch.Generator().manual_seed(2)).double()
     samples = Calibration(x[:4].split(2), [x[4:]], _distance)
     return pruned, groups, masks, recover(model, pruned, groups, masks, samples, 1e-3)
+
+
+NETWORKS = {
+    "classifier": ("mask_classifier", {"channels": [8, 12], "image_size": 32}, (3, 32, 32)),
+    "parallel branches": (
+        "rep_mobile",
+        {"stem": 8, "channels": [8, 8], "hidden": [12, 12], "strides": [[1, 1], [1, 1]]},
+        (1, 32, 16),
+    ),
+    "detector": (yolo_helpers.ARCH.name, yolo_helpers.ARCH.args, (3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_channels_of_every_family_are_recovered(network: str) -> None:
+    name, args, shape = NETWORKS[network]
+    arch = Arch(name, args)
+    torch.manual_seed(0)
+    model = build(name, **args)
+    # Statistics of real activations: with others, a random network does not behave like a trained.
+    x = torch.rand(8, *shape, generator=torch.Generator().manual_seed(1))
+    for _ in range(3):
+        model.train()(x)
+    model.eval()
+    task = task_for(arch, Config.model_validate({"output": {"name": "test"}}))
+    groups = task.groups(model)
+    masks = full_masks(groups)
+    for group in groups[:: max(1, len(groups) // 8)]:  # of a detector with 80 a few, to save time
+        masks[group.name][1::3] = False
+    pruned = copy.deepcopy(model)
+    zero_removed(pruned, groups, masks)
+    result = recover(
+        model, pruned, groups, masks, Calibration(x[:6].split(3), [x[6:]], _distance), 1e-3
+    )
+    assert all(fit.after <= fit.before for fit in result.layers)
+    assert result.kept
+    assert removed_are_zero(pruned, groups, masks)
+    small, _ = rebuild(pruned, arch, groups, masks)
+    assert largest_difference(pruned, small, x[:1]) < 1e-6
 
 
 def test_heads_and_neurons_of_catanet_are_recovered(model: nn.Module, task: Task) -> None:
