@@ -71,7 +71,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = kdp("export", faces, "--to", "onnx", "--precision", precision)
         assert done.exit_code == 0, done.exception
     large = network(folder, "catanet", TINY)
-    assert kdp("export", large, "--to", "onnx", "--size", "24", "20").exit_code == 0
+    for precision in ("fp32", "fp16"):
+        done = kdp("export", large, "--precision", precision, "--size", "24", "20")
+        assert done.exit_code == 0, done.exception
     return folder
 
 
@@ -88,7 +90,14 @@ def original(path: Path, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", ["mask_classifier", "mask_classifier_fp16", "mask_classifier_int8", "catanet"]
+    "name",
+    [
+        "mask_classifier",
+        "mask_classifier_fp16",
+        "mask_classifier_int8",
+        "catanet",
+        "catanet_fp16",
+    ],
 )
 def test_every_exported_file_is_valid_onnx(folder: Path, name: str) -> None:
     onnx.checker.check_model(folder / f"{name}.onnx", full_check=True)
@@ -155,10 +164,14 @@ def test_an_exported_classifier_matches_at_any_batch_and_size(folder: Path, shap
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-4)
 
 
-def test_exported_super_resolution_matches_at_its_fixed_size(folder: Path) -> None:
+@pytest.mark.parametrize(("infix", "atol"), [("", 1e-4), ("_fp16", 1e-2)])
+def test_exported_super_resolution_matches_at_its_fixed_size(
+    folder: Path, infix: str, atol: float
+) -> None:
     x = torch.rand(1, 3, 24, 20)
     expected = original(folder / "catanet.pth", x)
-    torch.testing.assert_close(run(folder / "catanet.onnx", x), expected, rtol=0, atol=1e-4)
+    output = run(folder / f"catanet{infix}.onnx", x)
+    torch.testing.assert_close(output, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("precision", "atol"), [("fp16", 5e-3), ("int8", 0.1)])
@@ -173,12 +186,18 @@ def test_smaller_precisions_are_close_but_not_equal(
     assert not torch.equal(output, expected)
 
 
-def test_an_unsupported_precision_is_a_one_line_error_and_writes_nothing(folder: Path) -> None:
-    small = ("--precision", "fp16", "--size", "24", "20")
-    done = kdp("export", folder / "catanet.pth", "--to", "onnx", *small)
+def test_a_conversion_that_fails_is_a_one_line_error_and_writes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(proto: Any) -> Any:
+        raise RuntimeError("no kernel\nin two lines")
+
+    monkeypatch.setitem(onnx_stage._PRECISIONS, "fp16", failing)
+    options = ("--precision", "fp16", "-o", tmp_path / "x.onnx")
+    done = kdp("export", folder / "mask_classifier.pth", *options)
     assert isinstance(done.exception, KdpError)
-    assert "cannot be run by onnxruntime" in str(done.exception)
-    assert not (folder / "catanet_fp16.onnx").exists()
+    assert str(done.exception) == "this network cannot be converted to fp16: no kernel"
+    assert not list(tmp_path.iterdir())
 
 
 def test_torchscript_needs_nothing_but_torch(folder: Path, tmp_path: Path) -> None:

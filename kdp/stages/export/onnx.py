@@ -126,13 +126,9 @@ def _name_axes(graph: Any, spec: ExportSpec) -> None:
 
 
 def _half(proto: Any) -> Any:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-    from onnxruntime.transformers.onnx_model import OnnxModel
+    from kdp.stages.export.half import half_precision
 
-    half = convert_float_to_float16(proto, keep_io_types=True)
-    # The conversion appends its casts, and a graph lists every node after those that it reads.
-    OnnxModel.graph_topological_sort(half.graph, is_deterministic=True)
-    return half
+    return half_precision(proto)
 
 
 def _dynamic_int8(proto: Any) -> Any:
