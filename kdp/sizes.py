@@ -24,6 +24,11 @@ MAX_NODES = 10_000_000
 """Keys and values of a checkpoint, with all that is referred to."""
 ALIASES = 16
 """How often tensors may share the numbers of a file, on average: tied weights do."""
+DTYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64}
+    | {torch.complex128, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+)
+"""Types of numbers that torch computes with everywhere; float8 and packed integers it only stores."""
 _GROWING = (b"\nbytearray\n", b"\nencode\n")
 """Names in a pickle that torch calls and that make much of little: `bytearray(10**12)`, and a
 codec applied to its own result."""
@@ -92,7 +97,7 @@ def check_content(path: Path, content: Any, file_bytes: int) -> None:
 
 
 def check_tensors(path: Path, tensors: Iterable[Tensor], file_bytes: int) -> None:
-    """Refuse tensors that have more numbers than the file.
+    """Refuse tensors that have more numbers than the file, or numbers of types without arithmetic.
 
     Raises:
         KdpError: one has, or all of them together have many times as many.
@@ -102,6 +107,9 @@ def check_tensors(path: Path, tensors: Iterable[Tensor], file_bytes: int) -> Non
         dense = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_nested
         if not dense or tensor.device.type != "cpu":
             raise KdpError(f"{path} holds a tensor that is not dense: refused")
+        if tensor.dtype not in DTYPES:
+            name = str(tensor.dtype).removeprefix("torch.")
+            raise KdpError(f"{path} holds numbers of the type {name}, which kdp does not read")
         bytes_needed = tensor.numel() * tensor.element_size()
         total += bytes_needed
         if bytes_needed > tensor.untyped_storage().nbytes() or bytes_needed > file_bytes:
