@@ -28,7 +28,7 @@ DTYPES = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64}
     | {torch.complex128, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 )
-"""Types of numbers that torch computes with everywhere; float8 and packed integers it only stores."""
+"""Types of numbers that torch computes with; it only stores float8 and packed integers."""
 _GROWING = (b"\nbytearray\n", b"\nencode\n")
 """Names in a pickle that torch calls and that make much of little: `bytearray(10**12)`, and a
 codec applied to its own result."""

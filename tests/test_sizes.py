@@ -170,12 +170,11 @@ def test_tied_and_transposed_weights_are_read(tmp_path: Path) -> None:
     assert torch.equal(params["d"], params["a"][:, :2])
 
 
-@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "uint4"])
-@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"])
 def test_numbers_that_torch_only_stores_are_refused_by_their_type(
-    tmp_path: Path, name: str, suffix: str
+    tmp_path: Path, name: str
 ) -> None:
-    path = tmp_path / f"w{suffix}"
+    path = tmp_path / "w.pth"
     torch.save({"w": torch.zeros(4, dtype=torch.uint8).view(getattr(torch, name))}, path)
     with pytest.raises(KdpError, match=f"holds numbers of the type {name}, which kdp does not"):
         load_network(path)
