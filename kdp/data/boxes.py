@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ Labels = npt.NDArray[np.int64]
 """(N,): class indices."""
 Rows = npt.NDArray[np.float64]
 """(N, 5): class, x0, y0, x1, y1 as in the file, in pixels."""
+
+T = TypeVar("T", bound=Hashable)
 
 TOLERANCE = 1.0
 """Pixels by which a box may extend beyond its image without a report; it is always clipped."""
@@ -73,6 +76,24 @@ class DatasetIssues:
                 for kind, names in self._images.items()
             )
             log_once(f"{self._dataset}: {'; '.join(kinds)}")
+
+
+def without_repetitions(
+    images: Iterable[T], issues: DatasetIssues, name: Callable[[T], str] = str
+) -> list[T]:
+    """The images of a list once each: what is evaluated twice would count twice.
+
+    Args:
+        images: names or paths.
+        issues: where repetitions are recorded.
+        name: of an image, for the record.
+    """
+    distinct: dict[T, None] = {}
+    for image in images:
+        if image in distinct:
+            issues.add("images that are listed again, left out", name(image))
+        distinct[image] = None
+    return list(distinct)
 
 
 def usable_boxes(

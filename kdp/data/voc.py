@@ -10,14 +10,24 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from kdp.data.boxes import AnnotatedImage, DatasetIssues, Rows, require_objects, usable_boxes
-from kdp.data.images import image_size, list_images, read_rgb
+from kdp.data.boxes import (
+    AnnotatedImage,
+    DatasetIssues,
+    Rows,
+    require_objects,
+    usable_boxes,
+    without_repetitions,
+)
+from kdp.data.images import SUFFIXES, image_size, list_images, read_rgb
 from kdp.errors import KdpError, suggest
 from kdp.files import read_regular
 
 SPLITS = Path("ImageSets/Main")
 ALL = "all"
 """The split of all images of a folder; VOC itself has no list of them."""
+CLASS_FLAGS = (["-1"], ["0"], ["1"])
+"""What follows a name in the lists of one class, such as `cat_train.txt`."""
+DIFFICULT = ("1", "1.0", "true")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -26,9 +36,9 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
 
     VOC counts pixels from 1 and includes both ends of a box. Objects marked as difficult are left
     out of every split, as VOC's own evaluation does. Boxes without area, outside the image, in
-    fractions of it or of unknown classes are left out too, and images that are corrupt, share a
-    name, or whose annotation is missing, malformed or of another size than the image, which is then
-    resized, turned or another one. One log line counts them.
+    fractions of it or of unknown classes are left out too, and images that are corrupt, listed
+    before, share a name, or whose annotation is missing, malformed or of another size than the
+    image, which is then resized, turned or another one. One log line counts them.
 
     Args:
         folder: VOC2012 or VOC2007, or a folder that contains exactly one of them (`VOCdevkit`).
@@ -44,14 +54,14 @@ def voc_folder(folder: Path, split: str, classes: Sequence[str]) -> list[Annotat
     images = defaultdict(list)
     for path in list_images(root / "JPEGImages"):
         images[path.stem].append(path)
-    names = _split(root, split, images)
+    issues = DatasetIssues(f"{root}, {split}")
+    names = without_repetitions(_split(root, split, images), issues)
     missing = [name for name in names if name not in images]
     if missing:
         raise KdpError(
             f"{root / 'JPEGImages'} lacks {len(missing)} of the {len(names)} images of "
             f"{split}.txt, such as {missing[0]}"
         )
-    issues = DatasetIssues(f"{root}, {split}")
     labels = {name: label for label, name in enumerate(classes)}
     read = (_annotated(root, name, images[name], labels, issues) for name in names)
     annotated = [image for image in read if image is not None]
@@ -84,10 +94,22 @@ def _split(root: Path, split: str, images: Iterable[str]) -> list[str]:
     if not file.is_file():
         known = sorted([ALL, *(path.stem for path in (root / SPLITS).glob("*.txt"))])
         raise KdpError(f"{root} has no split {split!r} in {SPLITS}; {suggest(split, known)}")
-    names = [line.strip() for line in file.read_text("utf-8", "replace").splitlines()]
-    if not any(names):
+    lines = [line.strip() for line in file.read_text("utf-8-sig", "replace").splitlines()]
+    if any(line.split()[1:] in CLASS_FLAGS for line in lines):
+        raise KdpError(
+            f"{file} is the list of one class, with -1, 0 or 1 after each name; choose a split of "
+            "all classes, such as train, val or test"
+        )
+    names = [_stem(line) for line in lines if line]
+    if not names:
         raise KdpError(f"{file} lists no image")
-    return [name for name in names if name]
+    return names
+
+
+def _stem(name: str) -> str:
+    """A name without its suffix: some tools list files."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in SUFFIXES else name
 
 
 def _annotated(
@@ -117,10 +139,14 @@ def _tree(path: Path, name: str, issues: DatasetIssues) -> ElementTree.Element |
     if b"<!DOCTYPE" in data.replace(b"\0", b""):
         raise KdpError(f"{path} declares a document type, which VOC annotations never need")
     try:
-        return ElementTree.fromstring(data)
+        tree = ElementTree.fromstring(data)
     except (ElementTree.ParseError, LookupError, ValueError):
         issues.add("images with an annotation that is not XML, left out", name)
         return None
+    if tree.tag != "annotation":  # no object would be found, as in an image of background
+        issues.add("images with an annotation that is not VOC's, left out", name)
+        return None
+    return tree
 
 
 def _size(
@@ -136,7 +162,8 @@ def _size(
         annotated = [float(tree.findtext(f"size/{side}", "")) for side in ("height", "width")]
     except ValueError:
         return size
-    if min(annotated) > 0 and annotated != list(size):  # many tools write 0 for an unknown size
+    sides = zip(annotated, size, strict=True)
+    if any(said > 0 and said != side for said, side in sides):  # many tools write 0 for unknown
         issues.add("images of another size than their annotation's, left out", name)
         return None
     return size
@@ -147,7 +174,7 @@ def _rows(
 ) -> Rows:
     rows = []
     for element in tree.findall("object"):
-        if element.findtext("difficult", "0").strip() == "1":
+        if element.findtext("difficult", "0").strip().lower() in DIFFICULT:
             continue
         class_name = element.findtext("name", "").strip()
         if class_name not in labels:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from kdp.data.boxes import AnnotatedImage, DatasetIssues, Rows, require_objects, usable_boxes
+from kdp.data.boxes import (
+    AnnotatedImage,
+    DatasetIssues,
+    Rows,
+    require_objects,
+    usable_boxes,
+    without_repetitions,
+)
 from kdp.data.images import SUFFIXES, image_size, read_rgb
 from kdp.errors import KdpError, suggest
 from kdp.files import read_regular
@@ -49,8 +56,9 @@ def yolo_yaml(file: Path, split: str, classes: Sequence[str]) -> list[AnnotatedI
     if names != tuple(classes):
         raise KdpError(f"{file} has the classes {', '.join(names)}, not {', '.join(classes)}")
     roots = _roots(content, file)
-    paths = [path for source in _sources(content, split, file) for path in _images(source, roots)]
+    listed = [path for source in _sources(content, split, file) for path in _images(source, roots)]
     issues = DatasetIssues(f"{file}, {split}")
+    paths = without_repetitions(listed, issues, lambda path: _name(path, roots))
     shared = _shared_labels(paths)
     images = []
     for path in paths:
@@ -155,7 +163,7 @@ def _listed(file: Path, roots: Sequence[Path]) -> list[Path]:
     if file.suffix.lower() != ".txt":
         raise KdpError(f"{file} is neither a folder nor a .txt list of images")
     try:
-        text = read_regular(file, MAX_LIST_BYTES).decode("utf-8", "replace")
+        text = read_regular(file, MAX_LIST_BYTES).decode("utf-8-sig", "replace")
     except OSError as error:
         raise KdpError(f"cannot read the list of images {file}: {error.strerror}") from error
     images = []

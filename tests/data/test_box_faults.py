@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kdp.data.image_head import ORIENTATION
-from kdp.data.voc import voc_folder
+from kdp.data.voc import CORNERS, voc_folder
 from kdp.data.yolo_yaml import yolo_yaml
 from kdp.errors import KdpError
 from tests.data.box_helpers import (
@@ -89,7 +89,7 @@ def test_images_of_one_name_are_left_out(tmp_path: Path, messages: list[str], tw
 
 def test_an_image_listed_twice_shares_no_label_file(tmp_path: Path) -> None:
     file = yolo(tmp_path, train=["images/train", "images/train"])
-    assert len(yolo_yaml(file, "train", CLASSES)) == 6
+    assert summary(yolo_yaml(file, "train", CLASSES)).keys() == {"a", "b", "c"}
 
 
 def make_folder(path: Path) -> None:
@@ -151,3 +151,86 @@ def test_a_data_set_of_which_nothing_is_left_is_refused(
     with pytest.raises(KdpError, match="no usable object"):
         voc_folder(folder, "train", CLASSES)
     assert "another size" in messages[0]
+
+
+ONE = "<object><name>dog</name><bndbox>{}</bndbox></object>".format(
+    "".join(f"<{side}>{value}</{side}>" for side, value in zip(CORNERS, (2, 2, 9, 9), strict=True))
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'<annotation xmlns="http://example.org/voc">{ONE}</annotation>',
+        f"<root><annotation>{ONE}</annotation></root>",
+        f"<Annotation>{ONE}</Annotation>",
+        "<html><body>404</body></html>",
+    ],
+)
+def test_xml_that_is_no_annotation_of_voc_is_not_background(
+    tmp_path: Path, messages: list[str], text: str
+) -> None:
+    folder = voc(tmp_path, {"good": GOOD, "foreign": text})
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["good"]
+    (line,) = messages
+    assert line.endswith("images with an annotation that is not VOC's, left out: 1 (foreign)")
+
+
+@pytest.mark.parametrize("size", [(0, WIDTH + 1), (HEIGHT + 1, 0), (-1, WIDTH - 1)])
+def test_the_known_side_of_an_annotation_is_compared(
+    tmp_path: Path, messages: list[str], size: tuple[int, int]
+) -> None:
+    folder = voc(tmp_path, {"good": GOOD, "changed": annotation(BOX, size)})
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["good"]
+    assert "another size than their annotation's, left out: 1 (changed)" in messages[0]
+
+
+@pytest.mark.parametrize("mark", ["1", " 1\n", "true", "True", "1.0"])
+def test_difficult_objects_are_left_out_however_they_are_marked(tmp_path: Path, mark: str) -> None:
+    hard = ONE.replace("<bndbox>", f"<difficult>{mark}</difficult><bndbox>")
+    text = f"<annotation>{hard}{ONE.replace('dog', 'cat')}</annotation>"
+    (image,) = voc_folder(voc(tmp_path, {"a": text}), "train", CLASSES)
+    assert image.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["a\nb\n", "\ufeffa\nb\n", "a.jpg\r\nb.JPG\r\n", "JPEGImages/a.jpg\n\n b ", "a\nb\na\n"],
+)
+def test_lists_of_other_tools_name_each_image_once(
+    tmp_path: Path, messages: list[str], lines: str
+) -> None:
+    folder = voc(tmp_path, {"a": GOOD, "b": GOOD})
+    (folder / "ImageSets/Main/train.txt").write_text(lines)
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["a", "b"]
+    repeated = [f"{folder}, train: images that are listed again, left out: 1 (a)"]
+    assert messages == (repeated if lines.count("a\n") == 2 else [])
+
+
+@pytest.mark.parametrize("lines", ["a  1\nb -1\n", "a -1\nb  0\n", "a 1\n"])
+def test_the_list_of_one_class_is_no_split(tmp_path: Path, lines: str) -> None:
+    folder = voc(tmp_path, {"a": GOOD, "b": GOOD})
+    (folder / "ImageSets/Main/cat_train.txt").write_text(lines)
+    with pytest.raises(KdpError, match=r"cat_train\.txt is the list of one class"):
+        voc_folder(folder, "cat_train", CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("train", "lines", "repeated"),
+    [
+        ("list.txt", "images/train/a.jpg\n./images/train/a.jpg\nimages/train/b.jpg\n", "a"),
+        (["images/train", "list.txt"], "images/train/b.jpg\n", "b"),
+        (["images/train", "images/train"], "", "a"),
+        ("list.txt", "\ufeffimages/train/a.jpg\nimages/train/b.jpg\n", ""),
+    ],
+)
+def test_lists_of_yolo_name_each_image_once(
+    tmp_path: Path, messages: list[str], train: str | list[str], lines: str, repeated: str
+) -> None:
+    file = yolo(tmp_path, train=train)
+    (tmp_path / "list.txt").write_text(lines)
+    names = [image.name for image in yolo_yaml(file, "train", CLASSES)]
+    assert len(names) == len(set(names)) >= 2
+    text = f"images that are listed again, left out: {3 if train == ['images/train'] * 2 else 1}"
+    found = [line for line in messages if text in line and f"images/train/{repeated}.jpg" in line]
+    assert len(found) == bool(repeated)
