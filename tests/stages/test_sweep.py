@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from kdp.artifacts import load
 from kdp.errors import KdpError
 from kdp.files import is_locked
 from kdp.stages.experiments.list import list_experiments
 from kdp.stages.sweep import sweep as stage
-from kdp.stages.sweep.job import start
+from kdp.stages.sweep.job import point_name, start
 from kdp.stages.sweep.parent import end_with_parent
 from kdp.stages.sweep.sweep import sweep
 from tests.models.face_mask_helpers import settings
 from tests.runs import complaints, fork_modules, run_kdp, start_kdp, wait_until
+from tests.sweeps import launch_here
 
 LONG = ("sweep", "train.steps=9000", "seed=0,1")
 
@@ -149,6 +153,9 @@ def test_points_import_nothing_from_the_current_folder(
         ({"overrides": ["seed=interval(0,1)"]}, "cannot be swept: list its values"),
         ({"overrides": ["seed=glob(*)"]}, "cannot be swept: list its values"),
         ({"overrides": ["sede"]}, "not of the form KEY=VALUE"),
+        ({"overrides": ["seed=0,1,0"]}, "the value seed=0 twice"),
+        ({"overrides": ["output.name=a,b,a", "seed=0,1"]}, "the value output.name=a twice"),
+        ({"overrides": ["seed=0,1", "seed=2,3"]}, "varies seed twice"),
         ({"overrides": ["seed=0,1", "hydra.launcher.partition=gpu"]}, "2 points did not run"),
     ],
 )
@@ -159,6 +166,44 @@ def test_an_impossible_sweep_is_a_one_line_error(
         sweep(file, **{"overrides": ["seed=0,1"], **given})
     (line,) = str(caught.value).splitlines()
     assert message in line
+
+
+NAMES = {
+    "seed=0,1": ["own_0", "own_1"],
+    "output.name=a,b": ["a", "b"],
+    "output.name=a,b seed=0,1": ["a_0", "a_1", "b_0", "b_1"],
+    "output.dir=x/w,y/w": ["own_x-w_0", "own_y-w_1"],
+    "teacher=/,0": ["own__0", "own_0"],
+    "data.folder=a_1,a-1 seed=0,1": ["own_a-1_0_0", "own_a-1_1_1", "own_a-1_0", "own_a-1_1"],
+    "output.name='a b',c seed=0,1": ["a b_0", "a b_1", "c_0", "c_1"],
+}
+
+
+@pytest.mark.parametrize("grid", NAMES)
+def test_no_two_points_have_one_name(grid: str) -> None:
+    keys = [override.split("=") for override in re.split(r" (?=\w+[.=])", grid)]
+    values = [[f"{key}={value}" for value in text.split(",")] for key, text in keys]
+    points = [list(point) for point in product(*values)]
+    names = [point_name("own", point, number) for number, point in enumerate(points)]
+    assert names == NAMES[grid]
+    assert len(set(names)) == len(points)
+
+
+@pytest.mark.parametrize(
+    "given", ["output.name=mine", "output.dir={folder}", "output.runs={folder}"]
+)
+def test_points_keep_their_files_apart_whatever_is_given(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setattr(stage, "launch", launch_here)
+    given = given.format(folder=tmp_path / "elsewhere")
+    points = sweep(file, [given, "seed=0,1"]).points
+    assert [point.status for point in points] == ["done", "done"]
+    files = [point.qualities[0].file for point in points]
+    stem = "mine" if "name" in given else "tiny"
+    assert [Path(path).stem for path in files] == [f"{stem}_0", f"{stem}_1"]
+    seeds = [load(Path(path)).record.seed for path in files]
+    assert seeds == [0, 1]
 
 
 def test_a_machine_without_slurm_says_so(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

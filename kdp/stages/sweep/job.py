@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -113,13 +113,24 @@ def _point(_: DictConfig) -> None:
     own = json.loads((folder.parent / SETTINGS).read_text())
     overrides: Any = OmegaConf.to_container(job.overrides.task)  # as it is, references too
     varied = [override.lstrip("+") for override in overrides]
-    varied = [override for override in varied if not is_hydra(override)]
-    named = [f"output.name={own['name']}_{_suffix(varied, number)}"] if own["name"] else []
-    overrides = [*own["fixed"], *varied, *named]
+    run_point(folder, own, [override for override in varied if not is_hydra(override)], number)
+
+
+def run_point(folder: Path, settings: Mapping[str, Any], varied: list[str], number: int) -> None:
+    """Run the stages of a point and write its outcome.
+
+    Args:
+        folder: of the point.
+        settings: the content of `SETTINGS`.
+        varied: its overrides.
+        number: its place in the grid.
+    """
+    name = f"output.name={point_name(settings['name'], varied, number)}"
+    overrides = [*settings["fixed"], *varied, name]
     point = SweepPoint(number, varied, "done")
     try:
-        for stage in own["stages"]:
-            point.qualities.append(_run(stage, own["file"], overrides, folder))
+        for stage in settings["stages"]:
+            point.qualities.append(_run(stage, settings["file"], overrides, folder))
     except _Ended as ended:
         point = replace(point, status=ended.status, error=ended.error)
     except Exception as error:  # one point must not stop the others
@@ -135,14 +146,27 @@ class _Ended(Exception):
         self.status, self.error = status, error
 
 
-def _suffix(varied: Sequence[str], number: int) -> str:
+def point_name(name: str, varied: Sequence[str], number: int) -> str:
+    """The `output.name` of a point, which no other point of its grid has.
+
+    Args:
+        name: of the configuration; the point's own value takes its place if it varies.
+        varied: overrides of the point.
+        number: its place in the grid.
+    """
+    values = dict(override.split("=", 1) for override in varied)
+    # A value that Hydra would interpret comes with quotes.
+    name = values.pop("output.name", name).strip("'\"")
+    return f"{name}_{_suffix(list(values.values()), number)}" if values else name
+
+
+def _suffix(values: Sequence[str], number: int) -> str:
     """The values as part of a file name, numbered where two points could get the same name."""
-    values = [override.partition("=")[2] for override in varied]
     clean = [re.sub(r"[^\w.+-]|_", "-", value).strip("-") for value in values]
     suffix = "_".join(clean)
     if clean == values and 0 < len(suffix) <= LONGEST_SUFFIX:
         return suffix
-    return "_".join([suffix[:LONGEST_SUFFIX], str(number)] if suffix else [str(number)])
+    return f"{suffix[:LONGEST_SUFFIX]}_{number}"
 
 
 def _run(stage: str, file: str, overrides: Sequence[str], folder: Path) -> StageQuality:

@@ -17,7 +17,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from shutil import which
@@ -36,7 +36,7 @@ from kdp.stages.compare.compare import Comparison, compare
 from kdp.stages.compare.tables import WRITERS as COMPARISON_WRITERS
 from kdp.stages.sweep.job import SETTINGS, SweepPoint, is_hydra
 from kdp.stages.sweep.launcher import launch
-from kdp.stages.sweep.summary import WRITERS
+from kdp.stages.sweep.summary import WRITERS, earlier_qualities
 
 STAGES = ("train", "prune", "finetune", "rebuild")
 LAUNCHERS = {"local": "basic", "joblib": "joblib", "slurm": "submitit_slurm"}
@@ -68,7 +68,7 @@ def sweep(
 ) -> SweepResult:
     """Run stages for every point of a grid; a point that fails does not stop the others.
 
-    Every point gets an `output.name` of its own, unless `overrides` gives one.
+    Every point gets an `output.name` of its own, which begins with that of the configuration.
 
     Args:
         file: the configuration.
@@ -85,13 +85,12 @@ def sweep(
     _check(stages, launcher, jobs)
     fixed, grid, total = _split(overrides)
     base = load_config(file, [o for o in fixed if not is_hydra(o)])
-    named = any(o.lstrip("+").startswith("output.name=") for o in overrides)
     folder = _folder(base)
     settings = {
         "file": str(file),
         "stages": list(stages),
         "fixed": [o for o in fixed if not is_hydra(o)],
-        "name": None if named else base.output.name,
+        "name": base.output.name,
     }
     write_atomic(folder / SETTINGS, json_text(settings).encode())
     write_atomic(folder / "sweep.yaml", _application(folder, launcher, jobs).encode())
@@ -105,6 +104,8 @@ def sweep(
 
 def compare_points(result: SweepResult) -> Comparison:
     """The last network of every point that is done, after the teacher where all have the same one.
+
+    The primary metrics after the earlier stages are rows of the table.
 
     Raises:
         KdpError: no point is done, or see `kdp.stages.compare.compare`.
@@ -122,6 +123,7 @@ def compare_points(result: SweepResult) -> Comparison:
     ):
         files.insert(0, teacher)
     comparison = compare(list(dict.fromkeys(files)), result.base)
+    comparison = replace(comparison, earlier=earlier_qualities(done, comparison.columns))
     for ending, write in COMPARISON_WRITERS.items():
         write_atomic(result.folder / f"compare.{ending}", write(comparison).encode())
     return comparison
@@ -144,7 +146,9 @@ def _check(stages: Sequence[str], launcher: str, jobs: int | None) -> None:
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
     """Overrides with one value, overrides with several in Hydra's form, and how many points."""
-    fixed, grid, counts = [], [], []
+    fixed: list[str] = []
+    grid: list[str] = []
+    counts: list[int] = []
     for override in overrides:
         values, key = several_values(override), split_override(override)[0]
         if override.startswith("~"):
@@ -152,10 +156,29 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str], int]:
         elif len(values) == 1 or is_hydra(override):
             fixed.append(f"{override.partition(key)[0]}{key}={','.join(values)}")
         else:
+            _check_different(key, values, grid)
             counts.append(len(values))
             # The Hydra application has none of kdp's keys: `++` adds them, whatever they are.
             grid.append(f"++{key}={','.join(values)}")
     return fixed, grid, math.prod(counts)
+
+
+def _check_different(key: str, values: Sequence[str], grid: Sequence[str]) -> None:
+    """Refuse two equal points, which would write the same files.
+
+    Args:
+        key: that varies.
+        values: its values.
+        grid: the keys before it, with their values.
+
+    Raises:
+        KdpError: the key or a value occurs twice.
+    """
+    if any(other.startswith(f"++{key}=") for other in grid):
+        raise KdpError(f"the sweep varies {key} twice: list all its values once")
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise KdpError(f"the sweep has the value {key}={twice} twice: leave one out")
 
 
 def _folder(config: Config) -> Path:
