@@ -73,16 +73,20 @@ def sweep(
 
 
 def _print(result: SweepResult, printed: str, compare: bool) -> None:
-    """Print the summary, and compare the networks of the points that succeeded."""
+    """Print the summary, and compare the networks of the points that succeeded.
+
+    Without a spread over seeds the comparison has all that the summary would have.
+    """
     from kdp.stages.compare import tables
     from kdp.stages.sweep import summary
     from kdp.stages.sweep.sweep import compare_points
 
-    if printed == "table":
-        summary.show(result.points)
-    else:
+    done = [point.status == "done" for point in result.points]
+    if printed != "table":
         echo(summary.WRITERS[printed](result.points), nl=False)
-    if compare and any(point.status == "done" for point in result.points):
+    elif not (compare and all(done)) or summary.is_repeated(result.points):
+        summary.show(result.points)
+    if compare and any(done):
         comparison = compare_points(result)
         if printed == "table":
             tables.show(comparison)

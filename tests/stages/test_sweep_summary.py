@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kdp.stages.sweep.job import SweepPoint
 from kdp.stages.sweep.quality import AS_CUT, StageQuality
-from kdp.stages.sweep.summary import show, summary_rows, to_csv, to_json
+from kdp.stages.sweep.summary import is_repeated, show, summary_rows, to_csv, to_json
 from kdp.stages.train.train import train
 from tests.models.face_mask_helpers import settings
 from tests.runs import fork_modules, run_kdp
@@ -42,6 +42,18 @@ def test_seeds_end_in_mean_and_spread() -> None:
     assert plain["mean"] == pytest.approx(0.93)
     assert plain["spread"] == pytest.approx(0.0360555)
     assert "0.9300 ± 0.0361" in printed(SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("points", "repeated"),
+    [
+        (SEEDS, True),
+        (SEEDS[:1], False),
+        ([point(n, f"pruning_ratio={ratio}", 0.9) for n, ratio in enumerate((0.3, 0.5))], False),
+    ],
+)
+def test_a_table_of_mean_and_spread_needs_seeds(points: list[SweepPoint], repeated: bool) -> None:
+    assert is_repeated(points) == repeated
 
 
 def test_only_points_of_equal_settings_are_averaged() -> None:

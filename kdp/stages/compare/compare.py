@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,8 @@ class Comparison(Evaluation):
         input_shape, latency_shape: of the input that MACs and latency are for.
         warmup: forward passes before the clock starts.
         device: on which latency was measured.
+        earlier: stage -> metrics by evaluation set after that stage, for each column; its own
+            quality where a network did not go through the stage.
     """
 
     columns: Sequence[MeasuredNetwork]
@@ -119,6 +121,7 @@ class Comparison(Evaluation):
     latency_shape: tuple[int, ...]
     warmup: int
     device: str
+    earlier: Mapping[str, Sequence[dict[str, Metrics]]] = field(default_factory=dict)
 
 
 def evaluate(paths: Sequence[Path], config: Config) -> Evaluation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from kdp.stages.compare.compare import (
 )
 from kdp.stages.deployed import DEPLOYED
 from kdp.stages.tables import Scale, scale_for
+from kdp.tasks.base import Metrics
 
 _PERCENT = Scale(0.01, "%", 2)
 _METRIC_SCALES = {
@@ -105,19 +106,27 @@ class ComparisonRow:
 
 def comparison_rows(comparison: Evaluation) -> list[ComparisonRow]:
     """The rows of the table: quality first, then size and speed where they were measured."""
-    costs = cost_rows(comparison) if isinstance(comparison, Comparison) else []
-    return [*_quality_rows(comparison), *costs]
+    if not isinstance(comparison, Comparison):
+        return _quality_rows(comparison)
+    return [*_earlier_rows(comparison), *_quality_rows(comparison), *cost_rows(comparison)]
 
 
-def quality_row(comparison: Evaluation, set_name: str, metric: str) -> ComparisonRow:
+def quality_row(
+    comparison: Evaluation,
+    set_name: str,
+    metric: str,
+    qualities: Sequence[Mapping[str, Metrics]] = (),
+) -> ComparisonRow:
     """One metric on one evaluation set.
 
     Args:
         comparison: of one network or more.
         set_name: a key of `Comparison.samples`.
         metric: a key of the metrics of that set.
+        qualities: metrics by set for each network, in place of its own.
     """
-    values = [network.quality[set_name][metric] for network in comparison.columns]
+    qualities = qualities or [network.quality for network in comparison.columns]
+    values = [quality[set_name][metric] for quality in qualities]
     how = f"{comparison.protocol}; {comparison.samples[set_name]} samples"
     is_of_classes = metric.startswith(_SUBSET_METRICS) or " as " in metric
     # Names of classes and devices are the data's own and stay as they are.
@@ -155,6 +164,17 @@ def _cost_notes(comparison: Comparison) -> list[str]:
         *(f"{row.name}: {row.how}" for row in cost_rows(comparison) if row.how),
         *([noisy] if any(any(row.unreliable) for row in _latency_rows(comparison)) else []),
     ]
+
+
+def _earlier_rows(comparison: Comparison) -> list[ComparisonRow]:
+    """The quality after earlier stages, whose metrics all networks have."""
+    rows = []
+    for stage, qualities in comparison.earlier.items():
+        for set_name, metrics in qualities[-1].items():
+            for metric in metrics:
+                row = quality_row(comparison, set_name, metric, qualities)
+                rows.append(replace(row, name=f"{row.name} ({stage})"))
+    return rows
 
 
 def _quality_rows(comparison: Evaluation) -> list[ComparisonRow]:

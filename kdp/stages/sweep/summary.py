@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -11,9 +11,11 @@ from rich.console import Console
 
 from kdp.config.overrides import split_override
 from kdp.serialize import csv_of_mappings, json_text
+from kdp.stages.compare.compare import EvaluatedNetwork
 from kdp.stages.sweep.job import SweepPoint
 from kdp.stages.sweep.quality import StageQuality
 from kdp.stages.tables import plain_table
+from kdp.tasks.base import Metrics
 
 SEED = "seed"
 """The key whose values are repetitions."""
@@ -75,6 +77,47 @@ def summary_rows(points: Sequence[SweepPoint]) -> list[SummaryRow]:
             row.values.append(value)
             row.seeds.extend([seed] if seed is not None else [])
     return list(rows.values())
+
+
+def earlier_qualities(
+    points: Sequence[SweepPoint], columns: Sequence[EvaluatedNetwork]
+) -> dict[str, list[dict[str, Metrics]]]:
+    """The primary metrics after the stages before the last, for the networks of a comparison.
+
+    Args:
+        points: those that are done.
+        columns: the last network of each, and others, such as the teacher.
+
+    Returns:
+        Stage -> metrics by evaluation set for each column, its own where it has no such stage.
+    """
+    by_file = {point.qualities[-1].file: point.qualities[:-1] for point in points}
+    stages = dict.fromkeys(quality.stage for own in by_file.values() for quality in own)
+    earlier = {}
+    for stage in stages:
+        own = [_after(by_file.get(str(column.path), []), stage) for column in columns]
+        measured = next((quality for quality in own if quality), None)
+        if measured:
+            primary = measured.headline_metrics[0]
+            earlier[stage] = [
+                _only(quality.metrics if quality else column.quality, primary)
+                for quality, column in zip(own, columns, strict=True)
+            ]
+    return earlier
+
+
+def _after(qualities: Sequence[StageQuality], stage: str) -> StageQuality | None:
+    return next((own for own in qualities if own.stage == stage and own.metrics), None)
+
+
+def _only(metrics: Mapping[str, Metrics], name: str) -> dict[str, Metrics]:
+    """One metric of every set that has it."""
+    return {key: {name: values[name]} for key, values in metrics.items() if name in values}
+
+
+def is_repeated(points: Sequence[SweepPoint]) -> bool:
+    """Whether points differ in their seed alone, so that there is a spread."""
+    return any(row.spread is not None for row in summary_rows(points))
 
 
 def to_csv(points: Sequence[SweepPoint]) -> str:
