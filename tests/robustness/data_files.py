@@ -58,7 +58,7 @@ def make(random: Random, folders: Folders) -> Sequence[str]:
         _damage(random, folders.work / "data", folders.mark)
     (folders.work / "config.yml").write_text(yaml.safe_dump(tree, sort_keys=False))
     name = "boxes" if family == "yolo" else family
-    if family != "scenes" and random.random() < 0.2:
+    if random.random() < 0.2:
         return _infer(random, folders, name)
     command = random.choice(COMMANDS)
     return [argument.replace("{}", f"{folders.base}/{name}") for argument in command]
@@ -70,7 +70,8 @@ def _infer(random: Random, folders: Folders, name: str) -> Sequence[str]:
     ]
     options = {"super": [], "faces": random.choice((["--whole"], []))}.get(name, [])
     inputs = random.choice((files[:3], ["data"], files[-2:], ["data/*"])) or ["data"]
-    return ["infer", f"{folders.base}/{name}.pth", *options, "-o", "drawn", "--", *inputs]
+    output = random.choice(("drawn.csv", "drawn.json")) if name == "scenes" else "drawn"
+    return ["infer", f"{folders.base}/{name}.pth", *options, "-o", output, "--", *inputs]
 
 
 def _faces(random: Random, folders: Folders) -> dict[str, Any]:
