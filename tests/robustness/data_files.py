@@ -69,7 +69,8 @@ def _infer(random: Random, folders: Folders, name: str) -> Sequence[str]:
         str(path) for path in sorted((folders.work / "data").rglob("*")) if path.suffix != ".xml"
     ]
     options = {"super": [], "faces": random.choice((["--whole"], []))}.get(name, [])
-    inputs = random.choice((files[:3], ["data"], files[-2:], ["data/*"])) or ["data"]
+    folder = "data/audio" if name == "scenes" else "data"
+    inputs = random.choice((files[:3], [folder], files[-2:], [f"{folder}/*"])) or [folder]
     output = random.choice(("drawn.csv", "drawn.json")) if name == "scenes" else "drawn"
     return ["infer", f"{folders.base}/{name}.pth", *options, "-o", output, "--", *inputs]
 
@@ -234,6 +235,8 @@ def _sound(random: Random) -> bytes:
     buffer = io.BytesIO()
     kind = random.choice(("WAV", "WAV", "FLAC", "AIFF"))
     subtype = random.choice(("PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE", "ULAW"))
+    if subtype == "ULAW":  # libsndfile looks values up in a table without checking its bounds
+        wave = np.nan_to_num(wave).clip(-1, 1)
     try:
         options = {"subtype": subtype} if kind == "WAV" else {}
         soundfile.write(buffer, wave, rate, format=kind, **options)
