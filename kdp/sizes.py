@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from copy import copy
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdp.errors import KdpError
+from kdp.errors import KdpError, join_names
 from kdp.node_count import TooLargeError, count_nodes
 
 MAX_NODES = 10_000_000
@@ -42,8 +42,8 @@ def check_archive(path: Path, source: Path) -> None:
         source: the file.
 
     Raises:
-        KdpError: members are compressed or overlap, which torch never writes, or the pickle calls
-            a function that makes much of little.
+        KdpError: members are compressed, overlap or share a name, which torch never writes, or the
+            pickle calls a function that makes much of little.
         OSError, zipfile.BadZipFile: it cannot be read.
     """
     if not zipfile.is_zipfile(source):
@@ -51,6 +51,11 @@ def check_archive(path: Path, source: Path) -> None:
         return
     with zipfile.ZipFile(source) as archive:
         members = archive.infolist()
+        if repeated := repeated_names(archive):
+            raise KdpError(
+                f"{path} is damaged: its archive holds {join_names(repeated, 3)} more than once, "
+                "and programs differ in which one they read"
+            )
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise KdpError(f"{path} holds compressed tensors, which torch does not write: refused")
         if sum(member.file_size for member in members) > source.stat().st_size:
@@ -58,6 +63,12 @@ def check_archive(path: Path, source: Path) -> None:
         pickles = [_pickled(archive, m) for m in members if m.filename.endswith("data.pkl")]
         if any(name in pickled for pickled in pickles for name in _GROWING):
             raise KdpError(f"{path} holds more than tensors: refused")
+
+
+def repeated_names(archive: zipfile.ZipFile) -> list[str]:
+    """Names of several members: Python reads the last of them, torch another, whatever the case."""
+    names = [name.casefold() for name in archive.namelist()]
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _pickled(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

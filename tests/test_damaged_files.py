@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import zipfile
 from collections.abc import Callable
@@ -87,6 +88,39 @@ def test_a_flipped_checkpoint_of_a_training_is_named(tmp_path: Path) -> None:
     save(path, Artifact({}, extra={"training": {"model": _weights(), "step": 3}}))
     path.write_bytes(_flipped(path.read_bytes(), 8 * 9000))
     with pytest.raises(KdpError, match=r"checkpoint\.pth is damaged"):
+        load(path)
+
+
+def _with_more(path: Path, names: Callable[[str], list[str]]) -> None:
+    """An archive that also holds zeros under other names of some members."""
+    buffer = io.BytesIO()
+    torch.save({"params": _weights()}, buffer)
+    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            for other in names(name):
+                target.writestr(other, bytes(len(source.read(name))))
+            target.writestr(name, source.read(name))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("suffix", ["pth", "pt"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        lambda name: [name] if name.endswith("data/0") else [],
+        lambda name: [name] if name.endswith("data.pkl") else [],
+        lambda name: [name.upper()] if "/data/" in name else [],
+    ],
+    ids=["storage", "pickle", "upper case"],
+)
+def test_members_of_one_name_are_refused(
+    tmp_path: Path, names: Callable[[str], list[str]], suffix: str
+) -> None:
+    path = tmp_path / f"twice.{suffix}"
+    _with_more(path, names)
+    with pytest.raises(KdpError, match=rf"twice\.{suffix} is (damaged|truncated)"):
+        read_weights(path)
+    with pytest.raises(KdpError, match=r"archive holds .* more than once"):
         load(path)
 
 

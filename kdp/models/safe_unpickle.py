@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from kdp.errors import KdpError
+from kdp.sizes import repeated_names
 
 DTYPES = {
     "torch.DoubleStorage": torch.float64,
@@ -220,6 +221,8 @@ def load_without_code(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
                 raise zipfile.BadZipFile("members overlap")
+            if repeated_names(archive):
+                raise zipfile.BadZipFile("members share a name")
             (pickled,) = (n for n in archive.namelist() if n.split("/")[1:] == ["data.pkl"])
             folder = pickled.removesuffix("data.pkl")
             order = f"{folder}byteorder"
