@@ -1,8 +1,8 @@
-"""Checksums of `.pth` and `.pt` files: a flipped bit is found before a weight is used.
+"""Checksums of `.pth`, `.pt` and ONNX files: a flipped bit is found before a weight is used.
 
 torch writes zip archives, whose members have a CRC-32, and does not compare it on reading. kdp's
 own files also end in a checksum of the whole file, which covers the headers between members and
-takes one pass.
+takes one pass. ONNX files of kdp have such a checksum in their metadata.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from kdp.errors import KdpError
 
 _LABEL = b"kdp-crc32:"
 _DIGITS = 8
+UNKNOWN_CHECKSUM = _LABEL + b"0" * _DIGITS
 
 
 class DamagedFileError(KdpError):
@@ -32,6 +33,31 @@ def with_checksum(archive: bytes) -> bytes:
     # The last two bytes of an archive without a comment are the length of its comment.
     covered = archive[:-2] + length + _LABEL
     return covered + b"%08x" % zlib.crc32(covered)
+
+
+def with_checksum_inside(content: bytes) -> bytes:
+    """The content of a file that ends in `UNKNOWN_CHECKSUM`, or nearly so, with its CRC-32 there.
+
+    For formats in which nothing may follow, such as the metadata of ONNX.
+    """
+    start = content.rindex(UNKNOWN_CHECKSUM) + len(_LABEL)
+    return content[:start] + b"%08x" % zlib.crc32(content) + content[start + _DIGITS :]
+
+
+def check_checksum_inside(path: Path, content: bytes) -> None:
+    """Compare a file with the checksum inside it; one that has none is accepted.
+
+    Raises:
+        DamagedFileError: it differs.
+    """
+    start = content.rfind(_LABEL) + len(_LABEL)
+    if start < len(_LABEL):
+        return
+    end = start + _DIGITS
+    if content[start:end] != b"%08x" % zlib.crc32(
+        content[: start - len(_LABEL)] + UNKNOWN_CHECKSUM + content[end:]
+    ):
+        raise DamagedFileError(f"{path} is damaged: its checksum differs; export it again")
 
 
 def check_checksums(path: Path, source: Path) -> None:

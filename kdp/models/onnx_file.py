@@ -11,12 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from kdp.artifacts import Artifact
+from kdp.checksums import check_checksum_inside
 from kdp.contents import DescriptionContent, check_types
 from kdp.errors import KdpError, first_line
+from kdp.files import read_regular
 from kdp.types import Arch, Parent, Provenance
 
+MAX_BYTES = 2**31
+"""Of a file, which protobuf limits to this."""
 PROPERTY = "kdp"
 """Metadata key under which a file describes its network, as JSON."""
+CHECKSUM = "kdp_checksum"
+"""The same of the CRC-32 of the whole file."""
 NEEDED = "ONNX needs more packages: pip install onnx onnxruntime onnxscript"
 
 
@@ -104,9 +110,10 @@ def load_onnx(path: Path) -> tuple[OnnxNetwork, Arch, Artifact]:
         KdpError: the file is missing or unreadable; see `OnnxNetwork`.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise KdpError(f"{path} cannot be read: {error.strerror}") from error
+    check_checksum_inside(path, content)
     model = OnnxNetwork(content, str(path))
     arch = Arch.from_plain(model.about["arch"])
     return model.eval(), arch, Artifact({}, arch, model.record)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kdp.checksums import UNKNOWN_CHECKSUM, with_checksum_inside
 from kdp.errors import KdpError
-from kdp.models.onnx_file import load_onnx
+from kdp.models.onnx_file import CHECKSUM, load_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -19,7 +21,10 @@ DESCRIPTION = {"arch": ARCH, "parameters": 3, "nonzero": 3}
 
 
 def _write(
-    path: Path, description: Any = DESCRIPTION, shape: tuple[int, ...] = (1, 3, 8, 8)
+    path: Path,
+    description: Any = DESCRIPTION,
+    shape: tuple[int, ...] = (1, 3, 8, 8),
+    checksum: bool = False,
 ) -> Path:
     """A file whose network returns its input."""
     ends = [onnx.helper.make_tensor_value_info(name, 1, shape) for name in ("x", "y")]
@@ -27,8 +32,12 @@ def _write(
     graph = onnx.helper.make_graph([node], "graph", ends[:1], ends[1:])
     versions = [onnx.helper.make_opsetid("", 18)]
     model = onnx.helper.make_model(graph, opset_imports=versions, ir_version=9)
-    onnx.helper.set_model_props(model, {"kdp": json.dumps(description)})
-    onnx.save(model, path)
+    properties = {"kdp": json.dumps(description)}
+    if checksum:
+        properties[CHECKSUM] = UNKNOWN_CHECKSUM.decode()
+    onnx.helper.set_model_props(model, properties)
+    content = model.SerializeToString()
+    path.write_bytes(with_checksum_inside(content) if checksum else content)
     return path
 
 
@@ -60,3 +69,14 @@ def test_inputs_that_no_network_of_kdp_has_are_named(
 ) -> None:
     with pytest.raises(KdpError, match=r"a\.onnx is damaged: it does not read one batch"):
         load_onnx(_write(tmp_path / "a.onnx", shape=shape))
+
+
+def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.onnx", checksum=True)
+    load_onnx(path)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        in_label = content.index(UNKNOWN_CHECKSUM[:10]) <= place < len(content) - 8
+        with suppress(KdpError) if in_label else pytest.raises(KdpError, match=r"a\.onnx"):
+            load_onnx(path)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from kdp.artifacts import Artifact, load, make_record, save
+from kdp.checksums import DamagedFileError
 from kdp.cli import app
 from kdp.data.images import png_bytes, read_rgb
 from kdp.errors import KdpError
@@ -75,6 +76,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = kdp("export", large, "--precision", precision, "--size", "24", "20")
         assert done.exit_code == 0, done.exception
     return folder
+
+
+@pytest.mark.parametrize("name", ["mask_classifier.onnx", "mask_classifier_int8.onnx"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_damaged_export_is_named(folder: Path, tmp_path: Path, name: str, share: float) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[int(share * len(content))] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"{name} is damaged: its checksum differs"):
+        load_onnx(tmp_path / name)
 
 
 def run(path: Path, x: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdp.checksums import UNKNOWN_CHECKSUM, with_checksum_inside
 from kdp.errors import KdpError, first_line
-from kdp.models.onnx_file import NEEDED, PROPERTY, OnnxNetwork
+from kdp.models.onnx_file import CHECKSUM, NEEDED, PROPERTY, OnnxNetwork
 from kdp.serialize import json_line
 from kdp.tasks.export_spec import ExportFormat, ExportSpec, Runner
 from kdp.temporary import temporary_folder
@@ -35,10 +36,11 @@ def _write(
         "weight_bytes": constant_bytes(proto.graph),
     }
     properties = {**spec.properties(example.shape), PROPERTY: json_line(description)}
+    properties[CHECKSUM] = UNKNOWN_CHECKSUM.decode()  # last, so that it is found from the end
     for key, value in properties.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
-    content = proto.SerializeToString(deterministic=True)
+    content = with_checksum_inside(proto.SerializeToString(deterministic=True))
     return content, OnnxNetwork(content, "the exported network")
 
 
