@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from kdp.errors import KdpError
+from kdp.files import read_regular
 
 
 def check_types(path: Path, schema: Any, content: Any, what: str = "") -> None:
@@ -63,7 +64,7 @@ def read_json(path: Path, schema: Any) -> Any:
         OSError: it cannot be read.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path))
     except (ValueError, RecursionError) as error:
         raise KdpError(f"{path} is damaged: it is no JSON that can be read") from error
     check_types(path, schema, content)

@@ -86,6 +86,8 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    if path.exists():
+        check_regular(path)
     with path.open("ab+") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
@@ -156,6 +158,18 @@ def input_path(path: Path) -> Path:
     return shipped
 
 
+def check_regular(path: Path) -> os.stat_result:
+    """The state of a file that may be read to its end, which a device or a pipe may not have.
+
+    Raises:
+        OSError: it is a folder, a device or a pipe, or it is not there.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return state
+
+
 def read_regular(path: Path, most: int = 10_000_000) -> bytes:
     """The content of a file that somebody else wrote and that should be small.
 
@@ -164,12 +178,9 @@ def read_regular(path: Path, most: int = 10_000_000) -> bytes:
         most: bytes that it may have.
 
     Raises:
-        OSError: it cannot be read, is larger, or is no regular file: a device or a pipe may have no
-            end.
+        OSError: it cannot be read, is larger, or is no regular file.
     """
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    state = check_regular(path)
     if state.st_size > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
     return path.read_bytes()
@@ -183,6 +194,7 @@ def sha256(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
+        check_regular(input_path(path))
         with input_path(path).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

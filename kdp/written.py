@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from kdp.errors import KdpError
-from kdp.files import append_line, file_lock, sha256, write_atomic
+from kdp.files import append_line, file_lock, read_regular, sha256, write_atomic
 from kdp.log import log
 from kdp.serialize import json_line
 
@@ -80,7 +80,7 @@ def _key(path: Path) -> str:
 def _digests() -> Mapping[str, str]:
     """SHA-256 by path; a line that a killed run did not finish is left out."""
     try:
-        lines = WRITTEN_FILE.read_text().splitlines()
+        lines = read_regular(WRITTEN_FILE).decode().splitlines()
     except (OSError, UnicodeDecodeError):
         return {}
     digests: dict[str, str] = {}

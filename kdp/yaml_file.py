@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from kdp.errors import KdpError
+from kdp.files import check_regular
 from kdp.node_count import TooLargeError, count_nodes
 
 MAX_CHARACTERS = 200_000
@@ -23,6 +24,7 @@ def yaml_text(path: Path) -> str:
         OSError: it cannot be read.
         yaml.YAMLError: it is no YAML.
     """
+    check_regular(path)
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read(MAX_CHARACTERS + 1)
     if len(text) > MAX_CHARACTERS:

@@ -15,6 +15,7 @@ from PIL import Image
 from kdp.data.image_head import read_head
 from kdp.data.listing import list_files
 from kdp.errors import KdpError
+from kdp.files import check_regular
 from kdp.log import log_once
 
 ImageArray = npt.NDArray[np.uint8]
@@ -59,6 +60,7 @@ def image_size(path: Path) -> tuple[int, int]:
         KdpError: the file is missing, corrupt, cut off, of an unsupported kind or too large.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = read_head(file, path)
     except OSError:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from kdp.data.mel_settings import MelArguments
 from kdp.errors import KdpError, first_line, join_names, suggest
+from kdp.files import check_regular
 from kdp.log import log
 from kdp.models.arguments import Size, check_classes
 from kdp.models.mobile import SCENES
@@ -141,6 +142,9 @@ def _read(folder: Path) -> Any:
     set_verbosity(logging.CRITICAL)
     disable_progress_bar()
     try:
+        for path in folder.iterdir():
+            if path.exists() and not path.is_dir():
+                check_regular(path)
         # The folder says how large the network is: it is built without values first.
         with torch.device("meta"), limit_size():
             ASTModel(ASTConfig.from_pretrained(folder, local_files_only=True))

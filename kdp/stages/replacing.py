@@ -20,7 +20,7 @@ from typing import Any
 from kdp.artifacts import load
 from kdp.data.content import fingerprint
 from kdp.errors import KdpError, join_names
-from kdp.files import sha256
+from kdp.files import check_regular, sha256
 from kdp.log import log
 from kdp.shipped import shipped_weight
 from kdp.stages.settings import TASK_REDUCTION, Settings, difference, training_settings
@@ -255,6 +255,7 @@ def is_log_of_kdp(path: Path) -> bool:
     if path.name not in LOG_CONTENT:
         return False
     try:
+        check_regular(path)
         with path.open("rb") as file:
             beginning = file.read(BEGINNING)
     except OSError:

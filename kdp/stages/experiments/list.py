@@ -12,9 +12,11 @@ from rich.console import Console
 from kdp.contents import Settings as PlainSettings
 from kdp.contents import check_types, read_json
 from kdp.errors import KdpError, suggest
+from kdp.files import read_regular
 from kdp.stages.experiments.results import (
     COLUMNS,
     CONFIG,
+    MAX_TABLE,
     METRICS,
     RENAMED_COLUMNS,
     RESULTS,
@@ -171,7 +173,7 @@ def _deleted(folder: Path) -> list[str]:
     path = folder / RESULTS
     if not path.is_file():
         return []
-    header, *rows = table_rows(path, path.read_bytes()) or [[]]
+    header, *rows = table_rows(path, read_regular(path, MAX_TABLE)) or [[]]
     column = header.index("exp_id") if "exp_id" in header else len(header)
     names = [from_csv_cell(row[column]) for row in rows if column < min(len(row), len(header))]
     return [f"{folder / name} is gone" for name in names if name and not (folder / name).is_dir()]

@@ -14,11 +14,17 @@ import torch
 from kdp.config.compose import load_config
 from kdp.devices import pick_device
 from kdp.errors import KdpError
-from kdp.files import sha256
+from kdp.files import read_regular, sha256
 from kdp.models.loading import load_network
 from kdp.serialize import csv_of_mappings
 from kdp.stages.experiments.list import find_experiment
-from kdp.stages.experiments.results import CHECKPOINT, CONFIG, PREDICTIONS, read_info
+from kdp.stages.experiments.results import (
+    CHECKPOINT,
+    CONFIG,
+    MAX_TABLE,
+    PREDICTIONS,
+    read_info,
+)
 from kdp.stages.replacing import OTHER_OUTPUT, check_targets
 from kdp.tasks import task_for
 from kdp.written import write_output
@@ -78,7 +84,7 @@ def reproduce(
     table = _predict(path, info, devices[1]).encode()
     if target is not None:
         write_output(target, table)
-    different = _different(table, _renamed((path / PREDICTIONS).read_bytes()))
+    different = _different(table, _renamed(read_regular(path / PREDICTIONS, MAX_TABLE)))
     return Reproduction(path, table.count(b"\n") - 1, different, devices)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdp.contents import InfoContent, read_json
 from kdp.errors import KdpError
+from kdp.files import check_regular
 from kdp.serialize import csv_of_mappings
 from kdp.text import from_csv_cell
 
@@ -20,6 +21,8 @@ CONFIG, CHECKPOINT, PREDICTIONS = "config.yml", "checkpoint.pth", "predictions.c
 METRICS, INFO, RESULTS = "metrics.json", "info.json", "results.csv"
 FILES = (CONFIG, CHECKPOINT, PREDICTIONS, METRICS, INFO)
 """The files of a complete experiment."""
+MAX_TABLE = 1 << 30
+"""Bytes of a table that is read: a million lines have a tenth of them."""
 COLUMNS = (
     "exp_id",
     "timestamp",
@@ -101,6 +104,8 @@ def add_row(folder: Path, info: ExperimentInfo) -> None:
     path = folder / RESULTS
     rows = [*_recorded(folder), result_row(info)]
     try:
+        if path.exists():
+            check_regular(path)
         with path.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
