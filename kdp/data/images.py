@@ -85,7 +85,7 @@ def _pixels(data: bytes, path: Path, stored: bool) -> ImageArray:
 def _opaque(data: bytes) -> ImageArray | None:
     """The pixels as they are stored, blended with white; None where all of them are opaque."""
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(np.uint16)
+        pixels = _with_alpha(data, Image.open(io.BytesIO(data))).astype(np.uint16)
     except Exception:  # a damaged file makes Pillow raise nearly anything; OpenCV will say so
         return None
     color, alpha = pixels[..., :3], pixels[..., 3:]
@@ -94,6 +94,21 @@ def _opaque(data: bytes) -> ImageArray | None:
     log_once("transparent images are blended with white")
     blended: ImageArray = ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return blended
+
+
+def _with_alpha(data: bytes, image: Image.Image) -> Any:
+    """(H, W, 4) RGBA of 8 bits.
+
+    Of 16-bit pixels Pillow keeps too little to find the one value that is transparent.
+    """
+    value = image.info.get("transparency")
+    deep = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = None if value is None else _decoded(data, deep)
+    if pixels is None or pixels.dtype != np.uint16:
+        return np.asarray(image.convert("RGBA"))
+    color = pixels[..., ::-1]
+    alpha = np.where((color == value).all(-1), 0, 255)
+    return np.dstack([color >> 8, alpha])
 
 
 def _decoded(data: bytes, flags: int) -> Any:

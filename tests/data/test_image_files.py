@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image, ImageOps
 from kdp.data.image_head import ORIENTATION
 from kdp.data.images import ImageArray, image_size, read_rgb
 from kdp.errors import KdpError
+from tests.data.test_large_files import chunk
 
 NOISE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
 FORMATS: dict[str, dict[str, Any]] = {
@@ -146,3 +149,20 @@ def test_an_opaque_alpha_channel_changes_nothing(
     ]
     np.testing.assert_array_equal(*images)
     assert not messages
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+@pytest.mark.parametrize("near", [0, 1])
+def test_one_value_of_16_bits_is_transparent(tmp_path: Path, kind: str, near: int) -> None:
+    """The value differs from another one in its low byte alone, which 8 bits do not hold."""
+    channels = 1 if kind == "grey" else 3
+    pixels = np.full((8, 8, channels), 30_001, ">u2")
+    pixels[:, 4:] = 30_000 + near
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 0 if kind == "grey" else 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    key = np.full(channels, 30_000, ">u2").tobytes()
+    parts = [(b"IHDR", head), (b"tRNS", key), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    image = read_rgb(written(tmp_path / "a.png", data))
+    assert (image[:, :4] == 30_001 >> 8).all()
+    assert (image[:, 4:] == (30_001 >> 8 if near else 255)).all()
