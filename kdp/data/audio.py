@@ -17,6 +17,10 @@ MAX_SAMPLES = 200_000_000
 """Of all channels of a file; 800 MB in float32, half an hour of stereo at 48 kHz."""
 LOUDEST = 4.0
 """Files of floating-point samples may exceed full scale by so much, not by more."""
+FAINTEST = 2.0**-15
+"""The peak of 16-bit numbers that were stored as 32-bit ones; a microphone's noise is louder."""
+UNSCALED = ("FLOAT", "DOUBLE", "PCM_32")
+"""soundfile's kinds of samples that may hold numbers of another scale."""
 UNKNOWN_LENGTH = 0x7FFFFF00
 """Headers that were written before the sound ended announce at least so many bytes."""
 CONTAINERS: dict[bytes, Literal["little", "big"]] = {
@@ -31,6 +35,7 @@ SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 )
 """Of the files that are taken for sounds in a folder."""
+HEAD_BYTES = 28
 RATE = 32_000
 """Sampling rate in Hz that waveforms are resampled to unless another one is asked for."""
 
@@ -67,12 +72,21 @@ def read_mono(path: Path) -> tuple[Wave, int]:
         raise KdpError(f"the sound {path} is corrupt: it has samples that are not finite")
     if len(wave) < info.frames:
         raise _cut_off(path)
-    if (peak := float(np.abs(wave).max())) > LOUDEST:
+    _check_scale(path, float(np.abs(wave).max()), info.subtype)
+    return wave.mean(1, dtype=np.float32), int(rate)
+
+
+def _check_scale(path: Path, peak: float, kind: str) -> None:
+    if peak > LOUDEST:
         raise KdpError(
             f"the sound {path} has samples up to {peak:.6g}, where full scale is 1: divide them by "
             "32768 if they are 16-bit numbers stored as floating-point ones"
         )
-    return wave.mean(1, dtype=np.float32), int(rate)
+    if kind == "PCM_32" and 0 < peak <= FAINTEST:
+        raise KdpError(
+            f"the sound {path} has samples up to {peak:.3g}, where full scale is 1: it seems to "
+            "hold 16-bit numbers as 32-bit ones; multiply them by 65536"
+        )
 
 
 def read_wave(path: Path, rate: int = RATE) -> Wave:
@@ -96,7 +110,8 @@ def read_timed(path: Path, rate: int = RATE) -> tuple[Wave, float]:
 def duration(path: Path) -> float:
     """Duration in seconds from the file's header, without decoding.
 
-    Floating-point samples, which need no decoding, are read: their header does not say their scale.
+    Floating-point and 32-bit samples, which need no decoding, are read: their header does not say
+    their scale.
 
     Raises:
         KdpError: the file is missing, corrupt, cut off or of an unknown format, or its samples are
@@ -105,7 +120,7 @@ def duration(path: Path) -> float:
     info = _whole_info(path)
     if not info.frames:
         raise KdpError(f"the sound {path} is empty")
-    if info.subtype in ("FLOAT", "DOUBLE"):
+    if info.subtype in UNSCALED:
         read_mono(path)
     return float(info.frames / info.samplerate)
 
@@ -140,18 +155,34 @@ def _whole_info(path: Path) -> Any:
 
 def _is_whole(path: Path, info: Any) -> bool:
     with path.open("rb") as file:
-        head = file.read(12)
-    size = path.stat().st_size
-    if head[:4] in CONTAINERS:
-        announced = int.from_bytes(head[4:8], CONTAINERS[head[:4]])
-        # Without the eight bytes before it; some programs count them too.
-        return announced <= size or announced >= UNKNOWN_LENGTH
-    if head[:4] == b".snd":
-        start, announced = (int.from_bytes(head[i : i + 4], "big") for i in (4, 8))
-        return start + announced <= size or announced >= UNKNOWN_LENGTH
+        head = file.read(HEAD_BYTES)
     if head[:4] == b"OggS":
         return _last_page_is_whole(path)
-    return info.format != "FLAC" or _has_frame(path, info.frames - 1)
+    if info.format == "FLAC":
+        return _has_frame(path, info.frames - 1)
+    announced = _announced_bytes(head)
+    if announced is None:
+        return "truncated" not in info.extra_info
+    return announced <= path.stat().st_size
+
+
+def _announced_bytes(head: bytes) -> int | None:
+    """Bytes that a file has at least, according to its head; None where the head says nothing.
+
+    Most heads leave out the bytes before the number, and some programs count these too.
+    """
+    kind = head[:4]
+    if kind in (b"RF64", b"BW64") and head[12:16] == b"ds64":  # WAV beyond 4 GB
+        return int.from_bytes(head[20:28], "little")
+    if kind == b"riff":  # Sony Wave64
+        return int.from_bytes(head[16:24], "little")
+    if kind in CONTAINERS:
+        start, announced = 0, int.from_bytes(head[4:8], CONTAINERS[kind])
+    elif kind == b".snd":
+        start, announced = (int.from_bytes(head[i : i + 4], "big") for i in (4, 8))
+    else:
+        return None
+    return None if announced >= UNKNOWN_LENGTH else start + announced
 
 
 def _last_page_is_whole(path: Path) -> bool:

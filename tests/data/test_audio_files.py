@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ print({"soundfile", "soxr", "transformers"} & set(sys.modules))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-@pytest.mark.parametrize("kind", ["wav", "aiff", "au", "flac", "ogg", "opus"])
+@pytest.mark.parametrize("kind", ["wav", "aiff", "au", "flac", "ogg", "opus", "w64", "rf64", "voc"])
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kind: str, share: float) -> None:
     path = tmp_path / f"cut.{kind}"
     noise = np.random.default_rng(0).random(48000)  # Opus has no 32 kHz
@@ -126,6 +127,16 @@ def test_samples_on_the_scale_of_integers_are_refused(
     for read in (duration, read_mono):
         with pytest.raises(KdpError, match=r"loud\..* has samples up to .*, where full scale is 1"):
             read(path)
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff", "w64"])
+def test_16_bit_numbers_in_32_bits_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"faint.{kind}"
+    for scale, refused in ((2**15 - 1, True), (2**31 - 1, False), (0, False)):
+        soundfile.write(path, (sine(440) * scale).astype(np.int32), 32000, subtype="PCM_32")
+        for read in (duration, read_mono):
+            with pytest.raises(KdpError, match="16-bit numbers as") if refused else nullcontext():
+                read(path)
 
 
 @pytest.mark.parametrize("peak", [0.5, 1.5, 3.9])
