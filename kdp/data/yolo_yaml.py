@@ -218,6 +218,8 @@ def _lines(file: Path, name: str, classes: int, issues: DatasetIssues) -> list[L
     try:
         text = read_regular(file).decode("utf-8-sig", "replace")
     except FileNotFoundError:
+        if file.is_symlink():  # to a file that is gone
+            return None
         issues.add("images without a label file, taken as background", name)
         return []
     except OSError:

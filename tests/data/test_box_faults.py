@@ -92,6 +92,11 @@ def test_an_image_listed_twice_shares_no_label_file(tmp_path: Path) -> None:
     assert summary(yolo_yaml(file, "train", CLASSES)).keys() == {"a", "b", "c"}
 
 
+def lead_nowhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("gone.txt")
+
+
 def make_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -101,11 +106,12 @@ def make_folder(path: Path) -> None:
     "spoil",
     [
         make_folder,
+        lead_nowhere,
         lambda path: path.write_bytes(bytes(range(256))),
         lambda path: path.write_text("<annotation>\n<object>\n"),
         lambda path: path.write_text("0 0.5 0.5 0.5 0.25\n", "utf-16"),
     ],
-    ids=["folder", "binary", "other format", "UTF-16"],
+    ids=["folder", "link", "binary", "other format", "UTF-16"],
 )
 def test_an_image_without_a_readable_label_is_no_background(
     tmp_path: Path, messages: list[str], spoil: Callable[[Path], object]
