@@ -9,6 +9,8 @@ _UNPRINTABLE = re.compile(
 )
 """Control characters, which drive a terminal, except tab and newline; line and paragraph
 separators; characters that turn the direction of what follows; bytes that are no text."""
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and endings and temporary files add to it."""
 _MARKDOWN = re.compile(r"[\\|<\[\]`*]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "\r")
 
@@ -21,6 +23,12 @@ def printable(text: str) -> str:
 def markdown(text: str) -> str:
     """The text on one line of Markdown, a table's cell included, as it is and without markup."""
     return _MARKDOWN.sub(r"\\\g<0>", printable(" ".join(text.split())))
+
+
+def file_name(text: str) -> str:
+    """The text as one part of a path: what separates folders or cannot be printed is `_`."""
+    name = _UNPRINTABLE.sub("_", re.sub(r"[/\\\s]", "_", text))
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def csv_cell(value: object) -> object:

@@ -163,7 +163,7 @@ class EvaluationTask(ExampleTask, Protocol):
             labels: short names of the models, for the captions.
 
         Yields:
-            A name fit for a file, and an (H, W, 3) uint8 RGB image.
+            A name, and an (H, W, 3) uint8 RGB image.
         """
 
 

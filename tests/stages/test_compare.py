@@ -156,6 +156,21 @@ def test_images_show_every_sample(measured: Any, folder: Path) -> None:
     assert any(np.array_equal(image[top : top + height, -width:], hr) for top in tops)
 
 
+@pytest.mark.parametrize("name", ["../up", "a/b", "{tmp}/absolute", "a" * 300])
+def test_images_stay_in_their_folder(folder: Path, tmp_path: Path, name: str) -> None:
+    samples = {"kind": "paired", "hr": folder / "hr", "lr": folder / "lr"}
+    file = tmp_path / "config.yml"
+    sets = {name.format(tmp=tmp_path): {key: str(value) for key, value in samples.items()}}
+    measure = {"latency_size": [16, 16], "latency_runs": 1, "input_size": [16, 18]}
+    file.write_text(json.dumps({"output": {"name": "x"}, "evaluation": sets, "measure": measure}))
+    images = tmp_path / "inner/images"
+    command = ["compare", f"{folder}/net_teacher.pth", "-c", f"{file}", "--images", f"{images}"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert len(list(images.iterdir())) == 2
+    assert {path.suffix for path in tmp_path.rglob("*") if path.parent != images} <= {"", ".yml"}
+
+
 def test_comparing_a_file_with_itself_shows_no_difference(folder: Path) -> None:
     target = folder / "same.json"
     more = ("--json", str(target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from kdp.stages.compare.networks import (
 )
 from kdp.stages.deployed import deployed
 from kdp.tasks.base import EvaluationTask, Metrics, Task
+from kdp.text import file_name
 from kdp.types import Arch
 from kdp.written import write_output
 
@@ -251,7 +253,11 @@ def _write_images(
     task: EvaluationTask, networks: Sequence[LoadedNetwork], folder: Path, total: int
 ) -> None:
     models, labels = [n.model for n in networks], [n.label for n in networks]
+    counts = Counter[str]()
     with progress("images", total) as advance:
         for name, image in task.comparison_images(models, labels):
-            write_output(folder / f"{name}.png", png_bytes(image))
+            stem = file_name(name)
+            counts[stem] += 1
+            number = f"_{counts[stem]}" if counts[stem] > 1 else ""
+            write_output(folder / f"{stem}{number}.png", png_bytes(image))
             advance(note=name)

@@ -157,7 +157,7 @@ class Classification(FixedSizeTask):
                 predictions = [self._prediction(own[number]) for own in scores]
                 count = f"error {place} of {len(wrong)} in {len(images)} images"
                 yield (
-                    f"{name}_{image.name.replace('/', '_')}",
+                    f"{name}_{image.name}",
                     captioned(image.read(), self.classes[image.label], labels, predictions, count),
                 )
 

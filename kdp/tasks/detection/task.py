@@ -252,7 +252,7 @@ class Detection(FixedSizeTask):
                 truth = self.labelled(_truth(annotated))
                 note = f"image {number} of {len(images)}"
                 panels = side_by_side(image, truth, labels, detections, note)
-                yield f"{name}_{annotated.name.replace('/', '_')}", panels
+                yield f"{name}_{annotated.name}", panels
 
     @property
     def native_size(self) -> tuple[int, int]:
