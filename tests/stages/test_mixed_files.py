@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -191,6 +192,28 @@ def test_compare_names_a_file_that_was_made_from_an_earlier_one(
     evaluate([source, paths.rebuilt], settings)
     (line,) = (line for line in messages if "another" in line)
     assert f"{paths.rebuilt} was made from another {source}" in line
+
+
+@pytest.mark.parametrize("name", ["tiny_pruned", "tiny_finetuned_feature_kd", "tiny_rebuilt"])
+def test_compare_names_a_network_that_was_pruned_from_another(
+    folder: Path, messages: list[str], name: str
+) -> None:
+    settings, paths = small(folder), chain_paths(small(folder))
+    fine_tuned(folder)
+    rebuild(settings)
+    teacher, other = load(folder / "teacher.pth"), folder / "other_seed.pth"
+    save(other, teacher)  # written anew, with the same weights
+    evaluate([other, paths.pruned.with_name(f"{name}.pth")], settings)
+    assert not any("another network" in line for line in messages)
+    params = {name: 1.1 * tensor for name, tensor in teacher.params.items()}
+    save(other, replace(teacher, params=params))
+    evaluate([other, paths.pruned.with_name(f"{name}.pth")], settings)
+    (line,) = (line for line in messages if "another network" in line)
+    assert re.search(rf"{name}\.pth was pruned from .*teacher\.pth \(", line)
+    assert f"not compared here: {other} is another network" in line
+    messages.clear()
+    evaluate([other, paths.rebuilt, folder / "teacher.pth"], settings)
+    assert not any("another network" in line for line in messages)
 
 
 def test_inspect_weights_tells_files_of_different_prunings(

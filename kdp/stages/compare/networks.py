@@ -19,6 +19,7 @@ from kdp.measure.precision import HalfPrecision
 from kdp.models import build_on_meta
 from kdp.models.loading import load_runnable
 from kdp.models.onnx_file import OnnxNetwork
+from kdp.pruning.identity import MasksIdentity, network_digest
 from kdp.stages.compare.labels import short_labels
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
@@ -60,6 +61,7 @@ def load_networks(paths: Sequence[Path], device: torch.device) -> list[LoadedNet
         precision = model.precision if isinstance(model, OnnxNetwork) else "fp32"
         networks.append(LoadedNetwork(label, path, model.to(device), arch, artifact, precision))
     _log_stale(networks)
+    _log_other_origins(networks)
     return networks
 
 
@@ -75,6 +77,34 @@ def _log_stale(networks: Sequence[LoadedNetwork]) -> None:
                     f"{network.path} was made from another {path} ({digest[:12]}) "
                     f"than the one compared here ({current[:12]})"
                 )
+
+
+def _log_other_origins(networks: Sequence[LoadedNetwork]) -> None:
+    """Say where a network was pruned from another one than the unpruned one beside it.
+
+    Ratios to a network of another seed, or of another chain, are not the cost of pruning.
+    """
+    hashes = {sha256(network.path) for network in networks}
+    unpruned = [n for n in networks if n.artifact.record and not _pruned_from(n.artifact.record)]
+    for network in networks:
+        origin = _pruned_from(network.artifact.record)
+        others = [n for n in unpruned if n.arch.name == network.arch.name]
+        if origin is None or origin.sha256 in hashes or not others:
+            continue
+        digest = MasksIdentity.of(network.artifact).network
+        if digest not in [network_digest(n.artifact.params) for n in others]:
+            log.warning(
+                f"{network.path} was pruned from {origin.path} ({origin.sha256[:12]}), which is "
+                f"not compared here: {others[0].path} is another network"
+            )
+
+
+def _pruned_from(record: Provenance | None) -> Parent | None:
+    """The network that pruning began with; None where nothing says that there was one."""
+    if record is None:
+        return None
+    inner = next(filter(None, (_pruned_from(p.record) for p in record.parents)), None)
+    return inner or (record.parents[0] if record.stage == "prune" and record.parents else None)
 
 
 def _ancestors(record: Provenance | None) -> Iterator[Parent]:
