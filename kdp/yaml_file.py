@@ -12,6 +12,8 @@ from kdp.files import check_regular
 from kdp.node_count import TooLargeError, count_nodes
 
 MAX_CHARACTERS = 200_000
+MAX_DIGITS, INTEGER = 1000, "tag:yaml.org,2002:int"
+"""Python reads no whole number of more than 4300 digits, and writes none."""
 MAX_VALUES = 100_000
 """Keys and values of a file, with all aliases written out."""
 
@@ -43,4 +45,8 @@ def _children(node: Any) -> list[Any]:
         return [part for pair in node.value for part in pair]
     if isinstance(node, yaml.SequenceNode):
         return list(node.value)
-    return [node.value] if isinstance(node, yaml.ScalarNode) else []
+    if not isinstance(node, yaml.ScalarNode):
+        return []
+    if node.tag == INTEGER and len(node.value) > MAX_DIGITS:
+        raise TooLargeError(f"it holds a number of {len(node.value):,} digits")
+    return [node.value]

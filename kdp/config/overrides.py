@@ -109,7 +109,7 @@ def _parse(override: str) -> Override | None:
         value = parsed.value()
         if isinstance(value, str):
             OmegaConf.create({"value": value})  # raises for a reference such as `${` or `${.}`
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):  # a number of 5000 digits
         return None
     return parsed
 

@@ -43,6 +43,9 @@ LARGE = {
     "keys": OUTPUT + quoted(),
     "inside itself": OUTPUT + "a: &a [*a]\n",
     "nested": OUTPUT + "a: " + "[" * 1200 + "]" * 1200,
+    "digits": OUTPUT + "seed: " + "9" * 5000,
+    "hexadecimal digits": OUTPUT + "train: {steps: 0x" + "f" * 9000 + "}",
+    "digits in groups": OUTPUT + "data: {workers: -" + "1_000" * 900 + "}",
     "long": OUTPUT + "# " + "x" * 300_000,
 }
 
@@ -104,6 +107,14 @@ TRAIN = {"steps": 5}
 def test_numbers_that_nobody_means_are_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate({"output": {"name": "x"}, **keys})
+
+
+@pytest.mark.parametrize("key", ["seed", "train.steps", "output.name"])
+def test_numbers_of_many_digits_are_refused_as_overrides(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(OUTPUT + "train: {steps: 5}\n")
+    with pytest.raises(KdpError, match=rf"x\.yml: {key}: "):
+        load_config(path, [f"{key}={'9' * 5000}"])
 
 
 def test_a_batch_that_does_not_fit_is_refused() -> None:
