@@ -2,7 +2,7 @@
 
 Hydra parses numbers, lists, mappings and references (`lr=1e-3`, `betas=[0.9,0.99]`). A value that
 does not fit its grammar, such as a path with a bracket or a non-ASCII letter, is plain
-text. In a sweep the commas of such a value separate plain texts.
+text, and so is such an item of a list. In a sweep the commas of such a value separate plain texts.
 """
 
 from __future__ import annotations
@@ -97,10 +97,20 @@ def _for_hydra(path: Path, override: str, groups: Collection[str], added: Collec
     if key in added:
         return f"+{key}={value}"
     if not parsed or _differs_from_text(parsed, key, value):
-        override = f"{key}={_quoted(value)}"
+        override = f"{key}={_listed(key, value) or _quoted(value)}"
     if "@" in key or key.startswith("hydra/") or not _parse(override):
         raise KdpError(f"{path}: the override {override!r} has a key that kdp cannot read")
     return override if override.startswith("+") else f"++{override}"
+
+
+def _listed(key: str, value: str) -> str:
+    """A list whose texts are quoted where Hydra's grammar has none of their letters; or ""."""
+    if _is_text(key) or not (value.startswith("[") and value.endswith("]")):
+        return ""
+    parts = _split_commas(value[1:-1])
+    quoted = [part if _parse(f"{key}={part}") else _quoted(part) for part in parts]
+    override = f"[{','.join(quoted)}]"
+    return override if _parse(f"{key}={override}") else ""
 
 
 def _parse(override: str) -> Override | None:

@@ -94,6 +94,26 @@ def test_a_key_outside_of_the_grammar_is_named(run: Path, key: str) -> None:
         load_config(run, [f"{key}=1"])
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("[mit Maske,ohne Maske,口罩]", ["mit Maske", "ohne Maske", "口罩"]),
+        ("[größe, 'a,b', 3]", ["größe", "a,b", 3]),
+        ("[c#,it's]", ["c#", "it's"]),
+        ("[без маски]", ["без маски"]),
+    ],
+)
+def test_items_of_a_list_may_be_any_text(run: Path, value: str, expected: list[object]) -> None:
+    config = load_config(run, ["model.name=mask_classifier", f"model.args.classes={value}"])
+    assert config.model is not None
+    assert config.model.args["classes"] == expected
+
+
+@pytest.mark.parametrize("folder", ["[größe]", "[ü,ö]", "[2024 ж]"])
+def test_a_path_in_brackets_is_no_list(run: Path, folder: str) -> None:
+    assert str(load_config(run, [f"output.dir={folder}"]).output.dir) == folder
+
+
 def test_null_removes_a_value(run: Path) -> None:
     assert load_config(run, ["mac_constraint=0.5", "mac_constraint=null"]).mac_constraint is None
 
