@@ -18,7 +18,7 @@ from kdp.stages.experiments.varied import short_keys, varied
 LR = {"train": {"lr": 1e-3, "steps": 100}}
 
 
-def record(folder: Path, name: str, **config: Any) -> None:
+def record(folder: Path, name: str, sparsity: float | None = None, **config: Any) -> None:
     """Write an experiment as small as can be read."""
     path = folder / name
     path.mkdir(parents=True)
@@ -28,7 +28,7 @@ def record(folder: Path, name: str, **config: Any) -> None:
         **{"exp_id": name, "timestamp": name, "config": "x", "notes": "", "pruning_step": None},
         **{"macro_avg_acc": 0.9, "params": 828, "primary_metric": "accuracy", "value": 0.9},
         **{"macs": {"count": 193552}, "bytes": {"fp32": 3312}},
-        **{"sha256": "0", "device": "cpu", "threads": 1},
+        **{"sha256": "0", "device": "cpu", "threads": 1, "sparsity": sparsity},
     }
     (path / "info.json").write_text(json.dumps(info))
     (path / "config.yml").write_text(yaml.safe_dump(config))
@@ -49,6 +49,20 @@ def test_settings_that_differ_are_columns_of_the_table(tmp_path: Path) -> None:
     assert "device" not in title
     at = title.index("seed")
     assert [line[at : at + 4].strip() for line in lines] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("sparsities", "shown"),
+    [((0.0, 0.6304), ["0.0%", "63.0%"]), ((None, 0.25), ["25.0%"]), ((None, 0.0), [])],
+)
+def test_what_pruning_removed_is_shown_where_it_did(
+    tmp_path: Path, sparsities: tuple[float | None, ...], shown: list[str]
+) -> None:
+    for name, sparsity in zip("ab", sparsities, strict=True):
+        record(tmp_path, name, sparsity, seed=1)
+    output = printed(tmp_path)
+    assert ("sparsity" in output) == bool(shown)
+    assert [word for word in output.split() if word.endswith("%")] == shown
 
 
 def test_equal_runs_have_no_further_columns(tmp_path: Path) -> None:

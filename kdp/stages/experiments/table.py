@@ -62,6 +62,8 @@ def _result_columns(rows: Sequence[dict[str, Any]]) -> list[_Column]:
     metrics = sorted({row["primary_metric"] for row in rows})
     ids = [row["exp_id"] for row in rows]
     number = {"justify": "right", "no_wrap": True}
+    pruned = any(row["sparsity"] for row in rows)
+    sparsity = [_percent(row["sparsity"]) for row in rows]
     return [
         _Column("id", ids, {"no_wrap": True, "min_width": max(map(len, ids))}),
         _Column(
@@ -71,9 +73,14 @@ def _result_columns(rows: Sequence[dict[str, Any]]) -> list[_Column]:
         _Column("parameters", [f"{row['params']:,}" for row in rows], number),
         _Column("MACs", [with_unit(row["MACs"]) for row in rows], number),
         _Column("size", [with_unit(row["bytes"], "B") for row in rows], number),
+        *([_Column("sparsity", sparsity, number)] if pruned else []),
         _Column("step", [cell(row["pruning_step"]) for row in rows], number),
         _Column("notes", [row["notes"] for row in rows], {"overflow": "fold"}),
     ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def _quality(row: dict[str, Any], named: bool) -> str:
