@@ -25,7 +25,7 @@ from kdp import __version__
 from kdp.checksums import check_checksums, with_checksum
 from kdp.contents import check_types
 from kdp.errors import KdpError
-from kdp.files import input_path, sha256, write_atomic
+from kdp.files import input_path, sha256, why_no_file, write_atomic
 from kdp.finite import first_nonfinite
 from kdp.removed import REMOVED, check_still_removed
 from kdp.sizes import check_archive, check_content
@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
     source = input_path(path)
     if not source.is_file():
         setting = f"; a setting is changed by --set {path}" if "=" in path.name else ""
-        raise KdpError(f"{path} does not exist{setting}")
+        raise KdpError(f"{path} {why_no_file(source)}{setting}")
     try:
         _check_archive(path, source)
         with warnings.catch_warnings():

@@ -165,6 +165,8 @@ def check_regular(path: Path) -> os.stat_result:
         OSError: it is a folder, a device or a pipe, or it is not there.
     """
     state = path.stat()
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return state
@@ -184,6 +186,20 @@ def read_regular(path: Path, most: int = 10_000_000) -> bytes:
     if state.st_size > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
     return path.read_bytes()
+
+
+def why_no_file(path: Path) -> str:
+    """The end of a message about a path that is no file: what it is instead."""
+    if path.is_dir():
+        return "is a folder"
+    if path.exists():
+        return "is no regular file"
+    return "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links; `Path.resolve` fails for links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def sha256(path: Path) -> str:
@@ -221,7 +237,7 @@ def check_writable(folder: Path) -> None:
 
 def nearest_folder(path: Path) -> Path:
     """The path itself, or the nearest one above it that exists."""
-    path = path.resolve()
+    path = real_path(path)
     while not path.exists():
         path = path.parent
     return path

@@ -22,6 +22,7 @@ from kdp.models.audio_transformer import pretrained
 from kdp.models.loading import load_network
 from kdp.models.onnx_file import load_onnx
 from kdp.stages.replacing import is_log_of_kdp
+from kdp.training.curves import Curves
 
 SECONDS = 10
 
@@ -44,6 +45,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "size of an image": ("a.png", image_size),
     "JSON": ("info.json", lambda path: read_json(path, Settings)),
     "checksum": ("a.bin", sha256),
+    "curves": ("curves.jsonl", lambda path: Curves(path.parent)),
     "notes": ("written.jsonl", lambda path: append_line(path, "a")),
     "transformers' configuration": ("config.json", pretrained_in),
     "transformers' weights": ("model.safetensors", pretrained_in),

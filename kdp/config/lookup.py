@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 
 from kdp.errors import KdpError, join_names
+from kdp.files import real_path, why_no_file
 from kdp.log import log_once
 from kdp.shipped import CONFIGS, OVERLAYS, shipped_configs
 
@@ -64,7 +65,7 @@ def find_config(path: Path) -> Path:
     if path.is_file():
         return _no_overlay(path)
     if path.is_absolute() or ".." in path.parts:
-        raise KdpError(f"the configuration {path} does not exist")
+        raise KdpError(f"the configuration {path} {why_no_file(path)}")
     # Shipped files used to lie in configs/ itself: configs/NAME still finds them.
     name = PurePath(*path.parts[path.parts[0] == LOCAL.name :])
     match = _first_match(name)
@@ -74,7 +75,7 @@ def find_config(path: Path) -> Path:
     known = sorted({file.name for level in levels() for file in level.configs})
     nearest = get_close_matches(path.name, known, n=3)
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else "`kdp configs` lists them"
-    raise KdpError(f"the configuration {path} does not exist; {hint}")
+    raise KdpError(f"the configuration {path} {why_no_file(path)}; {hint}")
 
 
 def find_default(name: str, including: Path) -> Path:
@@ -144,7 +145,7 @@ def _overlay_folders(group: str, including: Path) -> list[Path]:
 
 
 def _no_overlay(path: Path) -> Path:
-    parts = path.resolve().parts
+    parts = real_path(path).parts
     if len(parts) > 3 and parts[-3] == OVERLAYS:
         raise KdpError(
             f"{path} is an overlay, not a configuration: add it to one by {parts[-2]}={path.stem}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdp.errors import KdpError, first_line
+from kdp.files import why_no_file
 
 Wave = npt.NDArray[np.float32]
 """(samples,) of one channel, full scale at -1..1."""
@@ -216,11 +219,12 @@ def _cut_off(path: Path) -> KdpError:
 def _soundfile(path: Path, function: str, **options: Any) -> Any:
     package = audio_package("soundfile")
     if not path.is_file():
-        raise KdpError(f"the sound {path} does not exist")
+        raise KdpError(f"the sound {path} {why_no_file(path)}")
     try:
         return getattr(package, function)(str(path), **options)
     except (RuntimeError, TypeError) as error:
         # soundfile raises TypeError for .raw files, which have no header.
-        raise KdpError(
-            f"cannot read the sound {path}: it is corrupt or of an unknown format"
-        ) from error
+        reason = "it is corrupt or of an unknown format"
+        if not os.access(path, os.R_OK):
+            reason = os.strerror(errno.EACCES)
+        raise KdpError(f"cannot read the sound {path}: {reason}") from error

@@ -63,8 +63,8 @@ def image_size(path: Path) -> tuple[int, int]:
         check_regular(path)
         with path.open("rb") as file:
             head = read_head(file, path)
-    except OSError:
-        head = None
+    except OSError as error:
+        raise KdpError(f"cannot read the image {path}: {error.strerror}") from error
     if head is None:
         raise KdpError(f"cannot read the image {path}: it is missing or corrupt")
     return head.height, head.width

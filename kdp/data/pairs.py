@@ -14,7 +14,7 @@ import numpy as np
 from kdp.data.images import ImageArray, image_size, list_images, png_bytes, read_rgb
 from kdp.data.resize import bicubic_uint8
 from kdp.errors import KdpError, join_names
-from kdp.files import sha256, write_atomic
+from kdp.files import real_path, sha256, write_atomic
 from kdp.log import log_once
 
 LR_TEMPLATES = ("{stem}x{scale}{suffix}", "{stem}{suffix}", "x{scale}/{stem}x{scale}{suffix}")
@@ -91,7 +91,7 @@ def hr_only(hr: Path, scale: int, cache_folder: Path, complete: bool = False) ->
         KdpError: the folder is missing or empty, or no image can be read.
     """
     # Folders of equal names (every set has an `HR`) must not share cached images.
-    key = hashlib.sha256(str(hr.resolve()).encode()).hexdigest()[:12]
+    key = hashlib.sha256(str(real_path(hr)).encode()).hexdigest()[:12]
     folder = cache_folder / f"{hr.name}-{key}-x{scale}"
     pairs = [
         Pair(

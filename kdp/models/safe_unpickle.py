@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from kdp.errors import KdpError
+from kdp.files import why_no_file
 from kdp.sizes import repeated_names
 
 DTYPES = {
@@ -216,7 +217,7 @@ def load_without_code(path: Path) -> Any:
         KdpError: the file is missing, truncated, or not written by `torch.save`.
     """
     if not path.is_file():
-        raise KdpError(f"{path} does not exist")
+        raise KdpError(f"{path} {why_no_file(path)}")
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:

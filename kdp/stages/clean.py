@@ -11,7 +11,7 @@ from pathlib import Path
 from kdp.artifacts import load
 from kdp.config import Config
 from kdp.errors import KdpError
-from kdp.files import is_locked
+from kdp.files import is_locked, real_path
 from kdp.log import log
 from kdp.stages.paths import chain_paths, locked_paths
 from kdp.stages.replacing import RUN_FILES, TABLES, is_log_of_kdp, protection, tracked_by_git
@@ -111,7 +111,7 @@ def _other_origin(path: Path, config: Config) -> str | None:
     output = record.config.get("output", {}) if record else {}
     name = str(output.get("name"))
     rounds = name.startswith(f"{config.output.name}_round")  # each round has its own name
-    same_folder = Path(output.get("dir", "")).resolve() == config.output.dir.resolve()
+    same_folder = real_path(Path(output.get("dir", ""))) == real_path(config.output.dir)
     if same_folder and (name == config.output.name or rounds):
         return None
     return "its record names another configuration"

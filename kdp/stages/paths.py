@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdp.config import Config, DistillConfig
 from kdp.errors import KdpError, join_names
-from kdp.files import input_path
+from kdp.files import input_path, why_no_file
 from kdp.log import log
 
 PLAIN = re.compile(r"(?!-)[\w./+,@-]+")
@@ -90,7 +90,9 @@ def check_made(path: Path, stage: str) -> None:
         KdpError: it has not.
     """
     if not path.exists():
-        raise KdpError(f"{path} does not exist: run `kdp {stage}` with this configuration first")
+        raise KdpError(
+            f"{path} {why_no_file(path)}: run `kdp {stage}` with this configuration first"
+        )
 
 
 def check_input(config: Config, key: str, path: Path) -> None:
@@ -108,7 +110,7 @@ def check_input(config: Config, key: str, path: Path) -> None:
         return
     where = " (it is looked for in output.dir)" if path.parent == config.output.dir else ""
     raise KdpError(
-        f"{path} does not exist{where}: write it first, or name the file with {key}=FILE"
+        f"{path} {why_no_file(path)}{where}: write it first, or name the file with {key}=FILE"
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from kdp.artifacts import load
 from kdp.data.content import fingerprint
 from kdp.errors import KdpError, join_names
-from kdp.files import check_regular, sha256
+from kdp.files import check_regular, real_path, sha256
 from kdp.log import log
 from kdp.shipped import shipped_weight
 from kdp.stages.settings import TASK_REDUCTION, Settings, difference, training_settings
@@ -71,7 +71,10 @@ def check_targets(
     folder = next((path for path in paths if path.is_dir()), None)
     if folder:
         raise KdpError(f"{folder} is a folder; name a file")
-    existing = {path: path.resolve() for path in paths if path.is_file()}
+    circle = next((path for path in paths if real_path(path).is_symlink()), None)
+    if circle:
+        raise KdpError(f"{circle} is a link in a circle; name a file")
+    existing = {path: real_path(path) for path in paths if path.is_file()}
     if overwrite or not existing:
         return
     tracked = tracked_by_git(list(existing.values()))
@@ -104,7 +107,7 @@ def tracked_by_git(paths: Sequence[Path]) -> set[Path]:
     """Those of some files that belong to a git repository; none where there is no git."""
     by_folder = defaultdict(list)
     for path in paths:
-        by_folder[path.parent.resolve()].append(path)
+        by_folder[real_path(path.parent)].append(path)
     tracked: set[Path] = set()
     for folder, members in by_folder.items():
         names = _git_files(folder, [path.name for path in members])

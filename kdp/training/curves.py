@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from kdp.errors import KdpError
-from kdp.files import append_line, write_atomic
+from kdp.files import append_line, read_regular, write_atomic
 from kdp.serialize import csv_of_mappings, json_line
 from kdp.training.curve_plot import plot_curves
 
 CurveRow = dict[str, Any]
 
+MAX_BYTES = 2_000_000_000
+"""Of the rows of a run."""
 PLOT_INTERVAL = 60.0
 """Seconds between two plots of a run: drawing takes longer than a step of a small network."""
 
@@ -70,7 +72,7 @@ class Curves:
         if not self._path.exists():
             return []
         rows = []
-        for line in self._path.read_text(errors="replace").splitlines():
+        for line in read_regular(self._path, MAX_BYTES).decode(errors="replace").splitlines():
             with suppress(ValueError):  # the last line of a killed run
                 row = json.loads(line)
                 if isinstance(row, dict) and isinstance(row.get("step"), int):

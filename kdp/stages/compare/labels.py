@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby, takewhile
 from pathlib import Path
 
+from kdp.files import real_path
+
 
 def short_labels(paths: Sequence[Path]) -> list[str]:
     """One label per file: its stem without the words that all stems begin with.
@@ -18,7 +20,7 @@ def short_labels(paths: Sequence[Path]) -> list[str]:
     """
     labels = _unrepeated(_without_common_prefix([path.stem for path in paths]))
     labels = _extended(labels, [f"{a}{b.suffix}" for a, b in zip(labels, paths, strict=True)])
-    folders = [path.resolve().parent.name for path in paths]
+    folders = [real_path(path).parent.name for path in paths]
     labels = _extended(labels, [f"{a}/{b}" for a, b in zip(folders, labels, strict=True)])
     return _numbered(labels)
 

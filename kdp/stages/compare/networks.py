@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdp.artifacts import Artifact
 from kdp.config import Config
 from kdp.errors import KdpError
-from kdp.files import sha256
+from kdp.files import real_path, sha256
 from kdp.log import log
 from kdp.measure.complexity import run_checked
 from kdp.measure.precision import HalfPrecision
@@ -67,11 +67,11 @@ def load_networks(paths: Sequence[Path], device: torch.device) -> list[LoadedNet
 
 def _log_stale(networks: Sequence[LoadedNetwork]) -> None:
     """Warn of a file that was made from an earlier version of another one of them."""
-    hashes = {network.path.resolve(): sha256(network.path) for network in networks}
+    hashes = {real_path(network.path): sha256(network.path) for network in networks}
     for network in networks:
         used = {(p.path, p.sha256) for p in _ancestors(network.artifact.record)}
         for path, digest in sorted(used):
-            current = hashes.get(Path(path).resolve(), digest)
+            current = hashes.get(real_path(Path(path)), digest)
             if current != digest:
                 log.warning(
                     f"{network.path} was made from another {path} ({digest[:12]}) "

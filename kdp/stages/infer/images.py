@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdp.data.images import SUFFIXES
 from kdp.errors import KdpError
+from kdp.files import real_path
 from kdp.stages.infer.sources import source_folders
 
 
@@ -36,7 +37,7 @@ def targets(sources: Sequence[Path], folder: Path | None, suffix: str) -> list[P
         other = source_of.setdefault(os.path.abspath(target), source)
         if other is not source:
             raise KdpError(f"{other} and {source} would both become {target}; rename one")
-        if target.parent.resolve() in occupied:
+        if real_path(target.parent) in occupied:
             raise KdpError(f"{target} would lie among the images; choose another folder (--output)")
         plan.append(target)
     return plan

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from kdp.errors import Interrupted, KdpError
+from kdp.files import real_path
 from kdp.log import log
 from kdp.progress import no_bar, progress
 from kdp.serialize import json_line
@@ -87,7 +88,7 @@ def _check_output(
                 )
     if request.output is None:
         return
-    if request.output.parent.resolve() in source_folders(sources):
+    if real_path(request.output.parent) in source_folders(sources):
         raise KdpError(
             f"{request.output} would lie among the {noun}s; choose another folder (--output)"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdp.data.listing import list_files
 from kdp.errors import KdpError
+from kdp.files import real_path
 
 
 def find_files(patterns: Sequence[str], suffixes: Collection[str], noun: str) -> list[Path]:
@@ -28,7 +29,7 @@ def find_files(patterns: Sequence[str], suffixes: Collection[str], noun: str) ->
 
 def source_folders(sources: Sequence[Path]) -> set[Path]:
     """The folders in which files lie and to which they lead, if they are links."""
-    return {p for s in sources for p in (s.parent.resolve(), s.resolve().parent)}
+    return {p for s in sources for p in (real_path(s.parent), real_path(s).parent)}
 
 
 def _expand(pattern: str, suffixes: Collection[str], noun: str) -> list[Path]:

@@ -29,7 +29,7 @@ from kdp.config import Config
 from kdp.config.compose import load_config
 from kdp.config.overrides import several_values, split_override
 from kdp.errors import KdpError, suggest
-from kdp.files import input_path, write_atomic
+from kdp.files import input_path, real_path, write_atomic
 from kdp.log import log
 from kdp.serialize import json_text
 from kdp.stages.compare.compare import Comparison, compare
@@ -186,7 +186,7 @@ def _folder(config: Config) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         stamp = time.strftime("%Y%m%d-%H%M%S-", time.gmtime())
-        return Path(tempfile.mkdtemp(prefix=stamp, dir=parent)).resolve()
+        return real_path(Path(tempfile.mkdtemp(prefix=stamp, dir=parent)))
     except OSError as error:
         raise KdpError(f"cannot write {parent}: {error.strerror}") from error
 
