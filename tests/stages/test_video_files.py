@@ -120,7 +120,10 @@ def test_a_display_is_available_where_a_server_listens() -> None:
     assert not display._x_server_answers(name)
 
 
-CONTAINERS = {".wmv": "WMV2", ".ts": "mp4v", ".flv": "FLV1", ".3gp": "mp4v", ".mov": "mp4v"}
+CONTAINERS = {
+    **{".wmv": "WMV2", ".asf": "WMV2", ".flv": "FLV1"},
+    **dict.fromkeys((".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".mov"), "mp4v"),
+}
 
 
 @pytest.mark.parametrize("suffix", [*CONTAINERS, ".WMV"])
@@ -132,6 +135,20 @@ def test_videos_of_cameras_and_phones_are_read(tmp_path: Path, suffix: str) -> N
         writer.write(blank((64, 64)))
     writer.release()
     path = path.rename(tmp_path / f"clip{suffix}")
+    stream = open_stream(InferRequest(inputs=(str(path),)))
+    assert stream is not None
+    assert len(list(stream.frames(5, lambda: False))) == 5
+
+
+@pytest.mark.parametrize("suffix", [".vob", ".f4v", ".ogv"])
+def test_a_video_is_known_by_its_suffix_and_read_by_its_content(
+    tmp_path: Path, suffix: str
+) -> None:
+    """OpenCV has no encoder for some of what it reads."""
+    with display.VideoFile(tmp_path / "clip.avi") as file:
+        for _ in range(5):
+            file.write(blank((64, 64)), 10)
+    path = (tmp_path / "clip.avi").rename(tmp_path / f"clip{suffix}")
     stream = open_stream(InferRequest(inputs=(str(path),)))
     assert stream is not None
     assert len(list(stream.frames(5, lambda: False))) == 5

@@ -18,8 +18,8 @@ from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 
 VIDEOS = {
-    *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".gif"),
-    *(".mpg", ".mpeg", ".ts", ".flv", ".wmv"),
+    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".gif"),
+    *(".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".flv", ".f4v", ".wmv", ".asf", ".ogv"),
 }
 DEFAULT_RATE = 30.0
 """Frames per second of a source that does not report its rate."""
