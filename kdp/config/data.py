@@ -39,6 +39,14 @@ class EmbeddedSamples(SamplesConfig):
     """A few samples that come with kdp, or are generated: enough to try a command."""
 
 
+class EvaluationConfig(SamplesConfig):
+    """Evaluation samples; the fields of their kind stand beside this one."""
+
+    at_end: bool = False
+    """Measure them at the end of a training alone, on its best network: a test set, which must not
+    choose it."""
+
+
 class DataConfig(SamplesConfig, OpenSection):
     """Training samples; the fields of their kind stand beside these."""
 
@@ -49,8 +57,9 @@ class DataConfig(SamplesConfig, OpenSection):
 
 
 def samples_schema() -> Any:
-    """One of the registered kinds, selected by `kind`."""
-    return _union({kind: (samples,) for kind, samples in registry.data_kinds().items()})
+    """One of the registered kinds, selected by `kind`, with the keys of evaluation sets."""
+    kinds = registry.data_kinds().items()
+    return _union({kind: (samples, EvaluationConfig) for kind, samples in kinds})
 
 
 def data_schema() -> Any:

@@ -49,6 +49,8 @@ _SAMPLES = """\
 ignored, so that `data.kind=embedded` needs no other change. These keys exist only in `data`:
 """
 
+_EVALUATION = "These keys exist only in evaluation sets:\n"
+
 Node = Mapping[str, Any]
 
 
@@ -123,16 +125,18 @@ def _section(section: Node, definitions: Node, without: Iterable[str] = ()) -> l
 
 
 def _samples(schema: Node) -> list[str]:
-    """The section of samples: keys of `data` alone, then those of each kind."""
-    definitions = schema["$defs"]
-    members = _members(schema["properties"]["data"], definitions)
+    """The section of samples: keys of `data` and `evaluation` alone, then those of each kind."""
+    definitions, keys = schema["$defs"], schema["properties"]
+    members = _members(keys["data"], definitions)
+    evaluation = _members(keys["evaluation"]["additionalProperties"], definitions)
     common = _common(members)
+    evaluated = _table({"properties": _common(evaluation)}, definitions)
     kinds: list[str] = []
     for member in members:
         kinds.append(f"### `kind: {member['properties']['kind']['const']}`\n")
         kinds += _section(member, definitions, common)
     table = _table({"properties": common}, definitions)
-    return ["## `data`, `evaluation.<name>`\n", _SAMPLES, table, *kinds]
+    return ["## `data`, `evaluation.<name>`\n", _SAMPLES, table, _EVALUATION, evaluated, *kinds]
 
 
 def _members(union: Node, definitions: Node) -> list[Node]:
@@ -140,7 +144,7 @@ def _members(union: Node, definitions: Node) -> list[Node]:
 
 
 def _common(members: list[Node]) -> dict[str, Node]:
-    """The keys of training samples of every kind."""
+    """The keys of samples of every kind."""
     first, *others = (member["properties"] for member in members)
     shared = {key for key in first if all(key in other for other in others)} - {"kind"}
     return {key: value for key, value in first.items() if key in shared}

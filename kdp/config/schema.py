@@ -11,7 +11,7 @@ from pydantic import Field, create_model, model_validator
 
 from kdp.config import registry
 from kdp.config.base import Section
-from kdp.config.data import DataConfig, SamplesConfig, data_schema, samples_schema
+from kdp.config.data import DataConfig, EvaluationConfig, data_schema, samples_schema
 from kdp.config.distill import DistillConfig
 from kdp.config.dynamic import DynamicConfig
 from kdp.config.epochs import LengthSection
@@ -52,8 +52,8 @@ class Config(Section):
     """The trained network that `prune` starts from and `finetune` learns from."""
     data: DataConfig = DataConfig()
     """Training samples."""
-    evaluation: dict[str, SamplesConfig] = {"embedded": SamplesConfig()}
-    """Evaluation sets by name; the first one selects the best network."""
+    evaluation: dict[str, EvaluationConfig] = {"embedded": EvaluationConfig()}
+    """Evaluation sets by name; the first one without `at_end` selects the best network."""
     measure: MeasureConfig = MeasureConfig()
     """How networks are measured."""
     mac_constraint: float | None = Field(None, gt=0, lt=1)

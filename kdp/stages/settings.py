@@ -36,6 +36,8 @@ NOT_DECISIVE = {
 """Paths of files that are compared by content, and what changes the speed alone."""
 TASK_REDUCTION = "distill.task_reduction"
 """Key whose default depends on the family."""
+AT_END = ".at_end"
+"""End of the keys that keep an evaluation set for the end of a training."""
 FREE_LENGTHS = ("steps", "validate_every", "checkpoint_every", "log_every")
 FREE = {
     *FREE_LENGTHS,
@@ -62,7 +64,8 @@ def training_settings(config: Mapping[str, Any], section: str) -> Settings:
     settings = {key: value for key, value in settings.items() if key not in _free(section)}
     if settings.get(TASK_REDUCTION) == "mean":  # as all runs of earlier versions had it
         del settings[TASK_REDUCTION]
-    return settings
+    # Earlier versions measured every set at every validation.
+    return {k: v for k, v in settings.items() if not (k.endswith(AT_END) and v is False)}
 
 
 def difference(before: Settings, now: Settings) -> str | None:

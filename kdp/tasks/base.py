@@ -134,8 +134,12 @@ class EvaluationTask(ExampleTask, Protocol):
     def validate(self, model: nn.Module) -> dict[str, Metrics]:
         """`evaluate` during training, with `loss` on every set where the family computes it.
 
-        It is the loss against the ground truth, without distillation.
+        It is the loss against the ground truth, without distillation. Sets that the configuration
+        wants to be measured at the end alone are left out.
         """
+
+    def evaluate_at_end(self, model: nn.Module) -> dict[str, Metrics]:
+        """`validate` on the sets that it leaves out."""
 
     def evaluate_all(
         self, models: Sequence[nn.Module], advance: Advance

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from kdp.config import Config
 from kdp.finite import outputs_finite
 from kdp.progress import Advance
 from kdp.tasks.base import Metrics, Prediction
@@ -30,8 +31,12 @@ class SetwiseEvaluation(ABC):
     """A task that evaluates one set of samples after another.
 
     An output that is not finite is refused (`KdpError`): metrics of it look like numbers.
+
+    Attributes:
+        config: the whole configuration.
     """
 
+    config: Config
     task_reduction: Literal["mean", "sum"] = "mean"
 
     @property
@@ -89,11 +94,18 @@ class SetwiseEvaluation(ABC):
         return results
 
     def validate(self, model: nn.Module) -> dict[str, Metrics]:
+        return self._validate_sets(model, at_end=False)
+
+    def evaluate_at_end(self, model: nn.Module) -> dict[str, Metrics]:
+        return self._validate_sets(model, at_end=True)
+
+    def _validate_sets(self, model: nn.Module, at_end: bool) -> dict[str, Metrics]:
         model.eval()
         results = {}
         for name, samples in self.evaluation_sets.items():
-            with _outputs_finite([model], name):
-                results[name] = self.validate_set(model, samples)
+            if self.config.evaluation[name].at_end == at_end:
+                with _outputs_finite([model], name):
+                    results[name] = self.validate_set(model, samples)
         return results
 
     def predictions(self, model: nn.Module) -> list[Prediction]:

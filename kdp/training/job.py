@@ -69,6 +69,8 @@ class TrainingJob:
             n // batch_size (see `Task.training_data`).
         objective: (model, batch, step) -> the loss and its named parts.
         validate: model -> quality by set and metric; `loss` among the metrics is the loss on a set.
+        evaluate_at_end: the same on sets that validations leave out, called once with the best
+            weights; None where there are none.
         primary_metric: the metric of the first set that picks the best; higher is better.
         headline_metrics: the metrics that a validation prints; the primary metric if empty.
         settings: optimizer, schedule, batch size, intervals.
@@ -97,6 +99,7 @@ class TrainingJob:
     workers: int = 0
     running_metrics: RunningMetrics = field(default_factory=RunningMetrics)
     extra_modules: nn.Module = field(default_factory=nn.Module)
+    evaluate_at_end: Callable[[nn.Module], Metrics] | None = None
     after_step: Callable[[nn.Module, int], None] = lambda model, step: None
     best_from_step: int = 0
     headline_metrics: tuple[str, ...] = ()
@@ -114,7 +117,8 @@ class TrainingResult:
 
     Attributes:
         last, best: state dicts, on the CPU.
-        last_metrics, best_metrics: metrics by evaluation set.
+        last_metrics, best_metrics: metrics by evaluation set; those of sets that are measured at
+            the end alone are among the best ones.
         best_step: the step of the best validation.
         device: the training ran on.
     """

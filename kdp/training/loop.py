@@ -25,7 +25,7 @@ from kdp.training.curves import Curves
 from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult, check_batch
 from kdp.training.loading import batch_loader, checked_batches, worker_ends_named
 from kdp.training.optimizer import make_optimizer
-from kdp.training.report import StepReport, validation_line
+from kdp.training.report import StepReport, final_line, validation_line
 from kdp.training.restore import check_best, restore_parts
 from kdp.training.running import means
 from kdp.training.schedule import learning_rate
@@ -79,8 +79,7 @@ class _TrainingRun:
             log.info(f"Resuming after step {self.step} of {self.settings.steps}")
         self.step_report = StepReport(self.step, self.settings.steps)
         if self.accelerator.is_main_process:
-            headline = job.headline_metrics or (job.primary_metric,)
-            self.curves = Curves(job.folder, self.step, headline)
+            self.curves = Curves(job.folder, self.step, self._headline)
             names, step = self.settings.trackers, self.step
             self.trackers = Trackers(names, job.folder, job.tracked, step)
 
@@ -98,6 +97,8 @@ class _TrainingRun:
                 self._stop_if_requested()
         if self.validated != self.step:
             self._validate()
+        with graceful_shutdown() as self.shutdown:
+            self._evaluate_best()
         if self.accelerator.is_main_process:
             self.curves.draw(last=True)
             self.trackers.finish()
@@ -248,11 +249,9 @@ class _TrainingRun:
         self.accelerator.wait_for_everyone()
 
     def _report_validation(self) -> None:
-        flat = {f"{s}/{k}": v for s, values in self.metrics.items() for k, v in values.items()}
-        self._log(flat)
+        self._log(_flat(self.metrics))
         self.curves.draw(last=False)
-        headline = self.job.headline_metrics or (self.job.primary_metric,)
-        log.info(validation_line(self.step, self.metrics, headline))
+        log.info(validation_line(self.step, self.metrics, self._headline))
         self._keep_best(next(iter(self.metrics.values()))[self.job.primary_metric])
 
     def _keep_best(self, value: float) -> None:
@@ -262,6 +261,34 @@ class _TrainingRun:
             params = {name: tensor.clone() for name, tensor in self._params().items()}
             self.best = {"value": value, "step": self.step, "params": params}
             self.best["metrics"] = self.metrics
+
+    def _evaluate_best(self) -> None:
+        """Measure the best weights on the sets that validations leave out.
+
+        A stop abandons it; the resumed run validates its last step again and comes back here.
+        """
+        evaluate, last, network = self.job.evaluate_at_end, self._params(), self.average.module
+        stopped = False
+        if evaluate and self.accelerator.is_main_process and self.best["params"]:
+            network.load_state_dict(self.best["params"])
+            try:
+                with stop_between_layers(network, lambda: self.shutdown.overdue):
+                    metrics = evaluate(network)
+                log.info(final_line(self.best["step"], metrics, self._headline))
+                self.trackers.log(_flat(metrics), self.step)
+                self.best["metrics"] = {**self.best["metrics"], **metrics}
+            except StopRequested:
+                stopped = True
+            network.load_state_dict(last)
+        if self._any_rank(stopped):
+            self._save_checkpoint()
+            raise Interrupted(
+                "stopped before the best network was measured; continue with --resume"
+            )
+
+    @property
+    def _headline(self) -> tuple[str, ...]:
+        return self.job.headline_metrics or (self.job.primary_metric,)
 
     def _params(self) -> Params:
         """The averaged weights, on the CPU."""
@@ -303,3 +330,8 @@ class _TrainingRun:
         }
         scaler = self.accelerator.scaler  # of fp16; its scale decides which steps are skipped
         return parts if scaler is None else {**parts, "scaler": scaler}
+
+
+def _flat(metrics: Metrics) -> dict[str, float]:
+    """Metrics by "<set>/<metric>"."""
+    return {f"{s}/{k}": v for s, values in metrics.items() for k, v in values.items()}

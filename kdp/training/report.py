@@ -42,8 +42,21 @@ def validation_line(step: int, metrics: Metrics, headline: Sequence[str]) -> str
         metrics: quality by set and metric.
         headline: metrics to print, the most important one first.
     """
-    sets = [
+    return f"step {step}: validation on {_by_set(metrics, headline)}"
+
+
+def final_line(step: int, metrics: Metrics, headline: Sequence[str]) -> str:
+    """The headline metrics of the sets that are measured at the end alone.
+
+    Args:
+        step: of the best network.
+        metrics, headline: as in `validation_line`.
+    """
+    return f"The best network, of step {step}: {_by_set(metrics, headline)}"
+
+
+def _by_set(metrics: Metrics, headline: Sequence[str]) -> str:
+    return "; ".join(
         f"{name} " + ", ".join(f"{key} {values[key]:.4g}" for key in headline if key in values)
         for name, values in metrics.items()
-    ]
-    return f"step {step}: validation on " + "; ".join(sets)
+    )

@@ -55,11 +55,13 @@ def make_job(
     _ = data(request.settings.steps * request.settings.batch_size)[0]
     if request.experiment:
         check_writable(request.experiment.folder)
+    has_test = any(section.at_end for section in request.config.evaluation.values())
     return TrainingJob(
         model=model,
         data=data,
         objective=objective.objective,
         validate=task.validate,
+        evaluate_at_end=task.evaluate_at_end if has_test else None,
         primary_metric=task.primary_metric,
         headline_metrics=task.headline_metrics,
         settings=request.settings,

@@ -144,8 +144,11 @@ class TrainingRequest:
         section = config.train if stage == "train" else config.finetune
         if section is None:
             raise KdpError(f"kdp {stage} needs the section `{stage}`")
-        if not config.evaluation:
-            raise KdpError("training needs an `evaluation` set, to pick the best weights by")
+        if all(section.at_end for section in config.evaluation.values()):
+            without = " without `at_end`" if config.evaluation else ""
+            raise KdpError(
+                f"training needs an `evaluation` set{without}, to pick the best weights by"
+            )
         paths = chain_paths(config)
         checkpoint = paths.training if stage == "train" else paths.checkpoint
         return cls(
