@@ -43,6 +43,8 @@ CONFIGS = (
     "overlays/faces/real.yml",
     "overlays/faces/toy.yml",
     "overlays/scenes/esc10.yml",
+    "overlays/scenes/esc50.yml",
+    "overlays/scenes/esc50_esc10.yml",
     "overlays/scenes/tau.yml",
     "overlays/scenes/toy.yml",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -28,6 +28,11 @@ class LabelledFile(Protocol):
 S = TypeVar("S", bound=LabelledFile)
 
 
+def content(sample: LabelledFile) -> str:
+    """SHA-256 of a sample's file."""
+    return sha256(sample.files[0])
+
+
 @dataclass(frozen=True)
 class Split:
     """How a data set is divided.
@@ -41,19 +46,26 @@ class Split:
     val: float
     test: float
 
-    def part(self, samples: Sequence[S], part: Part) -> list[S]:
+    def part(
+        self, samples: Sequence[S], part: Part, group: Callable[[S], str] = content
+    ) -> list[S]:
         """The samples of one part, in their order.
 
-        Every class is divided on its own. The seed and the content of its file decide where a
-        sample belongs: names, order and machine do not matter, an added file moves only a few
-        others (those at the borders), and files of equal content are in the same part.
+        Every class is divided on its own. The seed and the group decide where a sample belongs:
+        names, order and machine do not matter, an added file moves only a few others (those at the
+        borders), and a group is in one part as a whole.
+
+        Args:
+            samples: to divide.
+            part: to return.
+            group: sample -> what must not be in two parts; by default samples of equal content.
 
         Raises:
             KdpError: a class has too few samples for a part.
         """
-        digests = [sha256(sample.files[0]) for sample in samples]
-        part_of = self._parts([sample.label for sample in samples], digests)
-        chosen = [s for s, digest in zip(samples, digests, strict=True) if part_of[digest] == part]
+        groups = [group(sample) for sample in samples]
+        part_of = self._parts([sample.label for sample in samples], groups)
+        chosen = [s for s, own in zip(samples, groups, strict=True) if part_of[own] == part]
         for label in {sample.label for sample in samples} - {sample.label for sample in chosen}:
             raise KdpError(
                 f"class {label} has {sum(s.label == label for s in samples)} samples, of which "
@@ -61,20 +73,22 @@ class Split:
             )
         return chosen
 
-    def _parts(self, labels: Sequence[int], digests: Sequence[str]) -> dict[str, Part]:
+    def _parts(self, labels: Sequence[int], groups: Sequence[str]) -> dict[str, Part]:
         counts: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for label, digest in zip(labels, digests, strict=True):
-            counts[label][digest] += 1
+        label_of: dict[str, int] = {}
+        for label, group in zip(labels, groups, strict=True):
+            # A group of several classes counts for that of its first sample.
+            counts[label_of.setdefault(group, label)][group] += 1
         parts: dict[str, Part] = {}
-        for copies in counts.values():
-            total, before = sum(copies.values()), 0
-            for digest in sorted(copies, key=self._rank):
-                parts[digest] = self._part_at(before, total)
-                before += copies[digest]
+        for sizes in counts.values():
+            total, before = sum(sizes.values()), 0
+            for group in sorted(sizes, key=self._rank):
+                parts[group] = self._part_at(before, total)
+                before += sizes[group]
         return parts
 
-    def _rank(self, digest: str) -> bytes:
-        return hashlib.sha256(f"{self.seed} {digest}".encode()).digest()
+    def _rank(self, group: str) -> bytes:
+        return hashlib.sha256(f"{self.seed} {group}".encode()).digest()
 
     def _part_at(self, place: int, total: int) -> Part:
         """Of a sample that stands at a place among all of its class."""

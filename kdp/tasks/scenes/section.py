@@ -1,11 +1,11 @@
-"""Configuration keys of acoustic scenes and their default values."""
+"""What acoustic scenes add to the configuration."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from kdp.config.base import Section
 from kdp.config.data import SamplesConfig
@@ -30,12 +30,44 @@ class SceneSamples(SamplesConfig):
     """List of the clips; if not given, split100.csv for training and test.csv for evaluation."""
     subset: Literal[5, 10, 25, 50, 100] | None = None
     """Share of the training clips in percent, in place of `split`: 25 reads split25.csv."""
+    part: Literal["train", "val"] | None = None
+    """Part of the list: `val` is held out of it, by recording location, to choose the best network
+    by; `train` is the rest; the whole list if not given."""
+    val: float = Field(0.05, gt=0, lt=1)
+    """Share of every class that is held out for `val`."""
+    seed: int = 0
+    """Decides which locations are held out."""
 
     @model_validator(mode="after")
     def _one_list(self) -> SceneSamples:
         if self.subset is not None and self.split is not None:
             raise ValueError("subset and split both name the list of clips: leave out one")
         return self
+
+
+class Esc50Samples(SamplesConfig):
+    """Sounds of ESC-50 or ESC-10, in the folder of their repository."""
+
+    folder: Path
+    """Folder that holds `meta/esc50.csv` and `audio/`."""
+    esc10: bool = False
+    """Take the ten classes of ESC-10 alone."""
+    test_folds: list[int] = Field([5], min_length=1, max_length=4)
+    """Folds to test on, of 1 to 5; the others are for training."""
+    part: Literal["train", "val", "test"]
+    """Which part: `test` are the test folds; `val` is held out of the others, by source of the
+    sounds, to choose the best network by; `train` is the rest."""
+    val: float = Field(0.1, gt=0, lt=1)
+    """Share of every class that is held out for `val`."""
+    seed: int = 0
+    """Decides which sources are held out."""
+
+    @field_validator("test_folds")
+    @classmethod
+    def _published_folds(cls, folds: list[int]) -> list[int]:
+        if len(set(folds)) < len(folds) or not set(folds) <= {1, 2, 3, 4, 5}:
+            raise ValueError(f"the folds are 1 to 5, each once, not {folds}")
+        return folds
 
 
 class AudioConfig(Section):
@@ -94,4 +126,5 @@ class AudioOptions(Section):
 
 
 register_data_kind("scenes", SceneSamples)
+register_data_kind("esc50", Esc50Samples)
 register_data_options(AudioOptions)

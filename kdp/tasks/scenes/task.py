@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from kdp.config import Config, EmbeddedSamples, SamplesConfig
 from kdp.data.audio import RATE
+from kdp.data.esc50 import esc50_folder
 from kdp.data.mel import LogMel, freq_mix_style, frequency_mask
-from kdp.data.scenes import Clip, scene_folder, tau_folder
+from kdp.data.scenes import Clip, held_out, scene_folder, tau_folder
 from kdp.data.segments import (
     Segment,
     SegmentDataset,
@@ -33,7 +34,7 @@ from kdp.tasks.base import Batch, Metrics, Prediction
 from kdp.tasks.evaluation import no_progress
 from kdp.tasks.fixed_size import FixedSizeTask, check_embedded, class_columns
 from kdp.tasks.scenes.front_end import front_end
-from kdp.tasks.scenes.section import AudioOptions, SceneSamples
+from kdp.tasks.scenes.section import AudioOptions, Esc50Samples, SceneSamples
 from kdp.types import Arch
 
 BATCH = 64
@@ -226,7 +227,15 @@ def load_clips(
     if isinstance(section, EmbeddedSamples):
         check_embedded(classes, SCENES, "'scenes'")
         return toy_scenes(validation, rate)
+    if isinstance(section, Esc50Samples):
+        own = section.model_dump(include={"folder", "part", "test_folds", "esc10", "seed", "val"})
+        return esc50_folder(classes=classes, rate=rate, **own)
     if not isinstance(section, SceneSamples):
-        raise KdpError(f"audio samples are of kind 'scenes' or 'embedded', not {section.kind!r}")
-    default = "test.csv" if validation else f"split{section.subset or 100}.csv"
-    return scene_folder(tau_folder(section.folder), section.split or default, classes, rate)
+        raise KdpError(
+            f"audio samples are of kind 'scenes', 'esc50' or 'embedded', not {section.kind!r}"
+        )
+    # What a network is tested on does not depend on how much it is trained on.
+    test = validation and section.part is None
+    default = "test.csv" if test else f"split{section.subset or 100}.csv"
+    clips = scene_folder(tau_folder(section.folder), section.split or default, classes, rate)
+    return held_out(clips, section.part, section.seed, section.val) if section.part else clips
