@@ -7,6 +7,7 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -263,6 +264,50 @@ def wait_until(ready: Callable[[], bool], process: KdpProcess) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def as_rank(rank: int, port: int) -> None:
+    """Make this process a rank of two, as torchrun does."""
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank}
+    local = {"LOCAL_WORLD_SIZE": 2, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in {**world, **local}.items()})
+
+
+def run_ranks(function: Callable[..., None], *arguments: Any, timeout: float = 120) -> list[int]:
+    """Call a function in two processes, each a rank of two; their exit codes.
+
+    A rank that waits for the other one for ever is killed, and ends with a negative code.
+
+    Args:
+        function: takes the rank and the arguments; it has to be picklable.
+    """
+    port = free_port()
+    ranks = [
+        _FORKS.Process(target=_call_as_rank, args=(rank, port, function, arguments))
+        for rank in (0, 1)
+    ]
+    end = time.monotonic() + timeout
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(max(0.0, end - time.monotonic()))
+        process.kill()
+        process.join()
+    return [process.exitcode or 0 for process in ranks]
+
+
+def _call_as_rank(
+    rank: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    as_rank(rank, port)
+    function(rank, *arguments)
 
 
 def complaints(stderr: str) -> list[str]:

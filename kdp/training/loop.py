@@ -316,9 +316,18 @@ class _TrainingRun:
         check_best(self.checkpoint.path, state["best"]["params"], self._params())
         self.step, self.best = state["step"], state["best"]
         self.validation_due = state.get("validation_due", False)
-        if self.accelerator.is_main_process:  # the sums are those of all processes
-            # Checkpoints of earlier versions have none.
-            self.job.running_metrics.load(state.get("running_metrics", {}))
+        # Checkpoints of earlier versions have none.
+        self._restore_running_sums(state.get("running_metrics", {}))
+
+    def _restore_running_sums(self, sums: dict[str, Tensor]) -> None:
+        """Load the sums of all processes into the main one, and zeros into the others.
+
+        Every process must hold the same metrics: `_running_sums` reduces one after the other, and
+        may be called again before the next training batch.
+        """
+        share = 1 if self.accelerator.is_main_process else 0
+        device = self.accelerator.device
+        self.job.running_metrics.load({n: share * pair.to(device) for n, pair in sums.items()})
 
     def _parts(self) -> dict[str, Any]:
         """The objects whose state a checkpoint holds. The keys are part of its format."""

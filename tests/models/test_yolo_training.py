@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +41,7 @@ from tests.models.yolo_helpers import (
     lively,
     ultralytics_batch,
 )
-from tests.runs import ended, start_kdp, wait_until
+from tests.runs import as_rank, ended, free_port, start_kdp, wait_until
 
 
 @pytest.mark.parametrize("align", [False, True])
@@ -142,11 +140,9 @@ def elsewhere(folder: Path) -> dict[str, str]:
     return {"name": "whole", "dir": str(folder / "whole"), "runs": str(folder / "whole/runs")}
 
 
-def as_rank(rank: int, port: int, folder: Path) -> None:
-    """Make this process a rank of two, as torchrun does, and keep its weights after training."""
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank}
-    local = {"LOCAL_WORLD_SIZE": 2, "LOCAL_RANK": rank}
-    os.environ.update({name: str(value) for name, value in {**world, **local}.items()})
+def weights_kept(rank: int, port: int, folder: Path) -> None:
+    """Make this process a rank of two, and keep its weights after training."""
+    as_rank(rank, port)
     fit = job_stage.fit
 
     def watched(job: Any, resume: bool) -> Any:
@@ -157,16 +153,12 @@ def as_rank(rank: int, port: int, folder: Path) -> None:
     vars(job_stage)["fit"] = watched
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 def test_two_processes_have_equal_weights(yolo_folder: Path) -> None:
     path, port = config_file(yolo_folder, distill=ATTENTION), free_port()
     command = ("train", "-c", str(path))
-    ranks = [start_kdp(*command, before=partial(as_rank, i, port, yolo_folder)) for i in (0, 1)]
+    ranks = [
+        start_kdp(*command, before=partial(weights_kept, i, port, yolo_folder)) for i in (0, 1)
+    ]
     for process in ranks:
         done = ended(process)
         assert done.returncode == 0, done.stderr
