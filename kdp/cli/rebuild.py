@@ -35,7 +35,7 @@ def rebuild(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the physically smaller network after checking that it equals the masked one."""
+    """Write the physically smaller network after checking that it equals its source."""
     from kdp.stages.chains import open_chain
 
     chain = open_chain("rebuild", config, merged(overrides, values, device))
@@ -44,5 +44,5 @@ def rebuild(
     done = chain.run(run, source=source, masks_path=masks, target=output, overwrite=overwrite)
     share = done.parameters / done.full_parameters
     log.info(f"{done.parameters:,} of {done.full_parameters:,} parameters ({share:.1%}) remain")
-    log.info(f"largest relative difference from the masked network: {done.difference:.1e}")
+    log.info(f"largest relative difference from the source network: {done.difference:.1e}")
     echo(done.path)
