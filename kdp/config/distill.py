@@ -160,8 +160,7 @@ class DistillConfig(Section):
     task_reduction: Literal["mean", "sum"] | None = None
     """What the weights of the losses are relative to: the loss against the ground truth averaged
     over the batch (mean), or summed over it (sum), which divides them by the batch size of a
-    process. If not given, the family's: sum for detection, as common trainers of detectors have it,
-    mean for the others."""
+    process. If not given, the task's own, which follows the common trainers of its kind."""
     losses: dict[str, LossConfig] = Field(min_length=1)
     """Distillation losses by name: output, feature, feature_l2, fakd, logits,
     attention_transfer, score_weighted."""

@@ -10,9 +10,11 @@ from tests.conftest import ROOT
 CORE = ("stages", "pruning", "distillation", "training", "measure", "config")
 OTHERS = ("ultralytics", "yolo", "dcase", "tau", "bccd", "voc", "coco", "div2k", "bsds", "faces?")
 """What the families' programs, data sets and samples are called."""
+TASKS = ("detection", "detectors?", "scenes?")
+"""What the core calls none of its own parts."""
 NAME = re.compile(
     rf"{'|'.join(name.replace('_', '.?') for name in FAMILIES)}"
-    rf"|(?<![a-z])(?:{'|'.join(OTHERS)})(?![a-z])",
+    rf"|(?<![a-z])(?:{'|'.join((*OTHERS, *TASKS))})(?![a-z])",
     re.IGNORECASE,
 )
 
@@ -29,5 +31,5 @@ def test_core_packages_name_no_family() -> None:
 
 
 def test_names_are_recognized_inside_identifiers_but_not_inside_words() -> None:
-    assert all(map(NAME.search, ("CATANet", "rep-mobile", "_YOLO11", "face_boxes", "to Faces.")))
+    assert all(map(NAME.search, ("CATANet", "rep-mobile", "_YOLO11", "face_boxes", "to Faces.", "for detection,")))
     assert not any(map(NAME.search, ("an interface", "surfaces", "vocabulary", "tautology")))
