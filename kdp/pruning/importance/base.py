@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from kdp.progress import no_bar
 from kdp.pruning.groups import Group
 
 RawScores = dict[str, Tensor]
@@ -26,10 +27,6 @@ class ScoringTask(Protocol):
     def output_distance(self, output: Tensor, reference: Tensor) -> Tensor: ...
 
     def taps(self, model: nn.Module) -> list[str]: ...
-
-
-def ignore(units: int) -> None:
-    """The report of a context without a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class ScoringContext:
     task: ScoringTask
     batch: dict[str, Tensor]
     seed: int
-    report: Callable[[int], None] = ignore
+    report: Callable[[int], None] = no_bar
 
 
 UnitScorer = Callable[[Group], Tensor]
