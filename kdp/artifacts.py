@@ -219,7 +219,7 @@ def _without_wrappers(params: dict[str, Tensor]) -> dict[str, Tensor]:
 def make_record(
     stage: str,
     config: Mapping[str, Any],
-    parents: Sequence[Path] = (),
+    parents: Sequence[Parent] = (),
     metrics: Mapping[str, Any] | None = None,
     started: float | None = None,
     device: str = "cpu",
@@ -230,14 +230,11 @@ def make_record(
     Args:
         stage: the subcommand.
         config: the resolved configuration, plain values.
-        parents: files this one was made from.
+        parents: files this one was made from, see `read_parents`.
         metrics: what was measured of the result.
         started: `time.time()` at the start of the work.
         device: where it ran.
         training: length of the training, see `Provenance`.
-
-    Raises:
-        KdpError: a parent cannot be read.
     """
     now = time.time()
     return Provenance(
@@ -252,11 +249,23 @@ def make_record(
         },
         device=device,
         git_commit=_git_commit(),
-        parents=_without_repeats([_parent(path) for path in parents], set()),
+        parents=_without_repeats(parents, set()),
         metrics=dict(metrics or {}),
         time=RunTime(now, now - started if started else None),
         training=dict(training or {}),
     )
+
+
+def read_parents(paths: Sequence[Path]) -> tuple[Parent, ...]:
+    """What a record says of the files that an artifact is made from.
+
+    Read them where the inputs are read: a file that is replaced during a long stage is not the one
+    that its result was made from.
+
+    Raises:
+        KdpError: one cannot be read.
+    """
+    return tuple(_parent(path) for path in paths)
 
 
 def _parent(path: Path) -> Parent:

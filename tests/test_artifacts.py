@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdp.artifacts import Artifact, load, make_record, save
+from kdp.artifacts import Artifact, load, make_record, read_parents, save
 from kdp.files import sha256
 from kdp.models.loading import load_network
 from kdp.models.onnx_file import OnnxNetwork
@@ -97,7 +97,7 @@ def test_the_record_leads_back_to_the_teacher(tmp_path: Path) -> None:
         ("train", "prune", "finetune"), paths, ([], paths[:1], paths[1:2]), strict=True
     ):
         params = {"w": torch.full((2,), len(str(path)))}
-        save(path, Artifact(params, ARCH, make_record(stage, {"seed": 5}, parents)))
+        save(path, Artifact(params, ARCH, make_record(stage, {"seed": 5}, read_parents(parents))))
     record = load(paths[-1]).record
     chain = []
     for path in reversed(paths[:-1]):
@@ -114,7 +114,7 @@ def test_the_record_leads_back_to_the_teacher(tmp_path: Path) -> None:
 def test_a_foreign_file_can_be_a_parent(tmp_path: Path) -> None:
     """Ultralytics pickles whole networks, which kdp reads without unpickling them."""
     torch.save({"model": RunsCode(tmp_path / "harm was done")}, tmp_path / "theirs.pt")
-    (parent,) = make_record("prune", {}, [tmp_path / "theirs.pt"]).parents
+    (parent,) = make_record("prune", {}, read_parents([tmp_path / "theirs.pt"])).parents
     assert (parent.record, len(parent.sha256)) == (None, 64)
 
 
@@ -128,7 +128,7 @@ def test_a_stage_of_an_earlier_version_has_its_name_of_today() -> None:
 def test_an_ancestor_on_two_paths_is_recorded_once(tmp_path: Path) -> None:
     teacher, pruned, tuned = (tmp_path / f"{name}.pth" for name in ("teacher", "pruned", "tuned"))
     for path, parents in ((teacher, []), (pruned, [teacher]), (tuned, [pruned, teacher])):
-        record = make_record("train", {"seed": 5}, parents)
+        record = make_record("train", {"seed": 5}, read_parents(parents))
         save(path, Artifact({"w": torch.full((2,), len(str(path)))}, ARCH, record))
     first, second = load(tuned).record.parents
     assert first.record.parents[0].record.seed == 5

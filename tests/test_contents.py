@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdp.artifacts import Artifact, load, make_record, save
+from kdp.artifacts import Artifact, load, make_record, read_parents, save
 from kdp.config import TrainConfig
 from kdp.contents import check_types
 from kdp.distillation.target_cache import is_cached, write_targets
@@ -47,7 +47,7 @@ def artifact(tmp_path: Path) -> Path:
     parent, path = tmp_path / "parent.pth", tmp_path / "masks.pth"
     save(parent, Artifact({}, record=make_record("train", {"seed": 0})))
     arch = Arch("catanet", {"dim": 8}, shapes={"a": (1, 2)}, attributes={"m": {"groups": 2}})
-    record = make_record("prune", {"seed": 0}, [parent], {"psnr": 30.0}, started=1.0)
+    record = make_record("prune", {"seed": 0}, read_parents([parent]), {"psnr": 30.0}, started=1.0)
     extra = {"masks": {"a": torch.ones(3, dtype=torch.bool)}, "scores": {"a": ROW}}
     save(path, Artifact({"w": ROW}, arch, record, {**extra, "masks_digest": "0"}))
     assert load(path).record == record

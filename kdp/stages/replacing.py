@@ -28,7 +28,7 @@ from kdp.stages.train.request import TrainingRequest
 from kdp.training.checkpoint import Checkpoint, file_state
 from kdp.training.job import TrainingJob
 from kdp.training.processes import is_main_process
-from kdp.types import Provenance
+from kdp.types import Parent, Provenance
 from kdp.written import is_written_by_kdp
 
 ELSEWHERE = "choose another output.dir or output.name, or replace it with --overwrite"
@@ -130,8 +130,8 @@ class TrainingTargets:
 
     request: TrainingRequest
     files: Sequence[Path]
-    parents: Sequence[Path]
-    sources: Sequence[Path]
+    parents: Sequence[Parent]
+    sources: Sequence[Parent]
     samples: Sequence[Any] = ()
 
     @cached_property
@@ -198,7 +198,7 @@ class TrainingTargets:
         if change:
             return f"was made with {change}"
         sources = [parent.sha256 for parent in record.parents]
-        if sources[len(sources) - len(self.sources) :] != [sha256(p) for p in self.sources]:
+        if sources[len(sources) - len(self.sources) :] != [p.sha256 for p in self.sources]:
             return "was made from other weights or teachers"
         # Earlier versions knew no epochs, and their records hold the steps in the section alone.
         steps = record.training.get("steps") or (record.config.get(stage) or {}).get("steps") or 0
@@ -214,7 +214,7 @@ class TrainingTargets:
 
 
 def _signature(
-    request: TrainingRequest, parents: Sequence[Path], samples: Sequence[Any]
+    request: TrainingRequest, parents: Sequence[Parent], samples: Sequence[Any]
 ) -> dict[str, Any]:
     """What a resumed run must share with the one it continues, files by their content.
 
@@ -225,7 +225,7 @@ def _signature(
         settings[TASK_REDUCTION] = "sum"
     # Data may be copied to another machine before a run resumes, which changes times.
     digest = fingerprint(samples, times=False)
-    return {**settings, "parents": [sha256(path) for path in parents], "samples": digest}
+    return {**settings, "parents": [parent.sha256 for parent in parents], "samples": digest}
 
 
 def _known(settings: Settings, record: Provenance) -> Settings:

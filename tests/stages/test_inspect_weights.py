@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kdp.artifacts import Artifact, make_record, save
+from kdp.artifacts import Artifact, make_record, read_parents, save
 from kdp.cli import app
 from kdp.errors import KdpError
 from kdp.models import build
@@ -30,7 +30,7 @@ def chain(tmp_path: Path) -> dict[str, Path]:
     metrics = {"Set5": {"psnr": 36.5, "ssim": 0.95}}
     save(teacher, Artifact(params, ARCH, make_record("train", {}, metrics=metrics)))
     params["blocks.0.0.mlp.fn.fc1.weight"][:2] = 0
-    record = make_record("prune", {}, [teacher], {"macs": 1000})
+    record = make_record("prune", {}, read_parents([teacher]), {"macs": 1000})
     save(pruned, Artifact(params, ARCH, record))
     kept = torch.tensor([False, False, True, True, True, True])
     name = "blocks.0.tab_neurons"

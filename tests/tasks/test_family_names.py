@@ -31,5 +31,6 @@ def test_core_packages_name_no_family() -> None:
 
 
 def test_names_are_recognized_inside_identifiers_but_not_inside_words() -> None:
-    assert all(map(NAME.search, ("CATANet", "rep-mobile", "_YOLO11", "face_boxes", "to Faces.", "for detection,")))
+    names = ("CATANet", "rep-mobile", "_YOLO11", "face_boxes", "to Faces.", "for detection,")
+    assert all(map(NAME.search, names))
     assert not any(map(NAME.search, ("an interface", "surfaces", "vocabulary", "tautology")))

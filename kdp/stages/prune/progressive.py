@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kdp.artifacts import load
+from kdp.artifacts import load, read_parents
 from kdp.config import Config
 from kdp.contents import RoundContent, read_json
 from kdp.errors import KdpError
@@ -149,7 +149,7 @@ def _check_files(request: RoundsRequest, earlier: list[State], resume: bool, rer
 
 def _finetuning_targets(current: Round, samples: int | None) -> TrainingTargets:
     request = replace(TrainingRequest.from_config(current.config, "finetune"), samples=samples)
-    teachers = request.distill.teacher.files if request.distill else []
+    teachers = read_parents(request.distill.teacher.files if request.distill else [])
     return TrainingTargets(request, [current.paths.finetuned], [], teachers)
 
 

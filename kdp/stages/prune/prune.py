@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from kdp.artifacts import Artifact, make_record, save
+from kdp.artifacts import Artifact, make_record, read_parents, save
 from kdp.config import Config
 from kdp.devices import pick_device
 from kdp.errors import KdpError
@@ -82,11 +82,12 @@ def prune(
     started, request = time.time(), PruneRequest.from_config(config)
     paths = request.paths
     model, arch, _ = load_network(request.teacher, request.arch)
+    parents = read_parents([request.teacher])
     task = task_for(arch, config)
     groups = task.groups(model)
     check_kinds(groups, request.settings)
     with file_lock(paths.masks):
-        measurements = Measurements(request, task.training_samples, resume, overwrite)
+        measurements = Measurements(request, parents[0], task.training_samples, resume, overwrite)
         candidates = prunable(request.settings, task, model)
         scores_file = [] if measurements.cover(candidates, task.input_size) else [paths.scores]
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
@@ -101,7 +102,7 @@ def prune(
         plan = replace(plan, masks={**full_masks(groups), **plan.masks})
         identity = MasksIdentity(masks_digest(plan.masks), network_digest(model.state_dict()))
         recovery = _zero_and_recover(request, task, model, groups, plan.masks)
-        parents, metrics = [request.teacher], _metrics(task, plan)
+        metrics = _metrics(task, plan)
         if recovery is not None:
             metrics["recovery"] = recovery.plain()
         record = make_record("prune", config.plain(), parents, metrics, started, config.device)

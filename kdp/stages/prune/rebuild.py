@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kdp.artifacts import Artifact, make_record, save
+from kdp.artifacts import Artifact, make_record, read_parents, save
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import file_lock
@@ -72,6 +72,7 @@ def rebuild(
     task = task_for(arch, config)
     groups = task.groups(model)
     masks, identity = _masks(source, model, artifact, masks_path, groups)
+    parents = read_parents([source, *([masks_path] if masks_path else [])])
     small, small_arch = cut(model, arch, groups, masks)
     if fuse:
         small, small_arch = fuse_network(small, small_arch)
@@ -83,7 +84,6 @@ def rebuild(
     difference = _check_equal(largest_difference(model, small, probe))
     measured = artifact.record.metrics if artifact.record else {}
     metrics = {**measured, "largest_difference": difference}
-    parents = [source, *([masks_path] if masks_path else [])]
     with file_lock(target):
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record, dict(identity.plain())))

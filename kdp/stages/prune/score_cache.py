@@ -16,7 +16,6 @@ from kdp.config import PruneConfig
 from kdp.contents import Content, check_types
 from kdp.data.content import fingerprint
 from kdp.errors import Interrupted, KdpError
-from kdp.files import sha256
 from kdp.finite import is_finite
 from kdp.log import log
 from kdp.progress import Advance, no_bar, progress
@@ -29,7 +28,7 @@ from kdp.stages.settings import difference, flatten
 from kdp.tasks.base import PruningTask
 from kdp.tensor_contents import Table
 from kdp.training.shutdown import StopRequested, graceful_shutdown, stop_between_layers
-from kdp.types import Provenance, RunTime
+from kdp.types import Parent, Provenance, RunTime
 
 MEASUREMENT = 2
 """Version of what criteria measure; files of another version are measured again."""
@@ -58,6 +57,7 @@ class Measurements:
 
     Args:
         request: names the file, the criterion and the settings that the numbers depend on.
+        teacher: its record and hash, the only parent of the file.
         samples: that calibration data are drawn from.
         resume: use a file that an interrupted run did not finish.
         overwrite: start over where there is such a file.
@@ -67,10 +67,16 @@ class Measurements:
     """
 
     def __init__(
-        self, request: PruneRequest, samples: Sequence[Any], resume: bool, overwrite: bool
+        self,
+        request: PruneRequest,
+        teacher: Parent,
+        samples: Sequence[Any],
+        resume: bool,
+        overwrite: bool,
     ) -> None:
-        self.request = request
-        self.path, self.key = request.paths.scores, measurement_key(request, samples)
+        self.request, self.teacher = request, teacher
+        self.path = request.paths.scores
+        self.key = measurement_key(request, teacher.sha256, samples)
         self.parts: RawScores = {}
         self.costs: dict[str, dict[str, float]] = {}
         self.seconds = 0.0
@@ -161,9 +167,9 @@ class Measurements:
 
     @cached_property
     def _record(self) -> Provenance:
-        """Made once: it reads and hashes the teacher, which takes longer than many groups do."""
-        config, parents = self.request.config, [self.request.teacher]
-        return make_record("prune", config.plain(), parents, device=config.device)
+        """Made once: it runs git, which takes longer than some groups do."""
+        config = self.request.config
+        return make_record("prune", config.plain(), [self.teacher], device=config.device)
 
     def _save(self, groups: Sequence[Group]) -> None:
         record = replace(self._record, time=RunTime(time.time(), None))
@@ -208,13 +214,13 @@ def _size_key(size: tuple[int, int]) -> str:
     return "x".join(str(side) for side in size)
 
 
-def measurement_key(request: PruneRequest, samples: Sequence[Any]) -> dict[str, Any]:
+def measurement_key(request: PruneRequest, teacher: str, samples: Sequence[Any]) -> dict[str, Any]:
     """Everything that measurements depend on, the files of the samples included."""
     plain, settings = request.config.plain(), request.settings
     data = {k: v for k, v in plain["data"].items() if k not in {"workers", "patch_size"}}
     return {
         "measurement": MEASUREMENT,
-        "teacher": sha256(request.teacher),
+        "teacher": teacher,
         "criterion": settings.criterion,
         "options": _measured_options(settings),
         "calibration": plain["prune"]["calibration"],

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
-from kdp.artifacts import make_record
+from kdp.artifacts import make_record, read_parents
 from kdp.config import Config
 from kdp.devices import pick_device
 from kdp.distillation.target_cache import (
@@ -78,6 +78,7 @@ def cache_targets(
     taps = student_taps(task, student, distill.distill)
     key = target_key(task, distill, taps)
     source = load_teachers(task, distill, list(taps.values()))
+    teachers = read_parents(distill.teacher.files)
     device = pick_device(request.device)
     data = task.training_data(samples)
 
@@ -93,7 +94,6 @@ def cache_targets(
         on_ready()
         _drop_stale_index(folder, key)
         _write_files(folder, key, samples, batch_size, targets)
-        teachers = distill.teacher.files
         record = make_record("cache-targets", config.plain(), teachers, started=started)
         write_index(folder, key, record, samples, size)
     return CachedTargets(folder, samples, sum(f.stat().st_size for f in folder.glob("*.pth")))

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdp.artifacts import Artifact, save
+from kdp.artifacts import Artifact, read_parents, save
 from kdp.config import Config
 from kdp.distillation.objective import compares_widths
 from kdp.measure.complexity import count_parameters
@@ -76,9 +76,10 @@ def finetune(
     job = make_job(request, pruned.task, student, objective, costs)
     if student is pruned.model:
         job.after_step = lambda network, step: zero_removed(network, pruned.groups, pruned.masks)
-    parents = [paths.pruned, paths.masks, *objective.parents]
+    teachers = read_parents(objective.parents)
+    parents = [*read_parents([paths.pruned, paths.masks]), *teachers]
     targets = TrainingTargets(
-        request, [paths.finetuned], parents, objective.parents, pruned.task.training_samples
+        request, [paths.finetuned], parents, teachers, pruned.task.training_samples
     )
     with main_process_lock(paths.finetuned, request.folder):
         mode = RunMode(resume, overwrite, rerun, on_ready)

@@ -26,7 +26,7 @@ from kdp.tasks.base import Task
 from kdp.training.job import TrackedRun, TrainingJob, TrainingResult
 from kdp.training.loop import fit
 from kdp.training.processes import is_main_process
-from kdp.types import Provenance
+from kdp.types import Parent, Provenance
 
 
 def make_job(
@@ -141,7 +141,7 @@ def stage_record(
     result: TrainingResult,
     metrics: Mapping[str, Any],
     started: float,
-    parents: Sequence[Path],
+    parents: Sequence[Parent],
 ) -> Provenance:
     """Provenance of a file that a training stage writes."""
     return make_record(

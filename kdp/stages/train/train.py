@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdp.artifacts import Artifact, save
+from kdp.artifacts import Artifact, read_parents, save
 from kdp.config import Config, ModelConfig
 from kdp.errors import KdpError
 from kdp.finite import first_nonfinite
@@ -38,7 +38,7 @@ from kdp.stages.train.request import TrainRequest
 from kdp.tasks import new_arch, task_for
 from kdp.training.job import TrainingResult
 from kdp.training.processes import is_main_process, main_process_lock
-from kdp.types import Arch
+from kdp.types import Arch, Parent
 
 
 def train(
@@ -77,7 +77,7 @@ def train(
     training = request.training
     objective = build_objective(task, model, training.distill, training.settings.steps)
     dynamic = add_dynamic(request.dynamic, task, model, arch) if request.dynamic else None
-    parents = [*weight_files(request.model), *objective.parents]
+    parents = read_parents([*weight_files(request.model), *objective.parents])
     job = make_job(training, task, model, objective, costs)
     if dynamic:
         prune_while_training(job, dynamic)
@@ -127,7 +127,7 @@ def _save(
     arch: Arch,
     dynamic: DynamicTraining | None,
     started: float,
-    parents: Sequence[Path],
+    parents: Sequence[Parent],
 ) -> None:
     """Write the files once all of them are made, so that a missed budget leaves the old ones."""
     artifacts: dict[str, Artifact] = {}
