@@ -20,6 +20,7 @@ from omegaconf.errors import (
 from pydantic import ValidationError
 
 from kdp.config import Config
+from kdp.config.empty import mark_empty, restore_empty
 from kdp.config.errors import explain
 from kdp.config.lookup import find_config, find_default, find_overlay, overlay_groups
 from kdp.config.overrides import for_hydra, split_override
@@ -111,7 +112,7 @@ def _resolved(path: Path, composed: DictConfig) -> Any:
     except ValueError as error:
         raise KdpError(f"{path} is refused with its references: {error}") from error
     try:
-        return OmegaConf.to_container(composed, resolve=True)
+        return restore_empty(OmegaConf.to_container(composed, resolve=True))
     except InterpolationResolutionError as error:
         parent: Any = OmegaConf.to_container(error.parent_node) if error.parent_node else {}
         text = parent[error.key] if isinstance(error.key, int) else parent.get(error.key, "${")
@@ -161,6 +162,7 @@ def _register_file(
     defaults = [
         _default(entry, path, group, registered, within) for entry in _defaults_list(path, node)
     ]
+    node = OmegaConf.create(mark_empty(OmegaConf.to_container(node)))
     if defaults:
         node["defaults"] = defaults
     package = "_global_" if _GLOBAL in text.splitlines()[:3] else None

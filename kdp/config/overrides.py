@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kdp.config.empty import mark_empty_text
 from kdp.config.errors import types_at
 from kdp.errors import KdpError
 
@@ -98,6 +99,8 @@ def _for_hydra(path: Path, override: str, groups: Collection[str], added: Collec
         return f"+{key}={value}"
     if not parsed or _differs_from_text(parsed, key, value):
         override = f"{key}={_listed(key, value) or _quoted(value)}"
+    else:
+        override = f"{override.partition('=')[0]}={mark_empty_text(value)}"
     if "@" in key or key.startswith("hydra/") or not _parse(override):
         raise KdpError(f"{path}: the override {override!r} has a key that kdp cannot read")
     return override if override.startswith("+") else f"++{override}"

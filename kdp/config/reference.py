@@ -34,6 +34,8 @@ current folder.
 - `KEY=VALUE` on the command line changes a key: `train.lr=1e-3`, `train.betas=[0.9,0.95]`,
   `mac_constraint=null`; `~distill` removes a key. A value that is not a number, list or mapping is
   taken as text. Several values (`seed=0,1`) are for `kdp sweep`.
+- Mappings are merged key by key, those of files and of the command line; an empty one clears what
+  was there: `prune.min_units={}`.
 - `${output.dir}` is the value of another key; `${oc.env:KDP_SR,data/sr}` is an environment variable
   with a default.
 - An unknown key is an error.
