@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from inspect import signature
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +81,23 @@ def load_start(path: Path, wanted: Arch) -> tuple[nn.Module, Arch]:
     kept = _fitting(trained, model.state_dict(), head.scores)
     model.load_state_dict({**model.state_dict(), **kept})
     log.info(
-        f"{path} has other classes ({join_names(before)}): the head is made anew where it scores "
-        f"them ({len(trained) - len(kept)} of {len(trained)} tensors)"
+        f"{path} has other classes ({join_names(before)}): {len(trained) - len(kept)} of "
+        f"{len(trained)} tensors start anew, in {_parts(trained, kept)}"
     )
     return model.eval(), arch
+
+
+def _parts(trained: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> str:
+    """The modules that hold the tensors that were not kept, with counts.
+
+    Those one level below what all their names have in common: `head.0 (2 of 26), head.1 (2 of 26)`.
+    """
+    new = [name.split(".") for name in trained if name not in kept]
+    # One level at a time: all names agree on it, or it is the first that tells them apart.
+    depth = 1 + len(list(takewhile(lambda level: len({*level}) == 1, zip(*new, strict=False))))
+    totals = Counter(".".join(name.split(".")[:depth]) for name in trained)
+    counts = Counter(".".join(name[:depth]) for name in new)
+    return join_names([f"{name} ({n} of {totals[name]})" for name, n in counts.items()])
 
 
 def _fitting(
