@@ -22,10 +22,12 @@ from kdp.stages.prune.progressive import prune_in_rounds
 from kdp.stages.validate import validate
 from kdp.training import loop
 from kdp.types import Arch
+from tests import runs
 from tests.runs import SHORT, run_kdp
 from tests.wandb_fake import install_wandb
 
 FACES = {"channels": [8, 10, 12], "dropout": 0.0, "image_size": 32}
+HEADS = ("tab_heads", "lrsa_heads")
 ROUNDS = [{"pruning_ratio": 0.3, "steps": 4}, {"pruning_ratio": 0.3, "steps": 3}]
 
 
@@ -154,6 +156,54 @@ def test_the_command_prints_the_rounds(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "progressive pruning" in done.stdout
     assert done.stdout.splitlines()[-2] == str(tmp_path / "w" / "tiny_rebuilt.pth")
+
+
+def without_heads(folder: Path, **changes: Any) -> Config:
+    """Two rounds on a network of another family, the first of which removes all heads."""
+    search = {"criterion": "magnitude", "calibration": {"patches": 2, "patch_size": 10}}
+    runs.prune(folder)  # for its teacher
+    search["min_units"] = dict.fromkeys(HEADS, 0)
+    return runs.config(
+        folder,
+        **{"rounds": [{"pruning_ratio": 0.6, "steps": 1}] * 2, "distill": None},
+        **{"prune": {**search, **changes}, "measure": {"input_size": [16, 16]}},
+        **{"finetune": {**SHORT, "validate_every": 1, "checkpoint_every": 1}},
+        model=None,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kinds": [*HEADS, "tab_neurons"]},
+        {"kinds": [*HEADS, "tab_neurons"], "round_to": {"tab_heads": 2}},
+        {},
+    ],
+    ids=["kinds", "round_to", "min_units"],
+)
+def test_a_round_goes_on_without_a_kind_that_is_gone(
+    tmp_path: Path, changes: dict[str, Any], messages: list[str]
+) -> None:
+    done = prune_in_rounds(without_heads(tmp_path, **changes))
+    arch = load(done.path).arch
+    assert arch is not None
+    assert [arch.args[kind] for kind in HEADS] == [[0, 0]] * 2
+    counts = [row["parameters"] for row in done.rows]
+    assert counts == sorted(set(counts), reverse=True)
+    assert "earlier rounds have removed all lrsa_heads, tab_heads" in messages
+
+
+def test_a_round_with_nothing_left_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        KdpError, match=r"the network has no tab_heads, lrsa_heads; .*fewer `rounds`"
+    ):
+        prune_in_rounds(without_heads(tmp_path, kinds=[*HEADS]))
+    assert load(tmp_path / "weights/tiny_round1_rebuilt.pth").params
+
+
+def test_a_mistyped_kind_is_refused_in_the_first_round(tmp_path: Path) -> None:
+    with pytest.raises(KdpError, match="no kind of group is called 'heads'"):
+        prune_in_rounds(without_heads(tmp_path, kinds=["heads"]))
 
 
 @pytest.mark.parametrize("missing", ["teacher", "finetune"])

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from kdp.config import PruneConfig
-from kdp.errors import KdpError
+from kdp.errors import KdpError, join_names
+from kdp.log import log
 from kdp.measure.complexity import count_macs_of
 from kdp.models import build_on_meta
 from kdp.pruning.counting import weight_mac_counter
@@ -40,15 +41,25 @@ def macs_by_width(task: ExampleTask, arch: Arch, groups: list[Group]) -> MacCoun
     return quick if quick(half) == count(half) else count
 
 
-def check_kinds(groups: list[Group], settings: PruneConfig) -> None:
+def check_kinds(groups: list[Group], settings: PruneConfig, later_round: bool = False) -> None:
     """Check that the limits name existing kinds of groups.
+
+    Args:
+        groups: all groups of the network.
+        settings: the limits.
+        later_round: earlier rounds may have removed all groups of a kind; a line says so. That the
+            kinds exist was checked in the first round, which has the same limits.
 
     Raises:
         KdpError: a kind does not exist.
     """
     kinds = {group.kind for group in groups}
     named = {*settings.min_units, *settings.round_to, *(settings.kinds or ())}
-    for kind in sorted(named - kinds):
+    missing = sorted(named - kinds)
+    if missing and later_round:
+        log.info(f"earlier rounds have removed all {join_names(missing)}")
+        return
+    for kind in missing:
         raise KdpError(f"no kind of group is called {kind!r}; available: {sorted(kinds)}")
 
 

@@ -65,6 +65,7 @@ def prune(
     resume: bool = False,
     overwrite: bool = False,
     on_ready: Callable[[], None] = do_nothing,
+    later_round: bool = False,
 ) -> Pruned:
     """Search the masks that keep the most importance within the budget.
 
@@ -73,6 +74,7 @@ def prune(
         resume: use importance that an interrupted run has measured.
         overwrite: replace whatever is there.
         on_ready: called once the inputs are valid.
+        later_round: the teacher was pruned by earlier rounds, see `check_kinds`.
 
     Raises:
         KdpError: no teacher or budget given, a file may not be replaced, importance is not finite,
@@ -85,7 +87,7 @@ def prune(
     parents = read_parents([request.teacher])
     task = task_for(arch, config)
     groups = task.groups(model)
-    check_kinds(groups, request.settings)
+    check_kinds(groups, request.settings, later_round)
     with file_lock(paths.masks):
         measurements = Measurements(request, parents[0], task.training_samples, resume, overwrite)
         candidates = prunable(request.settings, task, model)

@@ -140,7 +140,7 @@ class Round:
         if not is_pruned:
             # A checkpoint of other masks would be resumed otherwise.
             paths.checkpoint.unlink(missing_ok=True)
-            prune(self.config, resume=True, overwrite=True)
+            prune(self.config, resume=True, overwrite=True, later_round=self.number > 1)
             state = {"key": key, "target": target, "pruned": _hashes(paths.pruned, paths.masks)}
             save_state(state)
         elif _unchanged(state, "rebuilt", paths.rebuilt):

@@ -15,7 +15,7 @@ from kdp.artifacts import Artifact, load, make_record, save
 from kdp.config import PruneConfig
 from kdp.contents import Content, check_types
 from kdp.data.content import fingerprint
-from kdp.errors import Interrupted, KdpError
+from kdp.errors import Interrupted, KdpError, join_names
 from kdp.finite import is_finite
 from kdp.log import log
 from kdp.progress import Advance, no_bar, progress
@@ -255,5 +255,9 @@ def prunable(settings: PruneConfig, task: PruningTask, model: nn.Module) -> list
     kinds = settings.kinds
     groups = [g for g in task.groups(model) if g.units and (kinds is None or g.kind in kinds)]
     if not groups:
-        raise KdpError("there is nothing to prune: see prune.kinds")
+        wanted = join_names(kinds) if kinds else "units that may be removed"
+        raise KdpError(
+            f"there is nothing to prune: the network has no {wanted}; see prune.kinds, and run "
+            "fewer `rounds` if earlier ones have removed them"
+        )
     return groups
