@@ -34,7 +34,7 @@ from kdp.stages.train.train import starting_point
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.training.job import check_batch
-from kdp.training.step_errors import batch_norm_explained, nonfinite_loss
+from kdp.training.step_errors import batch_norm_explained, nonfinite_loss, unusable_batch
 from kdp.types import Arch
 
 MIN_FREE_BYTES = 200_000_000
@@ -181,13 +181,15 @@ def _training(state: _State, stage: Stage) -> str:
     check_batch(data[0], settings.batch_size)
     samples = [data[i] for i in range(settings.batch_size)]
     batch = {key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]}
+    if reason := unusable_batch(batch, 0):
+        raise KdpError(reason)
     model = state.model.to(device).train()
 
     def step() -> None:
         with batch_norm_explained(settings.batch_size):
             loss, parts = objective.objective(model, batch, 0)
         if not loss.isfinite():
-            raise KdpError(nonfinite_loss(float(loss.detach()), 0, batch, parts))
+            raise KdpError(nonfinite_loss(float(loss.detach()), 0, parts))
         loss.backward()
 
     seconds = _seconds(step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,18 +51,6 @@ def batch_loader(samples: Dataset[Any], batch_size: int, workers: int) -> DataLo
         collate_fn=_collated,
         worker_init_fn=ignore_signals,
     )
-
-
-def checked_batches(loader: Iterable[Any]) -> Iterator[Any]:
-    """The batches of a loader.
-
-    Raises:
-        KdpError: a sample could not be loaded.
-    """
-    for batch in loader:
-        if isinstance(batch, LoadingError):
-            raise KdpError(batch.message)
-        yield batch
 
 
 @contextmanager

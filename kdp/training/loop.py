@@ -23,7 +23,7 @@ from kdp.training.average import ema_of
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
 from kdp.training.job import Batch, Metrics, Params, TrainingJob, TrainingResult, check_batch
-from kdp.training.loading import batch_loader, checked_batches, worker_ends_named
+from kdp.training.loading import batch_loader, worker_ends_named
 from kdp.training.optimizer import make_optimizer
 from kdp.training.report import StepReport, final_line, validation_line
 from kdp.training.restore import check_best, restore_parts
@@ -36,7 +36,7 @@ from kdp.training.shutdown import (
     graceful_shutdown,
     stop_between_layers,
 )
-from kdp.training.step_errors import batch_norm_explained, nonfinite_loss
+from kdp.training.step_errors import batch_norm_explained, nonfinite_loss, unusable_batch
 from kdp.training.trackers import Trackers
 
 
@@ -77,6 +77,7 @@ class _TrainingRun:
         if resume:
             self._restore()
             log.info(f"Resuming after step {self.step} of {self.settings.steps}")
+        self.first_step = self.step
         self.step_report = StepReport(self.step, self.settings.steps)
         if self.accelerator.is_main_process:
             self.curves = Curves(job.folder, self.step, self._headline)
@@ -115,6 +116,26 @@ class _TrainingRun:
                 self.trackers.finish()
             raise Interrupted(f"stopped after step {self.step}; continue with --resume")
 
+    def _end_on_error(self, reason: str | None) -> None:
+        """End the run, in all processes, if the data of any of them cannot be used.
+
+        Called between steps, where the state is that of the last finished one: it goes into a
+        checkpoint first, so that nothing is lost once the data are mended.
+
+        Args:
+            reason: why this process cannot go on; None if it can.
+        """
+        if not self._any_rank(reason is not None):
+            return
+        reason = reason or "another process cannot use its data"
+        if self.step > self.first_step:
+            try:
+                self._save_checkpoint()
+            except KdpError as error:
+                raise KdpError(f"{reason}; no checkpoint was written: {error}") from error
+            reason += f"; mend it and continue after step {self.step} with --resume"
+        raise KdpError(reason)
+
     def _result(self) -> TrainingResult:
         return TrainingResult(
             last=self._params(),
@@ -137,7 +158,8 @@ class _TrainingRun:
             batch_loader(remaining, size // self.accelerator.num_processes, self.job.workers)
         )
         with progress("training", total, self.step, lines=False) as advance:
-            for batch in checked_batches(loader):
+            for batch in loader:
+                self._end_on_error(unusable_batch(batch, self.step))
                 yield batch
                 advance(note=f"loss {self.loss:.4g}")
 
@@ -178,7 +200,7 @@ class _TrainingRun:
             loss, parts = self.job.objective(self.model, batch, self.step)
         self.loss = float(loss.detach())
         if not math.isfinite(self.loss):
-            cause = nonfinite_loss(self.loss, self.step, batch, parts)
+            cause = nonfinite_loss(self.loss, self.step, parts)
             raise KdpError(f"{cause}; the last checkpoint, if any, is in {self.job.folder}")
         self._optimizer_step(loss)
         self.step += 1
@@ -237,6 +259,7 @@ class _TrainingRun:
         A validation that would delay a requested stop is abandoned; the resumed run repeats it.
         """
         self.validated, self.validation_due = self.step, False
+        reason = None
         if self.accelerator.is_main_process:
             check_finite(self._params(), f"checkpoints are in {self.job.folder}")
             try:
@@ -244,9 +267,11 @@ class _TrainingRun:
                     self.metrics = self.job.validate(self.average.module)
             except StopRequested:
                 self.validation_due = True
+            except KdpError as error:
+                self.validation_due, reason = True, str(error)
             else:
                 self._report_validation()
-        self.accelerator.wait_for_everyone()
+        self._end_on_error(reason)  # the other processes wait in it
 
     def _report_validation(self) -> None:
         self._log(_flat(self.metrics))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kdp.errors import KdpError
 from kdp.finite import first_nonfinite
+from kdp.training.loading import LoadingError
 
 
 @contextmanager
@@ -34,19 +35,31 @@ def batch_norm_explained(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def nonfinite_loss(
-    loss: float, step: int, batch: Mapping[str, Any], parts: Mapping[str, Tensor]
-) -> str:
+def unusable_batch(batch: Mapping[str, Any] | LoadingError, step: int) -> str | None:
+    """Why a step cannot be taken on a batch; None if it can.
+
+    Asked before the forward pass, which would carry NaN into the statistics of every BatchNorm.
+
+    Args:
+        batch: as the loader gives it.
+        step: number of updates before it.
+    """
+    if isinstance(batch, LoadingError):
+        return batch.message
+    name = first_nonfinite(batch)
+    if name is None:
+        return None
+    return f"the samples of step {step} hold NaN or infinity ({name}): check the training data"
+
+
+def nonfinite_loss(loss: float, step: int, parts: Mapping[str, Tensor]) -> str:
     """What made a loss NaN or infinite, and what to do.
 
     Args:
         loss: its value.
         step: number of updates before it.
-        batch: the samples it was computed on.
         parts: the losses it is the sum of.
     """
-    if name := first_nonfinite(batch):
-        return f"the samples of step {step} hold NaN or infinity ({name}): check the training data"
     spoilt = [name for name, part in parts.items() if not math.isfinite(float(part.detach()))]
     where = f" ({', '.join(spoilt)})" if spoilt else ""
     if not step:  # no weight has been changed yet
