@@ -23,6 +23,8 @@ PROPERTY = "kdp"
 """Metadata key under which a file describes its network, as JSON."""
 CHECKSUM = "kdp_checksum"
 """The same of the CRC-32 of the whole file."""
+FATAL = 4
+"""The only severity of onnxruntime whose lines are not repeated by an exception."""
 NEEDED = "ONNX needs more packages: pip install onnx onnxruntime onnxscript"
 
 
@@ -126,7 +128,8 @@ def _session(content: bytes, name: str) -> Any:
         raise KdpError(f"{name}: {NEEDED}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    options.log_severity_level = FATAL  # it colours lines on stderr of errors that it raises, too
+    onnxruntime.set_default_logger_severity(FATAL)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no narrower base class

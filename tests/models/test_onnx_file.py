@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from kdp.checksums import UNKNOWN_CHECKSUM, with_checksum_inside
 from kdp.errors import KdpError
@@ -80,3 +81,34 @@ def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
         in_label = content.index(UNKNOWN_CHECKSUM[:10]) <= place < len(content) - 8
         with suppress(KdpError) if in_label else pytest.raises(KdpError, match=r"a\.onnx"):
             load_onnx(path)
+
+
+def _broken(path: Path, fault: str) -> None:
+    """Let onnxruntime fail where it parses a file, checks its graph, or runs it."""
+    _write(path)
+    model = onnx.load(path)
+    node = model.graph.node[0]
+    if fault == "parse":
+        path.write_bytes(path.read_bytes()[:-40])
+        return
+    if fault == "unknown operator":
+        node.op_type = "Identitty"
+    elif fault == "missing input":
+        node.input[0] = "z"
+    elif fault == "shapes":
+        node.op_type = "Reshape"
+        node.input.append("shape")
+        model.graph.initializer.append(onnx.helper.make_tensor("shape", 7, [2], [5, 7]))
+        del model.graph.output[0].type.tensor_type.shape.dim[:]
+    path.write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("fault", ["parse", "unknown operator", "missing input", "shapes"])
+def test_errors_of_onnxruntime_are_one_line(
+    tmp_path: Path, fault: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.onnx"
+    _broken(path, fault)
+    with pytest.raises(KdpError, match=r"a\.onnx cannot be run by onnxruntime: [^\n]+$"):
+        load_onnx(path)[0](torch.zeros(1, 3, 8, 8))
+    assert capfd.readouterr() == ("", "")
