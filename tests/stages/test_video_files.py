@@ -48,6 +48,18 @@ def test_a_camera_faster_than_announced_is_recorded_at_its_real_speed(tmp_path: 
     assert len(frames_of(tmp_path / "out.avi")[0]) == 12
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
+def test_huge_frames_are_refused_before_one_is_decoded(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with display.VideoFile(tmp_path / f"clip{suffix}") as file:
+        file.write(blank((32, 64)), 10)
+    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 32 - 1)
+    monkeypatch.setattr(video.Stream, "_pump", lambda self, capture: self._put(None))
+    with pytest.raises(KdpError, match=rf"clip\{suffix} has frames of 64x32, more than"):
+        next(video.video_stream(tmp_path / f"clip{suffix}").frames(10.0, lambda: False))
+
+
 @pytest.mark.parametrize("suffix", list(display.CODECS))
 def test_any_frame_rate_can_be_written(tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"out{suffix}"

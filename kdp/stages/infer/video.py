@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 
+from kdp import MAX_PIXELS
 from kdp.data.images import ImageArray
 from kdp.errors import KdpError
 
@@ -136,6 +137,7 @@ class Stream:
         """The thread: puts frames, then None or an exception, into the queue."""
         try:
             capture = self._start()
+            self._check_size(capture)
             rate = float(capture.get(cv2.CAP_PROP_FPS))
             self.rate = rate if 1 <= rate <= 240 else DEFAULT_RATE
             if self._counted:
@@ -146,6 +148,17 @@ class Stream:
                 capture.release()
         except Exception as error:
             self._put(error)
+
+    def _check_size(self, capture: Any) -> None:
+        """Refuse huge frames before the first one is decoded, by what the source says of them."""
+        sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        width, height = (int(capture.get(side)) for side in sides)
+        if width * height > MAX_PIXELS:
+            capture.release()
+            raise KdpError(
+                f"{self.name} has frames of {width}x{height}, more than {MAX_PIXELS / 1e6:.0f} "
+                "megapixels: refused"
+            )
 
     def _pump(self, capture: Any) -> None:
         while not self._closed.is_set():
