@@ -18,6 +18,7 @@ from kdp.artifacts import load
 from kdp.errors import Interrupted, KdpError
 from kdp.models.loading import load_network
 from kdp.pruning.masks import masks_applied
+from kdp.stages.prune import rebuild as rebuild_stage
 from kdp.stages.prune import score_cache as scores_module
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
@@ -327,6 +328,25 @@ def test_rebuild_refuses_a_network_that_differs(folder: Path) -> None:
             rebuild(settings, source=result.pruned, target=target)
         assert not target.exists()
     assert result.masks.exists()
+
+
+def test_rebuild_refuses_a_kept_weight_that_is_one_percent_off(folder: Path) -> None:
+    settings = config(folder, **PRUNE)
+    source, cut = prune(settings).pruned, rebuild_stage.cut
+    attention, ffn = "blocks.0.0.iasa_attn", "blocks.0.1.layer.1.fn"
+    matrices = [f"{attention}.{part}.weight" for part in ("to_q", "to_v")]
+    matrices += [f"{ffn}.fc1.weight", "first_conv.weight"]
+    for name in matrices:
+
+        def off(*arguments: Any, name: str = name) -> Any:
+            small, arch = cut(*arguments)
+            small.state_dict()[name].view(-1)[0].mul_(1.01)
+            return small, arch
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rebuild_stage, "cut", off)
+            with pytest.raises(KdpError, match="differs from its source"):
+                rebuild(settings, source=source, overwrite=True)
 
 
 def test_rebuild_refuses_masks_of_another_network(folder: Path) -> None:

@@ -19,7 +19,7 @@ from kdp.models import fuse as fuse_network
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, Masks, full_masks
 from kdp.pruning.identity import MasksIdentity, masks_for
-from kdp.pruning.rebuild import TOLERANCE, largest_difference
+from kdp.pruning.rebuild import FUSED_TOLERANCE, TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.experiments.store import record_network
 from kdp.stages.paths import ChainPaths, check_made, do_nothing
@@ -73,15 +73,17 @@ def rebuild(
     groups = task.groups(model)
     masks, identity = _masks(source, model, artifact, masks_path, groups)
     parents = read_parents([source, *([masks_path] if masks_path else [])])
-    small, small_arch = cut(model, arch, groups, masks)
-    if fuse:
-        small, small_arch = fuse_network(small, small_arch)
+    small, cut_arch = cut(model, arch, groups, masks)
+    fused, small_arch = fuse_network(small, cut_arch) if fuse else (small, cut_arch)
     if small_arch == arch:
         raise KdpError(f"there is nothing to rebuild: {source} is as small as it will be")
     log_replaced([target], _source_before(target))
     on_ready()
     probe = task.example(task.input_size)
-    difference = _check_equal(largest_difference(model, small, probe))
+    difference = _check_equal(largest_difference(model, small, probe), TOLERANCE)
+    if small_arch != cut_arch:
+        small = fused
+        difference = _check_equal(largest_difference(model, small, probe), FUSED_TOLERANCE)
     measured = artifact.record.metrics if artifact.record else {}
     metrics = {**measured, "largest_difference": difference}
     with file_lock(target):
@@ -110,8 +112,8 @@ def _source_before(target: Path) -> str:
     return f"made from {record.parents[0].path}" if record and record.parents else ""
 
 
-def _check_equal(difference: float) -> float:
-    if not difference <= TOLERANCE:  # "not": NaN has to fail, too
+def _check_equal(difference: float, tolerance: float) -> float:
+    if not difference <= tolerance:  # "not": NaN has to fail, too
         raise KdpError(f"the rebuilt network differs from its source by {difference:.2g}")
     return difference
 
