@@ -1,4 +1,4 @@
-"""JSON and CSV as text: every file of these formats that kdp writes is built here."""
+"""JSON and CSV as text, and nested values as flat ones: files and tables are built of them."""
 
 from __future__ import annotations
 
@@ -52,6 +52,18 @@ def csv_of_mappings(rows: Sequence[Mapping[str, object]]) -> str:
     """CSV with the columns of all rows, in the order they first occur."""
     header = list(dict.fromkeys(key for row in rows for key in row))
     return csv_text(header, ([row.get(key, "") for key in header] for row in rows))
+
+
+def flattened(content: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """The values of nested mappings with their keys joined; an empty mapping counts as a value."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            inner = flattened(value, separator)
+            flat.update({f"{key}{separator}{name}": item for name, item in inner.items()})
+        else:
+            flat[str(key)] = value
+    return flat
 
 
 def _strict(value: Any) -> Any:

@@ -10,9 +10,7 @@ from kdp.cli.options import ConfigFile, Overrides, SetValues, merged
 @command("paths", "kdp paths -c config_catanet.yml")
 def paths(config: ConfigFile, overrides: Overrides = None, values: SetValues = None) -> None:
     """Print where the stages of a configuration read and write, as Make variables."""
-    from kdp.config.compose import composed_files, load_config
+    from kdp.config.compose import load_with_files
     from kdp.stages.paths import make_variables
 
-    changes = merged(overrides, values)
-    chosen, files = load_config(config, changes), composed_files(config, changes)
-    echo(make_variables(chosen, files), nl=False)
+    echo(make_variables(*load_with_files(config, merged(overrides, values))), nl=False)

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdp.log import log
 
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+MAX_COUNT = 1_000_000_000
 """Of steps, runs, units: more are a mistake, and numbers of samples stay machine integers."""
-CountOrZero = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Samples = Annotated[int, Field(ge=1, le=65_536)]
 """Of a batch, which is in memory at once."""
 Side = Annotated[int, Field(ge=1, le=8192)]

@@ -42,13 +42,20 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         KdpError: the file is missing or no YAML, or a key or value does not fit the schema.
     """
+    return load_with_files(path, overrides)[0]
+
+
+def load_with_files(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, list[Path]]:
+    """The same with the files that the configuration is composed of, itself first."""
     path = find_config(path)
-    plain = _compose(path, overrides)
+    registered = _register(path, overrides)
+    plain = _compose(path, overrides, registered)
     _prefer_overrides(plain, {split_override(override)[0] for override in overrides})
     try:
-        return Config.model_validate(plain)
+        config = Config.model_validate(plain)
     except ValidationError as error:
         raise KdpError(f"{path}: {explain(error, overlay_groups(path))}") from error
+    return config, list(dict.fromkeys(registered.files))
 
 
 def _prefer_overrides(plain: dict[str, Any], overridden: set[str]) -> None:
@@ -64,15 +71,6 @@ def _prefer_overrides(plain: dict[str, Any], overridden: set[str]) -> None:
             if len(given) == 1 and plain[name].get(given[0]) is not None:
                 (other,) = {*pair} - {*given}
                 plain[name].pop(other, None)
-
-
-def composed_files(path: Path, overrides: Sequence[str] = ()) -> list[Path]:
-    """The files a configuration is composed of, itself first.
-
-    Raises:
-        KdpError: one of them is missing or no YAML.
-    """
-    return list(dict.fromkeys(_register(find_config(path), overrides).files))
 
 
 @dataclass
@@ -92,8 +90,7 @@ class _Registered:
     added: set[str] = field(default_factory=set)
 
 
-def _compose(path: Path, overrides: Sequence[str]) -> Any:
-    registered = _register(path, overrides)
+def _compose(path: Path, overrides: Sequence[str], registered: _Registered) -> Any:
     hydra_overrides = for_hydra(path, overrides, registered.groups, registered.added)
     try:
         with initialize(version_base="1.3", config_path=None):

@@ -12,12 +12,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from kdp.config.base import Section
+from kdp.config.base import MAX_COUNT, Section
 from kdp.errors import KdpError
 
 Epochs = Annotated[float, Field(gt=0, le=1_000_000)]
 EpochsOrZero = Annotated[float, Field(ge=0, le=1_000_000)]
-MAX_STEPS = 1_000_000_000
 
 
 class LengthSection(Section):
@@ -64,7 +63,7 @@ class LengthSection(Section):
             epoch: steps of an epoch; None where no length is given in epochs.
 
         Raises:
-            KdpError: a length is more than `MAX_STEPS` steps.
+            KdpError: a length is more than `MAX_COUNT` steps.
             ValueError: there is a length in epochs, and `epoch` is None.
         """
         given = {steps: getattr(self, epochs) for steps, epochs in self.epoch_keys.items()}
@@ -82,8 +81,8 @@ def _in_steps(key: str, epochs: float | list[float], epoch: int) -> int | list[i
 
 def _steps(key: str, epochs: float, epoch: int) -> int:
     steps = max(round(epochs * epoch), 1) if epochs else 0
-    if steps > MAX_STEPS:
-        raise KdpError(f"{key}: {epochs:g} epochs are {steps:,} steps, more than {MAX_STEPS:,}")
+    if steps > MAX_COUNT:
+        raise KdpError(f"{key}: {epochs:g} epochs are {steps:,} steps, more than {MAX_COUNT:,}")
     return steps
 
 

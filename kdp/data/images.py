@@ -83,14 +83,14 @@ def _pixels(data: bytes, path: Path, stored: bool) -> ImageArray:
 
 
 def _opaque(data: bytes) -> ImageArray | None:
-    """The pixels as they are stored, blended with white; None where all of them are opaque."""
+    """The pixels as they are stored, blended with white; None where Pillow cannot decode them."""
     try:
-        pixels = _with_alpha(data, Image.open(io.BytesIO(data))).astype(np.uint16)
+        pixels = _with_alpha(data, Image.open(io.BytesIO(data)))
     except Exception:  # a damaged file makes Pillow raise nearly anything; OpenCV will say so
         return None
-    color, alpha = pixels[..., :3], pixels[..., 3:]
-    if (alpha == 255).all():
-        return None
+    if (pixels[..., 3] == 255).all():
+        return pixels[..., :3]
+    color, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
     log_once("transparent images are blended with white")
     blended: ImageArray = ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return blended

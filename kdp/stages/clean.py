@@ -36,11 +36,11 @@ def clean(config: Config) -> list[Path]:
     running = next((path for path in locked_paths(config) if is_locked(path)), None)
     if running:
         raise KdpError(f"a stage is writing {running}; wait for it or stop it")
-    artifacts = [path for path in artifact_candidates(config) if path.is_file()]
-    logs = [path for path in log_candidates(config) if path.is_file()]
+    candidates = [*artifact_candidates(config)], [*log_candidates(config)]
+    artifacts, logs = ([path for path in paths if path.is_file()] for paths in candidates)
     kept = tracked_by_git([*artifacts, *logs])
     deleted = []
-    for folder in {path.parent for path in [*artifact_candidates(config), *log_candidates(config)]}:
+    for folder in {path.parent for paths in candidates for path in paths}:
         remove_abandoned(folder)
     for folder in filter(_is_of_wandb, run_folders(config)):
         deleted.append(_delete_folder(folder / WANDB_FOLDER))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +18,7 @@ from kdp.measure.sparsity import Sparsity, sparsity_of, total
 from kdp.models import MODELS, build_on_meta
 from kdp.models.loading import inferred, read_weights
 from kdp.pruning.identity import MasksIdentity
-from kdp.serialize import json_text
+from kdp.serialize import flattened, json_text
 from kdp.stages.tables import plain_table, print_line, with_unit
 from kdp.types import Arch, Provenance
 
@@ -165,16 +164,9 @@ def _origin(path: str, digest: str, record: Provenance | None) -> Origin:
     if record is None:
         return Origin(path, digest, None, None, {}, [])
     parents = [_origin(parent.path, parent.sha256, parent.record) for parent in record.parents]
-    return Origin(path, digest, record.stage, record.command, dict(_flat(record.metrics)), parents)
-
-
-def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, float]]:
-    """Numbers with their keys joined by spaces; other values are left out."""
-    for key, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key} ")
-        elif isinstance(value, (int, float)):
-            yield f"{prefix}{key}", float(value)
+    flat = flattened(record.metrics, " ").items()
+    metrics = {key: float(value) for key, value in flat if isinstance(value, (int, float))}
+    return Origin(path, digest, record.stage, record.command, metrics, parents)
 
 
 def _layer_table(inspection: Inspection) -> Table:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdp.config import Config, TrainConfig
+from kdp.serialize import flattened
 
 Settings = dict[str, Any]
 """Values by dotted key, as in `prune.calibration.patches`."""
@@ -97,12 +98,6 @@ def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
-def flatten(plain: Mapping[str, Any], prefix: str = "") -> Settings:
-    """Values by dotted key; what is None is left out, as if it was not given."""
-    flat: Settings = {}
-    for key, value in plain.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        elif value is not None:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def flatten(plain: Mapping[str, Any]) -> Settings:
+    """Values by dotted key; what is None or empty is left out, as if it was not given."""
+    return {key: value for key, value in flattened(plain).items() if value not in (None, {})}

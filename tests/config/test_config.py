@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdp.config import Config, base
-from kdp.config.compose import composed_files, load_config
+from kdp.config.compose import load_config, load_with_files
 from kdp.errors import KdpError
 from kdp.models import build_on_meta
 from kdp.shipped import CONFIGS
@@ -235,9 +235,9 @@ def test_a_choice_can_be_overridden(write: Writer) -> None:
 
 def test_composed_files_are_listed(write: Writer) -> None:
     path = _composed(write)
-    names = [file.relative_to(path.parent).as_posix() for file in composed_files(path)]
+    names = [file.relative_to(path.parent).as_posix() for file in load_with_files(path)[1]]
     assert names == ["run.yml", "base.yml", "data/small.yml"]
-    assert path.parent / "data" / "large.yml" in composed_files(path, ["data=large"])
+    assert path.parent / "data" / "large.yml" in load_with_files(path, ["data=large"])[1]
 
 
 def test_defaults_may_end_in_yaml(write: Writer) -> None:

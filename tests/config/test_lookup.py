@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdp.config.compose import composed_files, load_config
+from kdp.config.compose import load_config, load_with_files
 from kdp.config.lookup import find_config
 from kdp.errors import KdpError
 from kdp.log import log_once
@@ -139,7 +139,7 @@ def test_a_file_may_have_the_name_of_the_one_it_includes() -> None:
     path = _write("configs/face_mask.yml", "defaults: [face_mask, _self_]\nseed: 5\n")
     config = load_config(path)
     assert (config.seed, config.output.name) == (5, "face_mask")
-    assert composed_files(path)[1] == shipped_configs() / "face_mask" / "face_mask.yml"
+    assert load_with_files(path)[1][1] == shipped_configs() / "face_mask" / "face_mask.yml"
 
 
 def test_a_choice_of_the_included_file_can_be_changed_in_the_file() -> None:

@@ -177,8 +177,11 @@ def compare(
     times = latencies(
         [network.model for network in networks], timed, measure.warmup_runs, measure.latency_runs
     )
+    # One count for a network and its column in half precision.
+    whole = [network for network in networks if not isinstance(network.model, HalfPrecision)]
+    deployed_counts = {network.path: _deployed_parameters(network, task) for network in whole}
     columns = [
-        _column(network, task, example, metrics, latency)
+        _column(network, deployed_counts[network.path], example, metrics, latency)
         for network, metrics, latency in zip(networks, quality, times, strict=True)
     ]
     if images is not None:
@@ -208,7 +211,7 @@ def _qualities(task: EvaluationTask, networks: Sequence[LoadedNetwork]) -> list[
 
 def _column(
     network: LoadedNetwork,
-    task: Task,
+    deployed_parameters: int,
     example: Tensor,
     quality: dict[str, Metrics],
     latency: Latency,
@@ -225,15 +228,14 @@ def _column(
         file_bytes=input_path(network.path).stat().st_size,
         latency=latency,
         weight_bytes=weight_bytes(model),
-        deployed_parameters=_deployed_parameters(network, total, task),
+        deployed_parameters=deployed_parameters,
     )
 
 
-def _deployed_parameters(network: LoadedNetwork, total: int, task: Task) -> int:
+def _deployed_parameters(network: LoadedNetwork, task: Task) -> int:
     if isinstance(network.model, OnnxNetwork):
-        return total
-    model = network.model.network if isinstance(network.model, HalfPrecision) else network.model
-    return count_parameters(deployed(model, network.arch, network.artifact, task)[0])
+        return network.model.counts[0]
+    return count_parameters(deployed(network.model, network.arch, network.artifact, task)[0])
 
 
 def _identity(network: LoadedNetwork, quality: dict[str, Metrics]) -> dict[str, Any]:

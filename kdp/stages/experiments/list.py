@@ -13,6 +13,7 @@ from kdp.contents import Settings as PlainSettings
 from kdp.contents import check_types, read_json
 from kdp.errors import KdpError, suggest
 from kdp.files import read_regular
+from kdp.serialize import flattened
 from kdp.stages.experiments.results import (
     COLUMNS,
     CONFIG,
@@ -26,7 +27,7 @@ from kdp.stages.experiments.results import (
     table_rows,
 )
 from kdp.stages.experiments.table import cell, tables
-from kdp.stages.experiments.varied import Settings, flat, varied
+from kdp.stages.experiments.varied import Settings, varied
 from kdp.stages.tables import plain_table, print_line
 from kdp.text import from_csv_cell
 from kdp.yaml_file import yaml_text
@@ -189,12 +190,12 @@ def _config(path: Path) -> ResultRow:
     except (yaml.YAMLError, ValueError) as error:
         raise KdpError(f"{path / CONFIG} is damaged") from error
     check_types(path / CONFIG, PlainSettings, content)
-    return dict(flat(content))
+    return flattened(content)
 
 
 def _metrics(path: Path) -> ResultRow:
     info = read_info(path)
-    quality = dict(flat(read_json(path / METRICS, PlainSettings)))
+    quality = flattened(read_json(path / METRICS, PlainSettings))
     return {**quality, **{key: result_row(info)[key] for key in _COSTS}}
 
 

@@ -23,7 +23,7 @@ import torch
 import yaml
 from torch import nn
 
-from kdp.artifacts import load
+from kdp.artifacts import Artifact
 from kdp.config import Config
 from kdp.devices import device_of, pick_device
 from kdp.errors import KdpError
@@ -47,7 +47,7 @@ from kdp.stages.experiments.results import (
 from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics, Task
 from kdp.temporary import temporary_folder
-from kdp.types import Arch
+from kdp.types import Arch, Provenance
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,11 @@ def store_result(
         # Read back from the copy: what is recorded is then true of the file in the folder.
         checkpoint = unfinished / CHECKPOINT
         write_atomic(checkpoint, path.read_bytes())
-        info = _provenance(checkpoint, request.notes, now, label.round)
+        network = load_network(checkpoint)
+        info = _provenance(checkpoint, network[2].record, request.notes, now, label.round)
         info = {"exp_id": final.name, "config": request.name, "stage": stage, **info}
         info |= {
-            **_costs(checkpoint, task, label.unpruned),
+            **_costs(*network, task, label.unpruned),
             **_quality(task, metrics),
             **_machine(model),
         }
@@ -198,9 +199,12 @@ def _reserve(stack: ExitStack, parent: Path, name: str) -> tuple[Path, Path]:
 
 
 def _provenance(
-    checkpoint: Path, notes: str, now: datetime, pruning_step: int | None
+    checkpoint: Path,
+    record: Provenance | None,
+    notes: str,
+    now: datetime,
+    pruning_step: int | None,
 ) -> ExperimentInfo:
-    record = load(checkpoint).record
     if record is None:
         raise KdpError(f"{checkpoint} has no record of how it was made")
     parents = [{"path": parent.path, "sha256": parent.sha256} for parent in record.parents]
@@ -217,9 +221,10 @@ def _provenance(
     }
 
 
-def _costs(checkpoint: Path, task: Task, unpruned: int | None) -> ExperimentInfo:
-    """What the network in the file costs as it will be deployed."""
-    model, arch, artifact = load_network(checkpoint)
+def _costs(
+    model: nn.Module, arch: Arch, artifact: Artifact, task: Task, unpruned: int | None
+) -> ExperimentInfo:
+    """What the network of a file costs as it will be deployed."""
     small, small_arch = deployed(model, arch, artifact, task)
     costs = costs_of(small_arch, task, unpruned or deployed_parameters(arch)).plain()
     return {"params": costs.pop("parameters"), "nonzero": parameters(small)[1], **costs}

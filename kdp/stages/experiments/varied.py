@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 Settings = dict[str, Any]
 """Values of a configuration by dotted key."""
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Values with their keys joined by dots; an empty mapping counts as a value."""
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def varied(settings: Sequence[Settings]) -> list[Settings]:
