@@ -89,7 +89,7 @@ def _opaque(data: bytes) -> ImageArray | None:
     except Exception:  # a damaged file makes Pillow raise nearly anything; OpenCV will say so
         return None
     if (pixels[..., 3] == 255).all():
-        return pixels[..., :3]
+        return np.asarray(pixels[..., :3], np.uint8)
     color, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:].astype(np.uint16)
     log_once("transparent images are blended with white")
     blended: ImageArray = ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -15,6 +15,7 @@ from kdp.checksums import check_checksum_inside
 from kdp.contents import DescriptionContent, check_types
 from kdp.errors import KdpError, first_line
 from kdp.files import read_regular
+from kdp.models.onnx_growth import check_growth
 from kdp.types import Arch, Parent, Provenance
 
 MAX_BYTES = 2**31
@@ -126,6 +127,7 @@ def _session(content: bytes, name: str) -> Any:
         import onnxruntime
     except ImportError as error:
         raise KdpError(f"{name}: {NEEDED}") from error
+    check_growth(content, name)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = FATAL  # it colours lines on stderr of errors that it raises, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,39 @@ def test_errors_of_onnxruntime_are_one_line(
     with pytest.raises(KdpError, match=r"a\.onnx cannot be run by onnxruntime: [^\n]+$"):
         load_onnx(path)[0](torch.zeros(1, 3, 8, 8))
     assert capfd.readouterr() == ("", "")
+
+
+def _growing(path: Path, operator: str) -> None:
+    """A file of a few hundred bytes that adds a constant of 40 GB to its input."""
+    _write(path)
+    model, make = onnx.load(path), onnx.helper
+    sides = make.make_tensor("sides", 7, [2], [100_000, 100_000])
+    one = make.make_tensor("one", 1, [1, 1], [1.0])
+    model.graph.initializer.extend([sides, one])
+    inputs = {"Expand": ["one", "sides"], "Tile": ["one", "sides"], "ConstantOfShape": ["sides"]}
+    nodes = [make.make_node(operator, inputs[operator], ["huge"])] if operator in inputs else []
+    if operator == "Concat":  # twice as large with each node
+        names = ["one", *(f"c{number}" for number in range(32)), "huge"]
+        for before, after in pairwise(names):
+            nodes.append(make.make_node("Concat", [before, before], [after], axis=0))
+    if operator == "sparse":
+        values, places = make.make_tensor("huge", 1, [1], [1.0]), make.make_tensor("i", 7, [1], [0])
+        model.graph.sparse_initializer.append(
+            make.make_sparse_tensor(values, places, [100_000, 100_000])
+        )
+    nodes.append(make.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0))
+    nodes.append(make.make_node("Add", ["x", "sum"], ["y"]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("operator", ["Expand", "Tile", "ConstantOfShape", "Concat", "sparse"])
+def test_constants_that_would_grow_are_refused_at_once(tmp_path: Path, operator: str) -> None:
+    path = tmp_path / "a.onnx"
+    _growing(path, operator)
+    assert path.stat().st_size < 4096
+    with pytest.raises(
+        KdpError, match=r"a\.onnx grows to more than 250,000,000 constants: refused"
+    ):
+        load_onnx(path)
