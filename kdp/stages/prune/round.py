@@ -25,7 +25,7 @@ from kdp.stages.prune.rebuild import rebuild
 from kdp.stages.settings import FREE, flatten
 from kdp.stages.train.finetune import finetune
 from kdp.tasks import task_for
-from kdp.tasks.base import Metrics
+from kdp.tasks.base import Metrics, Task
 
 Row = dict[str, Any]
 State = dict[str, Any]
@@ -167,13 +167,15 @@ class Round:
         store_result(request, "prune", path, task, model, metrics, self.label)
 
     def _row(self) -> Row:
+        pruned, arch, _ = load_network(self.paths.pruned)
+        task = task_for(arch, self.config)  # of both networks: evaluation sets are read once
         row = {
             "round": self.number,
             "pruning_ratio": self.config.pruning_ratio,
             **self._length(),
-            "before": _metrics(self.config, self.paths.pruned),
+            "before": task.evaluate(pruned.to(pick_device(self.config.device))),
         }
-        return measure(self.config, self.paths.rebuilt, row)
+        return measure(self.config, self.paths.rebuilt, row, task)
 
     def _length(self) -> dict[str, float]:
         """Steps and epochs of the fine-tuning."""
@@ -189,14 +191,15 @@ class Round:
         return {**{key: plain[key] for key in keys}, "finetune": finetune}
 
 
-def measure(config: Config, path: Path, row: Mapping[str, Any]) -> Row:
+def measure(config: Config, path: Path, row: Mapping[str, Any], task: Task | None = None) -> Row:
     """A row of the table, with metrics, parameters, MACs and size of a network.
 
     Parameters, MACs and sizes are those of the network as it would be deployed, see
-    `kdp.stages.deployed`; `nonzero` counts its parameters that are not zero.
+    `kdp.stages.deployed`; `nonzero` counts its parameters that are not zero. Without a `task` that
+    of the network is made, which reads the evaluation sets.
     """
     model, arch, artifact = load_network(path)
-    task = task_for(arch, config)
+    task = task or task_for(arch, config)
     small, small_arch = deployed(model, arch, artifact, task)
     costs = costs_of(small_arch, task)
     return {
@@ -210,11 +213,6 @@ def measure(config: Config, path: Path, row: Mapping[str, Any]) -> Row:
         "bytes_fp16": costs.bytes["fp16"],
         "bytes_int8": costs.bytes["int8"],
     }
-
-
-def _metrics(config: Config, path: Path) -> dict[str, Metrics]:
-    model, arch, _ = load_network(path)
-    return task_for(arch, config).evaluate(model.to(pick_device(config.device)))
 
 
 def _unchanged(state: State, key: str, *paths: Path) -> bool:
