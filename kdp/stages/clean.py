@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from kdp.artifacts import load
 from kdp.config import Config
 from kdp.errors import KdpError
 from kdp.files import is_locked, real_path
 from kdp.log import log
 from kdp.stages.paths import chain_paths, locked_paths
-from kdp.stages.replacing import RUN_FILES, TABLES, is_log_of_kdp, protection, tracked_by_git
+from kdp.stages.replacing import (
+    RUN_FILES,
+    TABLES,
+    is_log_of_kdp,
+    protection_and_record,
+    tracked_by_git,
+)
 from kdp.temporary import remove_abandoned
 from kdp.training.job import WANDB_FOLDER
+from kdp.types import Provenance
 
 WANDB_NAMES = ("offline-run-", "run-", "latest-run", "debug", "logs")
 """How the names begin that W&B gives in its folder."""
@@ -102,12 +108,12 @@ def _escaped(config: Config) -> str:
 def _reason_to_keep(path: Path, config: Config, is_log: bool) -> str | None:
     if is_log and path.suffix != ".pth":
         return None if is_log_of_kdp(path) else "kdp did not write it"
-    return protection(path) or (None if is_log else _other_origin(path, config))
+    reason, record = protection_and_record(path)
+    return reason or (None if is_log else _other_origin(record, config))
 
 
-def _other_origin(path: Path, config: Config) -> str | None:
+def _other_origin(record: Provenance | None, config: Config) -> str | None:
     """Why an artifact of kdp belongs to another chain, according to its record."""
-    record = load(path).record
     output = record.config.get("output", {}) if record else {}
     name = str(output.get("name"))
     rounds = name.startswith(f"{config.output.name}_round")  # each round has its own name

@@ -239,18 +239,23 @@ def protection(path: Path) -> str | None:
     Artifacts hold a record of how they were made. Of other files kdp knows those that it noted and
     nobody has changed since, and the curves of trainings and the progress of rounds.
     """
+    return protection_and_record(path)[0]
+
+
+def protection_and_record(path: Path) -> tuple[str | None, Provenance | None]:
+    """The same with the record of an artifact that is not protected, where it has one."""
     if path.suffix != ".pth":
         is_run_log = path.name not in TABLES and is_log_of_kdp(path)
-        return None if is_run_log or is_written_by_kdp(path) else CHANGED
+        return None if is_run_log or is_written_by_kdp(path) else CHANGED, None
     shipped = shipped_weight(Path("weights", path.name))
     if shipped and shipped.is_file() and sha256(shipped) == sha256(path):
-        return "it is a weight that comes with kdp"
+        return "it is a weight that comes with kdp", None
     try:
         artifact = load(path)
     except KdpError:
-        return "kdp did not write it, or it is damaged"
+        return "kdp did not write it, or it is damaged", None
     written = artifact.record or artifact.arch or artifact.extra
-    return None if written else "kdp did not write it"
+    return (None, artifact.record) if written else ("kdp did not write it", None)
 
 
 def is_log_of_kdp(path: Path) -> bool:
