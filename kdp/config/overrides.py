@@ -70,7 +70,10 @@ def several_values(override: str) -> list[str]:
                 "or give range(start,stop)"
             ) from error
     key, value = split_override(override)
-    return [part if _parse(f"{key}={part}") else _quoted(part) for part in _split_commas(value)]
+    return [
+        part if _parse(f"{key}={part}") else _listed(key, part) or _quoted(part)
+        for part in _split_commas(value)
+    ]
 
 
 def _split_commas(text: str) -> list[str]:
