@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdp.artifacts import Artifact, save
-from kdp.config import ModelConfig
+from kdp.config import Config, ModelConfig
 from kdp.errors import KdpError
 from kdp.models.ultralytics_file import write_ultralytics
 from kdp.models.ultralytics_names import to_ultralytics
@@ -35,7 +35,8 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(path: Path, **args: Any) -> tuple[dict[str, torch.Tensor], Arch]:
     torch.manual_seed(1)
     section = ModelConfig.model_validate({"name": "yolo11", "args": args, "weights": path})
-    model, arch = starting_point(section)
+    settings = Config.model_validate({"output": {"name": "a"}})
+    model, arch = starting_point(section, settings)
     return model.state_dict(), arch
 
 
@@ -56,7 +57,7 @@ def test_weights_of_other_classes_start_a_training(
     assert params["layers.23.cv3.0.2.weight"].shape[0] == len(classes)
     (line,) = messages
     assert "other classes (thing 0, thing 1," in line
-    assert "51 of 448 tensors start anew" in line
+    assert "51 of 552 tensors start anew" in line
     # The width of the branches of the scores depends on the number of classes.
     assert all(f"layers.23.cv3.{i} (17 of 26)" in line for i in range(3))
 
@@ -69,7 +70,7 @@ def test_as_many_classes_of_other_names_are_scored_anew(coco: Path, messages: li
     assert changed == {f"layers.23.cv3.{i}.2.weight" for i in range(3)}
     assert arch.args["classes"] == COCO[::-1]
     (line,) = messages
-    assert "6 of 448 tensors start anew" in line
+    assert "6 of 552 tensors start anew" in line
     assert all(f"layers.23.cv3.{i} (2 of 26)" in line for i in range(3))
 
 
