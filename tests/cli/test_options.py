@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kdp.cli.options import merged, table_format
+from kdp.cli.options import merged
 from kdp.errors import KdpError
+from kdp.serialize import table_format
 
 
 def test_device_and_output_come_last_because_the_last_change_of_a_key_holds() -> None:

@@ -44,12 +44,14 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedPr
 
 
 def test_a_run_begins_with_a_header(training: subprocess.CompletedProcess[str]) -> None:
-    title, *lines = training.stderr.splitlines()[:5]
+    title, *lines = training.stderr.splitlines()[:6]
     assert title == "kdp train: tiny, 6 steps"
     assert lines[0].startswith("  device      cpu (")
     assert lines[1:] == [
         "  data        training 5, embedded 2",
         "  parameters  6,387",
+        "  deployed    6,387 parameters, 47.9 M MACs, 25.5 kB at fp32, 12.8 kB at fp16, "
+        "6.39 kB at int8",
         "  writes      weights/tiny.pth, weights/tiny_last.pth, runs/tiny_train",
     ]
 

@@ -54,7 +54,7 @@ def test_records_with_the_keys_of_every_data_kind_are_read() -> None:
     )
     assert config.plain()["data"]["patch_size"] == 20
     assert config.plain()["evaluation"] == {
-        "real": {"kind": "folders", "folder": "faces", "split": None}
+        "real": {"kind": "folders", "at_end": False, "folder": "faces", "split": None}
     }
 
 
