@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from kdp.errors import KdpError
 from kdp.log import log_once
 from kdp.shipped import shipped_weight
-from kdp.temporary import LOCK, temporary_file
+from kdp.temporary import LOCK, remove_abandoned, temporary_file
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_NAME = 240
@@ -109,6 +109,7 @@ def file_lock(path: Path, timeout: float = 0) -> Iterator[None]:
     lock = FileLock(_lock_file(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
         lock.acquire(timeout=max(timeout, _MOMENT))
     except Timeout as error:
         raise KdpError(f"another run is writing {path}; wait for it or stop it") from error

@@ -71,6 +71,14 @@ def test_the_lock_of_a_killed_run_is_removed(tmp_path: Path) -> None:
     assert not names(tmp_path)
 
 
+def test_the_lock_of_a_killed_run_goes_with_the_next_lock_in_its_folder(tmp_path: Path) -> None:
+    killed_inside(file_lock(tmp_path / "a.pth"))
+    assert list(tmp_path.iterdir())
+    with file_lock(tmp_path / "b.pth"), file_lock(tmp_path / "c.pth"):
+        assert is_locked(tmp_path / "b.pth")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_a_killed_run_was_filling_is_removed(tmp_path: Path) -> None:
     def fill() -> None:
         with temporary_folder(tmp_path / "experiment") as folder:

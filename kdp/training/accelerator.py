@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import time
+
 from accelerate import Accelerator
 
 from kdp.config import TrainSettings
 from kdp.devices import pick_device
 from kdp.errors import KdpError
+
+DRAIN_SECONDS = 0.2
+"""Time for the threads of the process group to finish, once in a run."""
+
+
+def end_together(accelerator: Accelerator) -> None:
+    """Leave the process group, in all processes at once.
+
+    Freeing the group joins its threads without releasing Python's lock, and hangs if one of them
+    still needs the lock to free what the last exchange used: they get a moment for it first.
+    """
+    accelerator.wait_for_everyone()
+    if accelerator.num_processes > 1:
+        time.sleep(DRAIN_SECONDS)
+    accelerator.end_training()
 
 
 def make_accelerator(settings: TrainSettings, device: str) -> Accelerator:

@@ -18,7 +18,7 @@ from torch.utils.data import Subset
 from kdp.errors import Interrupted, KdpError
 from kdp.log import log
 from kdp.progress import progress
-from kdp.training.accelerator import make_accelerator
+from kdp.training.accelerator import end_together, make_accelerator
 from kdp.training.average import ema_of
 from kdp.training.checkpoint import Checkpoint, check_finite
 from kdp.training.curves import Curves
@@ -103,7 +103,7 @@ class _TrainingRun:
         if self.accelerator.is_main_process:
             self.curves.draw(last=True)
             self.trackers.finish()
-        self.accelerator.end_training()
+        end_together(self.accelerator)
         return self._result()
 
     def _stop_if_requested(self) -> None:
