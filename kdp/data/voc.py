@@ -163,7 +163,9 @@ def _size(
     except ValueError:
         return size
     sides = zip(annotated, size, strict=True)
-    if any(said > 0 and said != side for said, side in sides):  # many tools write 0 for unknown
+    if any(
+        declared > 0 and declared != side for declared, side in sides
+    ):  # many tools write 0 for unknown
         issues.add("images of another size than their annotation's, left out", name)
         return None
     return size

@@ -50,8 +50,8 @@ class ImagePrediction(Protocol):
         `written` or `ms`, or end in `_ms`."""
 
 
-class Predictor(Protocol):
-    """Runs a network on one image after another."""
+class AnyPredictor(Protocol):
+    """What every predictor says of itself."""
 
     @property
     def options(self) -> frozenset[str]:
@@ -63,7 +63,11 @@ class Predictor(Protocol):
 
     @property
     def action(self) -> str:
-        """What happens to an image, for the progress bar: "label faces"."""
+        """What happens to an image or a file, for the progress bar: "label faces"."""
+
+
+class Predictor(AnyPredictor, Protocol):
+    """Runs a network on one image after another."""
 
     @property
     def folder_suffix(self) -> str:
@@ -117,20 +121,8 @@ class TableFormat:
 
 
 @runtime_checkable
-class TablePredictor(Protocol):
+class TablePredictor(AnyPredictor, Protocol):
     """Runs a network on one file after another that is no image; each becomes a row of a table."""
-
-    @property
-    def options(self) -> frozenset[str]:
-        """The options of `kdp infer` that apply, out of those that this module names."""
-
-    @property
-    def kind(self) -> str:
-        """What the network is, in words: "a classifier of sounds"."""
-
-    @property
-    def action(self) -> str:
-        """What happens to a file, for the progress bar: "label sounds"."""
 
     @property
     def noun(self) -> str:

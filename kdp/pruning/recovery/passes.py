@@ -42,21 +42,21 @@ class Part:
     positions: int
     seed: int
 
-    def positions_of(self, name: str, batch: int, there: int) -> Tensor:
+    def positions_of(self, name: str, batch: int, available: int) -> Tensor:
         """The positions that a batch contributes: (P,), the same in both networks.
 
         Args:
             name: of the layer.
             batch: number of the batch.
-            there: number of positions of the layer's output.
+            available: number of positions of the layer's output.
         """
-        wanted = -(-self.positions // len(self.batches))
-        if there <= wanted:
-            return torch.arange(there)
+        count = -(-self.positions // len(self.batches))
+        if available <= count:
+            return torch.arange(available)
         generator = torch.Generator().manual_seed(
             zlib.crc32(f"{self.seed} {name} {batch}".encode())
         )
-        return torch.randperm(there, generator=generator)[:wanted].sort().values
+        return torch.randperm(available, generator=generator)[:count].sort().values
 
 
 @dataclass
@@ -65,7 +65,7 @@ class DenseRows:
 
     Attributes:
         outputs: (P, O) each.
-        streams: what is added to them, (P, O) each; empty where nothing is.
+        streams: what is added to the outputs, (P, O) each; empty where nothing is added.
         terms: number of additions.
         norm: name of the normalization behind the layer.
     """
@@ -116,13 +116,13 @@ def moments(
     layer = affine(pruned, reader.name)
     sums = Moments.zeros(len(reader.inputs), len(reader.outputs))
     for number, batch in enumerate(part.batches):
-        seen = _watch(pruned, names, batch, reader.name, dense.terms)[reader.name]
-        positions = _positions(layer, seen, reader.name, number, part)
+        sighting = _watch(pruned, names, batch, reader.name, dense.terms)[reader.name]
+        positions = _positions(layer, sighting, reader.name, number, part)
         targets = dense.outputs[number]
         if dense.terms:
-            lost = dense.streams[number] - output_rows(layer, seen.stream(), positions)
+            lost = dense.streams[number] - output_rows(layer, sighting.stream(), positions)
             targets = targets + lost / _factor(pruned, dense.norm, lost)
-        x = input_rows(layer, seen.inputs, positions)
+        x = input_rows(layer, sighting.inputs, positions)
         sums.add(x[:, reader.inputs.to(x.device)], targets[:, reader.outputs.to(x.device)])
     return sums
 
@@ -142,8 +142,8 @@ def _watch(
 
 
 def _positions(layer: Affine, sighting: Sighting, name: str, batch: int, part: Part) -> Tensor:
-    there = output_positions(layer, sighting.output)
-    return part.positions_of(name, batch, there).to(sighting.output.device)
+    available = output_positions(layer, sighting.output)
+    return part.positions_of(name, batch, available).to(sighting.output.device)
 
 
 def _factor(model: nn.Module, norm: str | None, like: Tensor) -> Tensor:

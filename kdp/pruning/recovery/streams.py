@@ -26,8 +26,8 @@ class Sighting:
 
     Attributes:
         inputs, output: of the layer.
-        norm: the normalisation directly behind it, if there is one.
-        terms: what is added to the output (behind the normalisation, if there is one), each in the
+        norm: the normalization directly behind it, if there is one.
+        terms: what is added to the output (behind the normalization, if there is one), each in the
             shape of the output.
     """
 

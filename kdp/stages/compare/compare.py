@@ -177,9 +177,7 @@ def compare(
     times = latencies(
         [network.model for network in networks], timed, measure.warmup_runs, measure.latency_runs
     )
-    # One count for a network and its column in half precision.
-    whole = [network for network in networks if not isinstance(network.model, HalfPrecision)]
-    deployed_counts = {network.path: _deployed_parameters(network, task) for network in whole}
+    deployed_counts = _deployed_counts(networks, task)
     columns = [
         _column(network, deployed_counts[network.path], example, metrics, latency)
         for network, metrics, latency in zip(networks, quality, times, strict=True)
@@ -197,6 +195,12 @@ def compare(
         warmup=measure.warmup_runs,
         device=device_name(device),
     )
+
+
+def _deployed_counts(networks: Sequence[LoadedNetwork], task: Task) -> dict[Path, int]:
+    """Deployed parameters by file: one count for a network and its column in half precision."""
+    whole = [network for network in networks if not isinstance(network.model, HalfPrecision)]
+    return {network.path: _deployed_parameters(network, task) for network in whole}
 
 
 def _qualities(task: EvaluationTask, networks: Sequence[LoadedNetwork]) -> list[dict[str, Metrics]]:

@@ -99,14 +99,10 @@ def prune(
         scores = _scores(request, measurements.complete(context, candidates))
         count = macs_by_width(task, arch, groups)
         costs = measurements.unit_costs(candidates, count, task.input_size)
-        plan = _plan(request, candidates, scores, costs, count)
-        # Groups that were not searched keep everything.
-        plan = replace(plan, masks={**full_masks(groups), **plan.masks})
+        plan = _plan(request, candidates, groups, scores, costs, count)
         identity = MasksIdentity(masks_digest(plan.masks), network_digest(model.state_dict()))
         recovery = _zero_and_recover(request, task, model, groups, plan.masks)
-        metrics = _metrics(task, plan)
-        if recovery is not None:
-            metrics["recovery"] = recovery.plain()
+        metrics = _metrics(task, plan, recovery)
         record = make_record("prune", config.plain(), parents, metrics, started, config.device)
         # The masks are written last: where they exist, the pruned network does too.
         model.cpu()
@@ -167,19 +163,24 @@ def scoring_context(
 def _plan(
     request: PruneRequest,
     candidates: list[Group],
+    groups: list[Group],
     scores: Scores,
     costs: dict[str, float],
     count: MacCounter,
 ) -> PruningPlan:
-    """The same share of every group, or what keeps the most importance within the MACs."""
+    """The same share of every group, or what keeps the most importance within the MACs.
+
+    Groups that are no candidates keep everything.
+    """
     limits = Limits(request.settings.min_units, request.settings.round_to)
     if request.pruning_ratio is not None:
-        return plan_uniform(candidates, scores, count, request.pruning_ratio, limits)
-    budget = request.mac_constraint or 1.0
-    plan = plan_pruning(candidates, scores, costs, count, budget, limits)
-    step = max(costs[g.name] * limits.round_to.get(g.kind, 1) for g in candidates)
-    check_plan(plan, budget, step)
-    return plan
+        plan = plan_uniform(candidates, scores, count, request.pruning_ratio, limits)
+    else:
+        budget = request.mac_constraint or 1.0
+        plan = plan_pruning(candidates, scores, costs, count, budget, limits)
+        step = max(costs[g.name] * limits.round_to.get(g.kind, 1) for g in candidates)
+        check_plan(plan, budget, step)
+    return replace(plan, masks={**full_masks(groups), **plan.masks})
 
 
 def _scores(request: PruneRequest, measured: RawScores) -> Scores:
@@ -216,7 +217,8 @@ def _masks_artifact(
     return Artifact({}, record=record, extra=extra)
 
 
-def _metrics(task: ExampleTask, plan: PruningPlan) -> dict[str, Any]:
+def _metrics(task: ExampleTask, plan: PruningPlan, recovery: Recovery | None) -> dict[str, Any]:
+    recovered = {} if recovery is None else {"recovery": recovery.plain()}
     return {
         "macs": plan.macs,
         "planned_macs": plan.planned_macs,
@@ -225,4 +227,5 @@ def _metrics(task: ExampleTask, plan: PruningPlan) -> dict[str, Any]:
         "kept_units": kept_units(plan.masks),
         "counter": COUNTER,
         "input_size": list(task.input_size),
+        **recovered,
     }

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -84,13 +85,16 @@ def rebuild(
     if small_arch != cut_arch:
         small = fused
         difference = _check_equal(largest_difference(model, small, probe), FUSED_TOLERANCE)
-    measured = artifact.record.metrics if artifact.record else {}
-    metrics = {**measured, "largest_difference": difference}
+    metrics = {**_measured(artifact), "largest_difference": difference}
     with file_lock(target):
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record, dict(identity.plain())))
     record_network(config, "rebuild", target, arch)
     return Rebuilt(target, count_parameters(small), count_parameters(model), difference)
+
+
+def _measured(artifact: Artifact) -> dict[str, Any]:
+    return artifact.record.metrics if artifact.record else {}
 
 
 def _masks(

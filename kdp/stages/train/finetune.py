@@ -33,7 +33,7 @@ from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.training.job import Params
 from kdp.training.processes import is_main_process, main_process_lock
-from kdp.types import Arch
+from kdp.types import Arch, Provenance
 
 
 def finetune(
@@ -75,20 +75,17 @@ def finetune(
     objective = build_objective(pruned.task, student, request.distill, request.settings.steps)
     job = make_job(request, pruned.task, student, objective, costs)
     if student is pruned.model:
-        job.after_step = lambda network, step: zero_removed(network, pruned.groups, pruned.masks)
+        job.after_step = pruned.zero_removed
     teachers = read_parents(objective.parents)
     parents = [*read_parents([paths.pruned, paths.masks]), *teachers]
-    targets = TrainingTargets(
-        request, [paths.finetuned], parents, teachers, pruned.task.training_samples
-    )
+    training_samples = pruned.task.training_samples
+    targets = TrainingTargets(request, [paths.finetuned], parents, teachers, training_samples)
     with main_process_lock(paths.finetuned, request.folder):
         mode = RunMode(resume, overwrite, rerun, on_ready)
         result = run_job(job, targets, pruned.task, mode, costs, pruned.note(student))
         if is_main_process():
-            params = pruned.full_size(result.best, student)
             record = stage_record(request, result, result.best_metrics, started, parents)
-            extra = masked_extra(pruned.model, pruned.groups, pruned.masks, pruned.identity)
-            save(paths.finetuned, Artifact(params, pruned.arch, record, extra))
+            save(paths.finetuned, pruned.artifact(pruned.full_size(result.best, student), record))
             record_experiment(request, paths.finetuned, pruned.task, result)
     return {"finetuned": paths.finetuned}
 
@@ -127,6 +124,15 @@ class _PrunedNetwork:
         if student is self.model:
             return ""
         return f"; {count_parameters(self.model):,} in the file, where removed units are zero"
+
+    def zero_removed(self, network: nn.Module, step: int) -> None:
+        """Keep the removed units of the full network at zero after a step."""
+        zero_removed(network, self.groups, self.masks)
+
+    def artifact(self, params: Params, record: Provenance) -> Artifact:
+        """The file of the fine-tuned network; `full_size` gives the weights."""
+        extra = masked_extra(self.model, self.groups, self.masks, self.identity)
+        return Artifact(params, self.arch, record, extra)
 
     def full_size(self, params: Params, student: nn.Module) -> Params:
         """The student's weights in their places in the full network, removed units zero.

@@ -81,9 +81,8 @@ def train(
     job = make_job(training, task, model, objective, costs)
     if dynamic:
         prune_while_training(job, dynamic)
-    targets = TrainingTargets(
-        training, list(files.values()), parents, parents, task.training_samples
-    )
+    written = list(files.values())
+    targets = TrainingTargets(training, written, parents, parents, task.training_samples)
     with main_process_lock(files["best"], training.folder):
         mode = RunMode(resume, overwrite, rerun, on_ready)
         result = run_job(job, targets, task, mode, costs)
