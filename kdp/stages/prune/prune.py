@@ -105,8 +105,7 @@ def prune(
         metrics = _metrics(task, plan, recovery)
         record = make_record("prune", config.plain(), parents, metrics, started, config.device)
         # The masks are written last: where they exist, the pruned network does too.
-        model.cpu()
-        extra = masked_extra(model, groups, plan.masks, identity)
+        extra = masked_extra(model.cpu(), groups, plan.masks, identity)
         save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
         save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record))
     record_network(config, "prune", paths.pruned)
