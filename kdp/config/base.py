@@ -6,7 +6,7 @@ import math
 from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from kdp.log import log
 
@@ -80,6 +80,20 @@ class OpenSection(Section):
     def options(self, section: type[S]) -> S:
         """The keys that a family registered for this section."""
         return self if isinstance(self, section) else section()
+
+
+def extend(name: str, bases: tuple[type[S], ...], doc: str | None, **fields: Any) -> type[S]:
+    """A section that is made at run time.
+
+    Args:
+        name: of the class.
+        bases: where two have a field of one name, that of the first one is used.
+        doc: its docstring.
+        fields: type and default of those that it adds or changes.
+    """
+    # It has no source text: looking for sentences in it takes long and finds none.
+    without_source = {"use_attribute_docstrings": False}
+    return create_model(name, __base__=bases, __doc__=doc, __cls_kwargs__=without_source, **fields)
 
 
 @cache

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path, PurePath
 from typing import Any
 
-from hydra import compose, initialize
+from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -48,8 +49,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def load_with_files(path: Path, overrides: Sequence[str] = ()) -> tuple[Config, list[Path]]:
     """The same with the files that the configuration is composed of, itself first."""
     path = find_config(path)
-    registered = _register(path, overrides)
-    plain = _compose(path, overrides, registered)
+    with _hydra():
+        registered = _register(path, overrides)
+        plain = _compose(path, overrides, registered)
     _prefer_overrides(plain, {split_override(override)[0] for override in overrides})
     try:
         config = Config.model_validate(plain)
@@ -93,13 +95,37 @@ class _Registered:
 def _compose(path: Path, overrides: Sequence[str], registered: _Registered) -> Any:
     hydra_overrides = for_hydra(path, overrides, registered.groups, registered.added)
     try:
-        with initialize(version_base="1.3", config_path=None):
-            composed = compose(config_name=registered.names[0], overrides=hydra_overrides)
+        composed = compose(config_name=registered.names[0], overrides=hydra_overrides)
         return _resolved(path, composed)
     except (HydraException, OmegaConfBaseException) as error:
         given = getattr(error, "override", None)
         where = f" (in the override {given.removeprefix('++')!r})" if given else ""
         raise KdpError(f"{path}: {first_line(error)}{where}") from error
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra, which forgets at the end what is registered with it within.
+
+    That is one configuration, and Hydra copies all that it knows whenever it composes one. It is
+    given a module, without files, because looking for that of its caller takes long.
+    """
+    store = ConfigStore.instance()
+    with initialize_config_module("kdp.config", version_base="1.3"):  # registers Hydra's own files
+        before = store.repo
+        store.repo = _copy_of_groups(before)
+        try:
+            yield
+        finally:
+            store.repo = before
+
+
+def _copy_of_groups(group: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested groups; the configurations in them are shared."""
+    return {
+        name: _copy_of_groups(entry) if isinstance(entry, dict) else entry
+        for name, entry in group.items()
+    }
 
 
 def _resolved(path: Path, composed: DictConfig) -> Any:

@@ -7,10 +7,10 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from kdp.config import registry
-from kdp.config.base import OpenSection, Section
+from kdp.config.base import OpenSection, Section, extend
 
 
 class SamplesConfig(Section):
@@ -80,7 +80,7 @@ def _of_kind(kind: str, bases: tuple[type[Section], ...]) -> Any:
     name = f"{kind}_{'data' if DataConfig in bases else 'samples'}"
     literal = Literal[kind]  # type: ignore[valid-type]
     field = Field(kind, description=SamplesConfig.model_fields["kind"].description)
-    return create_model(name, __base__=bases, __doc__=bases[0].__doc__, kind=(literal, field))
+    return extend(name, bases, bases[0].__doc__, kind=(literal, field))
 
 
 def _kind(value: Any) -> Any:

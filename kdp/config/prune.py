@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, create_model
+from pydantic import Field
 
 from kdp.config import registry
-from kdp.config.base import Count, CountOrZero, OpenSection, Samples, Section
+from kdp.config.base import Count, CountOrZero, OpenSection, Samples, Section, extend
 from kdp.config.epochs import Epochs, LengthSection
 
 
@@ -45,12 +45,10 @@ def prune_schema() -> type[PruneConfig]:
     # Pydantic takes the fields of the last base first.
     bases: tuple[type[Section], ...] = (*registry.calibration_options(), CalibrationConfig)
     doc = CalibrationConfig.__doc__
-    calibration = create_model("CalibrationConfig", __base__=bases, __doc__=doc)
+    calibration = extend("CalibrationConfig", bases, doc)
     sentence = PruneConfig.model_fields["calibration"].description
     field: Any = (calibration, Field(calibration(), description=sentence))
-    return create_model(
-        "PruneConfig", __base__=PruneConfig, __doc__=PruneConfig.__doc__, calibration=field
-    )
+    return extend("PruneConfig", (PruneConfig,), PruneConfig.__doc__, calibration=field)
 
 
 class RoundConfig(LengthSection):

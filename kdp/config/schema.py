@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, model_validator
 
 from kdp.config import registry
-from kdp.config.base import Section
+from kdp.config.base import Section, extend
 from kdp.config.data import DataConfig, EvaluationConfig, data_schema, samples_schema
 from kdp.config.distill import DistillConfig
 from kdp.config.dynamic import DynamicConfig
@@ -139,7 +139,7 @@ def _full_schema(version: int) -> type[Config]:
     for key, section in registry.sections().items():
         required = any(field.is_required() for field in section.model_fields.values())
         fields[key] = (section | None, None) if required else (section, section())
-    return create_model("Config", __base__=Config, __doc__=Config.__doc__, **fields)
+    return extend("Config", (Config,), Config.__doc__, **fields)
 
 
 def _default(key: str, make: Callable[[], Any]) -> Any:

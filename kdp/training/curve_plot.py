@@ -15,6 +15,8 @@ _ACROSS = {1: 1, 2: 2, 4: 2}
 """Panels side by side, by number of panels; three where not listed."""
 _WIDTH, _HEIGHT, _RATE_HEIGHT = 4.4, 2.7, 0.9
 """Inches of a panel, and the height of the learning rate's."""
+_LEFT, _RIGHT, _ABOVE, _BELOW = 0.75, 0.15, 0.35, 0.3
+"""Inches around each axes for its title and numbers."""
 _FEW = 40
 """Up to so many points are marked: a line through two points, or one point, shows too little."""
 _LOG_RANGE = 50
@@ -78,14 +80,32 @@ def _figure(panels: int) -> Figure:
 
     across = _ACROSS.get(panels, 3)
     down = math.ceil(panels / across)
-    heights = [*[_HEIGHT] * down, _RATE_HEIGHT]
-    size = (max(_WIDTH * across, 6.0), sum(heights) + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.add_gridspec(down + 1, across, height_ratios=heights)
+    width, bottom = max(_WIDTH, 6.0 / across), _RATE_HEIGHT + 0.4
+    height = bottom + down * _HEIGHT
+    figure = Figure(figsize=(width * across, height))
     for number in range(panels):
-        figure.add_subplot(grid[divmod(number, across)])
-    figure.add_subplot(grid[down, :])
+        row, column = divmod(number, across)
+        place = (column * width, height - (row + 1) * _HEIGHT, width, _HEIGHT)
+        _add_axes(figure, place)
+    _add_axes(figure, (0, 0.2, width * across, bottom - 0.2))
     return figure
+
+
+def _add_axes(figure: Figure, place: tuple[float, float, float, float]) -> None:
+    """Add axes with room around them; `place`: left, bottom, width, height in inches.
+
+    Matplotlib can find margins that fit, but takes as long for it as for drawing.
+    """
+    left, bottom, width, height = place
+    across, up = figure.get_size_inches()
+    figure.add_axes(
+        (
+            (left + _LEFT) / across,
+            (bottom + _BELOW) / up,
+            (width - _LEFT - _RIGHT) / across,
+            (height - _BELOW - _ABOVE) / up,
+        )
+    )
 
 
 def _draw(axes: Axes, rows: Rows, columns: Sequence[str], title: str) -> None:

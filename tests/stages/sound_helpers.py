@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kdp.artifacts import Artifact, make_record, save
 from kdp.models import build
 from kdp.models.mobile import SCENES
 from kdp.types import Arch
+from tests.in_process import Ended, call_kdp
 
 SMALL = {"stem": 4, "channels": [8, 8], "hidden": [10, 12], "strides": [[2, 2], [2, 2]]}
 RECORDINGS: dict[str, tuple[float, int, int]] = {
@@ -24,6 +26,7 @@ RECORDINGS: dict[str, tuple[float, int, int]] = {
     "native.WAV": (3.0, 32_000, 2),
 }
 """Name -> seconds, sampling rate, channels."""
+NAMES = sorted(RECORDINGS)
 
 
 def write_sound(path: Path, seconds: float = 1.0, rate: int = 32_000, channels: int = 1) -> Path:
@@ -86,3 +89,14 @@ def write_damaged(path: Path, kind: str) -> Path:
             {"no sound": b"no sound" * 99, "empty": b""}.get(kind, whole[: len(whole) // 2])
         )
     return path
+
+
+def infer(*arguments: str | Path) -> Ended:
+    """Run `kdp infer` on the CPU."""
+    return call_kdp("infer", *arguments, "--device", "cpu")
+
+
+def probabilities(table: str) -> dict[str, list[float]]:
+    """Those of a submission, by file, in the order of its columns."""
+    rows = csv.DictReader(table.splitlines(), delimiter="\t")
+    return {row["filename"]: [float(row[name]) for name in sorted(SCENES)] for row in rows}

@@ -21,22 +21,18 @@ from kdp.data.mel import LogMel
 from kdp.data.mel_settings import MelSettings
 from kdp.models.loading import load_network
 from kdp.models.mobile import SCENES, Mobile
-from kdp.stages.prune.prune import prune
-from kdp.stages.prune.rebuild import rebuild
 from kdp.tasks.scenes.task import AcousticScenes
-from tests.in_process import Ended, call_kdp
 from tests.runs import complaints
 from tests.stages.sound_helpers import (
-    RECORDINGS,
+    NAMES,
+    infer,
+    probabilities,
     write_damaged,
     write_network,
     write_recordings,
     write_sound,
     write_table,
 )
-from tests.traces import tracing_once
-
-NAMES = sorted(RECORDINGS)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +62,6 @@ def sounds(tmp_path: Path) -> Path:
     return tmp_path / "sounds"
 
 
-def infer(*arguments: str | Path) -> Ended:
-    return call_kdp("infer", *arguments, "--device", "cpu")
-
-
 def refused(*arguments: str | Path) -> str:
     """The line with which a command ends that prints and writes nothing."""
     done = infer(*arguments)
@@ -89,12 +81,6 @@ def by_hand(network: Path, sound: Path, settings: MelSettings | None = None) -> 
     seconds = torch.from_numpy(wave[:whole]).view(-1, own.sample_rate)
     with torch.no_grad():
         return load_network(network)[0](LogMel(own)(seconds)).softmax(1).mean(0)
-
-
-def probabilities(table: str) -> dict[str, list[float]]:
-    """Those of a submission, by file, in the order of its columns."""
-    rows = csv.DictReader(table.splitlines(), delimiter="\t")
-    return {row["filename"]: [float(row[name]) for name in sorted(SCENES)] for row in rows}
 
 
 def test_the_table_has_every_sound_of_a_folder(network: Path, recordings: Path) -> None:
@@ -246,51 +232,6 @@ def test_sounds_with_nothing_to_label_alone_write_no_table(network: Path, sounds
         write_damaged(sounds / name, "silent")
     line = refused(network, sounds, "-o", "labels.csv")
     assert line.count("is silent") == 2
-
-
-@pytest.fixture(scope="module")
-def compressed(
-    network: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Path, Path]]:
-    """A file of each kind, with the one that it has to agree with."""
-    folder = tmp_path_factory.mktemp("compressed")
-    plain = {
-        "device": "cpu",
-        "output": {"name": "small", "dir": str(folder), "runs": str(folder / "runs")},
-        "teacher": str(network),
-        "pruning_ratio": 0.4,
-        "prune": {"criterion": "magnitude", "calibration": {"patches": 4}},
-    }
-    config = Config.model_validate(plain)
-    masked = prune(config).pruned
-    rebuilt = rebuild(config).path
-    files = {"masked": (masked, rebuilt), "rebuilt": (rebuilt, masked)}
-    with tracing_once():
-        for precision in ("fp32", "fp16", "int8"):
-            target = folder / f"{precision}.onnx"
-            done = call_kdp("export", rebuilt, "--precision", precision, "-o", target)
-            assert done.code == 0, done.stderr
-            files[precision] = (target, rebuilt)
-    return files.__getitem__
-
-
-@pytest.mark.parametrize(
-    ("kind", "tolerance"),
-    # Weights of 8 bits and activations that are quantised anew for every batch.
-    [("masked", 1e-4), ("rebuilt", 1e-4), ("fp32", 1e-4), ("fp16", 2e-2), ("int8", 0.2)],
-)
-def test_every_kind_of_file_is_run(
-    compressed: Callable[[str], tuple[Path, Path]], recordings: Path, kind: str, tolerance: float
-) -> None:
-    pytest.importorskip("onnxruntime")
-    own, other = (
-        probabilities(infer(file, recordings, "--format", "dcase").stdout)
-        for file in compressed(kind)
-    )
-    assert list(own) == NAMES
-    for name in NAMES:
-        assert sum(own[name]) == pytest.approx(1, abs=1e-4)
-        np.testing.assert_allclose(own[name], other[name], atol=tolerance)
 
 
 @pytest.mark.parametrize("given", [".", "*.wav", "link/*.wav"])

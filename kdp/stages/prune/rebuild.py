@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdp.artifacts import Artifact, make_record, read_parents, save
 from kdp.config import Config
@@ -81,10 +81,9 @@ def rebuild(
     log_replaced([target], _source_before(target))
     on_ready()
     probe = task.example(task.input_size)
-    difference = _check_equal(largest_difference(model, small, probe), TOLERANCE)
+    difference = _check_equal(model, small, probe, TOLERANCE)
     if small_arch != cut_arch:
-        small = fused
-        difference = _check_equal(largest_difference(model, small, probe), FUSED_TOLERANCE)
+        small, difference = fused, _check_equal(model, fused, probe, FUSED_TOLERANCE)
     metrics = {**_measured(artifact), "largest_difference": difference}
     with file_lock(target):
         record = make_record("rebuild", config.plain(), parents, metrics, started)
@@ -116,7 +115,8 @@ def _source_before(target: Path) -> str:
     return f"made from {record.parents[0].path}" if record and record.parents else ""
 
 
-def _check_equal(difference: float, tolerance: float) -> float:
+def _check_equal(source: nn.Module, small: nn.Module, probe: Tensor, tolerance: float) -> float:
+    difference = largest_difference(source, small, probe)
     if not difference <= tolerance:  # "not": NaN has to fail, too
         raise KdpError(f"the rebuilt network differs from its source by {difference:.2g}")
     return difference

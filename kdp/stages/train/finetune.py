@@ -28,7 +28,7 @@ from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.job import RunMode, make_job, record_experiment, run_job, stage_record
 from kdp.stages.train.objective import build_objective
-from kdp.stages.train.request import DistillRequest, FinetuneRequest
+from kdp.stages.train.request import DistillRequest, FinetuneRequest, TrainingRequest
 from kdp.tasks import task_for
 from kdp.tasks.base import Task
 from kdp.training.job import Params
@@ -66,9 +66,7 @@ def finetune(
     started, finetuning = time.time(), FinetuneRequest.from_config(config)
     paths = finetuning.training.paths
     pruned = _load_pruned(finetuning)
-    samples, reduction = pruned.task.sample_counts["training"], pruned.task.task_reduction
-    request = finetuning.training.counted(samples, reduction)
-    request = replace(request, label=label or request.label)
+    request = _training_request(finetuning, pruned.task, label)
     costs = pruned.costs(request.label.unpruned)
     student = pruned.student(request.distill)
     torch.manual_seed(request.seed)
@@ -78,8 +76,8 @@ def finetune(
         job.after_step = pruned.zero_removed
     teachers = read_parents(objective.parents)
     parents = [*read_parents([paths.pruned, paths.masks]), *teachers]
-    training_samples = pruned.task.training_samples
-    targets = TrainingTargets(request, [paths.finetuned], parents, teachers, training_samples)
+    outputs, samples = [paths.finetuned], pruned.task.training_samples
+    targets = TrainingTargets(request, outputs, parents, teachers, samples)
     with main_process_lock(paths.finetuned, request.folder):
         mode = RunMode(resume, overwrite, rerun, on_ready)
         result = run_job(job, targets, pruned.task, mode, costs, pruned.note(student))
@@ -88,6 +86,13 @@ def finetune(
             save(paths.finetuned, pruned.artifact(pruned.full_size(result.best, student), record))
             record_experiment(request, paths.finetuned, pruned.task, result)
     return {"finetuned": paths.finetuned}
+
+
+def _training_request(
+    finetuning: FinetuneRequest, task: Task, label: RunLabel | None
+) -> TrainingRequest:
+    request = finetuning.training.counted(task.sample_counts["training"], task.task_reduction)
+    return replace(request, label=label or request.label)
 
 
 @dataclass(frozen=True)
