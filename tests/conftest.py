@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kdp.log import log, log_once
+from kdp.training.curve_plot import plot_curves
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,6 +74,20 @@ def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdp.written.WRITTEN_FILE", folder / "written.jsonl")
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_plots() -> Iterator[None]:
+    """Trainings draw no curves: that takes longer than most of them; see `plots`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"Matplotlib")
+        yield
+
+
+@pytest.fixture
+def plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of this test draw their curves."""
+    monkeypatch.setattr("kdp.training.curves.plot_curves", plot_curves)
 
 
 @pytest.fixture

@@ -160,6 +160,7 @@ _FORKS.set_forkserver_preload(
         "kdp.stages.compare.compare",
         "kdp.stages.prune.prune",
         "kdp.stages.train.train",
+        "tests.warm",
     ]
 )
 

@@ -48,12 +48,10 @@ def documented(title: str, column: int = 0, table: int = 0) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A short chain with every kind of artifact."""
     root = tmp_path_factory.mktemp("formats")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
-        config = settings(root, distill=None, finetune=None)
-        train(config.model_copy(update={"experiments": _experiments(root)}))
-        prune(settings(root, pruning_ratio=0.5, train=None))
-        cache_targets(settings(root, model=None, finetune=None))
+    config = settings(root, distill=None, finetune=None)
+    train(config.model_copy(update={"experiments": _experiments(root)}))
+    prune(settings(root, pruning_ratio=0.5, train=None))
+    cache_targets(settings(root, model=None, finetune=None))
     return root
 
 

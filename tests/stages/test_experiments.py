@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,14 +38,6 @@ from kdp.types import Arch
 from tests import runs as catanet
 from tests.models.face_mask_helpers import settings
 from tests.runs import run_kdp
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_plots() -> Iterator[None]:
-    """Drawing curves takes longer than these trainings."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
-        yield
 
 
 def face(folder: Path, **changes: Any) -> Config:

@@ -51,7 +51,6 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
         patch.setenv("KDP_FACES", str(folder / "photographs"))
         patch.setenv("COLUMNS", "120")
         patch.setattr(sweep, "launch", launch_here)
-        patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
         short = ["train.steps=1", "train.batch_size=4", "train.warmup_steps=0"]
         trained = call_kdp("train", "--config", "face_mask.yml", "faces=real", *short)
         assert trained.code == 0, trained.stderr

@@ -36,12 +36,6 @@ from tests.runs import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing curves takes longer than these trainings."""
-    monkeypatch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
-
-
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """Every network whose forward runs, once per call."""

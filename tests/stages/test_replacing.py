@@ -33,12 +33,6 @@ SMALL: dict[str, Any] = {
 STEPS = {**SHORT, "steps": 2, "checkpoint_every": 1}
 
 
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing curves takes longer than these trainings."""
-    monkeypatch.setattr("kdp.training.curves.plot_curves", lambda *arguments: b"")
-
-
 def short(folder: Path, **changes: Any) -> Config:
     """A training of two steps without a teacher."""
     return config(folder, **{"train": STEPS, "distill": None, **changes})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from kdp.config.compose import load_config
 from kdp.config.lookup import find_config
-from kdp.data import toy_scenes
 from kdp.stages.prune.round import RoundsRequest
 from tests.in_process import call_kdp
 from tests.wandb_fake import FakeRun, install_wandb
@@ -85,8 +83,6 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Any:
     own = [*SHORT, f"output.dir={weights}"]
     once = ["--config", SCHEDULE, *own, f"teacher={weights / 'cp_mobile.pth'}"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
-        patch.setattr(toy_scenes, "_recorded", cache(toy_scenes._recorded))
         runs = install_wandb(folder, patch)
         for command in (
             ["train", "--config", "cp_mobile.yml", NETWORK, *own],

@@ -143,7 +143,6 @@ def test_training_accuracy_is_that_of_the_batches_since_the_last_row(
         correct.append(sum(guess == label for guess, label in pairs) / len(guesses))
         return F.cross_entropy(output, batch["label"])
 
-    monkeypatch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"")
     plain = face_settings(tmp_path)
     if distils:
         train(plain.model_copy(update={"distill": None}))

@@ -12,6 +12,7 @@ from kdp.training.loop import fit
 from tests.training.helpers import curve_rows, toy_job
 
 
+@pytest.mark.usefixtures("plots")
 def test_curves_are_written_as_jsonl_csv_and_png(tmp_path: Path) -> None:
     fit(toy_job(tmp_path))
     steps = [row["step"] for row in curve_rows(tmp_path) if "loss" in row]
