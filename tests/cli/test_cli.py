@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from kdp import __version__
 from kdp.cli import app
 from tests.conftest import ROOT
+from tests.runs import run_kdp
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
 
@@ -236,26 +237,26 @@ def _one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_an_unknown_key_is_one_line_and_exit_code_2(config: Path) -> None:
-    line = _one_line(_kdp("train", "--config", str(config), "sede=3"))
+    line = _one_line(run_kdp("train", "--config", str(config), "sede=3"))
     assert "'sede'; did you mean 'seed'?" in line
 
 
 def test_a_missing_configuration_is_a_one_line_error(tmp_path: Path) -> None:
-    assert "does not exist" in _one_line(_kdp("train", "--config", str(tmp_path / "gone.yml")))
+    assert "does not exist" in _one_line(run_kdp("train", "--config", str(tmp_path / "gone.yml")))
 
 
 def test_a_missing_section_is_a_one_line_error(config: Path) -> None:
-    assert "`model` and `train`" in _one_line(_kdp("train", "--config", str(config)))
+    assert "`model` and `train`" in _one_line(run_kdp("train", "--config", str(config)))
 
 
 def test_a_missing_file_is_a_one_line_error(tmp_path: Path) -> None:
-    line = _one_line(_kdp("inspect-weights", str(tmp_path / "gone.pth")))
+    line = _one_line(run_kdp("inspect-weights", str(tmp_path / "gone.pth")))
     assert "gone.pth does not exist" in line
 
 
 def test_debug_shows_the_traceback(config: Path) -> None:
     for arguments in (["--debug", "train", "sede=3"], ["train", "sede=3", "--debug"]):
-        done = _kdp(*arguments, "--config", str(config))
+        done = run_kdp(*arguments, "--config", str(config))
         assert done.returncode != 0
         assert "Traceback" in done.stderr
         assert "KdpError" in done.stderr

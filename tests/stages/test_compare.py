@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from kdp.stages.compare.compare import compare
 from kdp.stages.defaults import config_or_defaults
 from kdp.types import Arch
 from tests.conftest import TINY
+from tests.runs import run_kdp
 
 SMALLER = {**TINY, "tab_heads": [1, 2], "lrsa_neurons": [6, 0]}
 
@@ -243,7 +242,6 @@ def test_an_unsupported_size_is_a_one_line_error(tmp_path: Path, what: str) -> N
 
 
 def test_an_error_is_one_line_with_exit_code_2(folder: Path) -> None:
-    command = [sys.executable, "-m", "kdp", "compare", str(folder / "gone.pth")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_kdp("compare", str(folder / "gone.pth"))
     assert done.returncode == 2
     assert done.stderr == f"kdp: {folder / 'gone.pth'} does not exist\n"

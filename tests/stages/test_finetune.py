@@ -180,7 +180,7 @@ def test_a_stopped_run_resumes_to_the_same_file(
 
 
 def test_a_killed_run_resumes_to_the_same_file(tmp_path: Path) -> None:
-    steps = {**SHORT, "steps": 30, "checkpoint_every": 4, "validate_every": 15}
+    steps = {**SHORT, "steps": 20, "checkpoint_every": 2, "validate_every": 10}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
