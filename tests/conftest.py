@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from functools import cache
 
 # One process per core runs tests; more threads than that only wait for one another. Set before
 # torch is imported.
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from torch import Tensor
 
 from kdp.log import log, log_once
@@ -73,6 +75,16 @@ def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.getbasetemp() / ".kdp"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdp.written.WRITTEN_FILE", folder / "written.jsonl")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_command_line() -> Iterator[None]:
+    """Typer makes the command line anew for every command, which is one in a process of its own."""
+    command_line = cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", command_line)
+        patch.setattr("typer.testing._get_command", command_line)
         yield
 
 

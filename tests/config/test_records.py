@@ -10,15 +10,14 @@ import pytest
 from kdp.artifacts import load
 from kdp.config import Config
 from kdp.config.compose import load_config
-from kdp.shipped import CONFIGS, WEIGHTS
+from kdp.shipped import WEIGHTS
 from tests.conftest import ROOT
-
-NAMES = [name for name in CONFIGS if not name.startswith("overlays")]
+from tests.shipped import NAMES, shipped
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_plain_values_become_the_same_configuration(name: str) -> None:
-    config = load_config(ROOT / "configs" / name)
+    config = shipped(name)
     plain = config.plain()
     assert json.loads(json.dumps(plain)) == plain
     assert Config.model_validate(plain) == config

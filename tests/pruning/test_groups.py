@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from kdp.models import build
+from kdp.models import build, build_on_meta
 from kdp.pruning.knapsack import unit_costs
 from kdp.tasks.base import Task
 from kdp.types import Arch
@@ -28,15 +28,16 @@ def test_catanet_l_has_64_heads_and_1536_neurons(task: Task) -> None:
 def test_unit_costs_of_heads_follow_the_attention_of_their_block(task: Task) -> None:
     from kdp.stages.prune.budget import macs_by_width
 
-    with torch.device("meta"):
-        groups = task.groups(build("catanet"))
+    sizes, centres = (256, 128, 64, 32), (16, 32, 64, 128)
+    blocks = {"patch_sizes": (16, 20, 24, 28), "group_sizes": sizes, "num_tokens": centres}
+    arch = Arch("catanet", {"upscale": 2, **blocks})
+    groups = task.groups(build_on_meta(arch))
     heads = [g for g in groups if g.kind == "tab_heads"]
-    arch = Arch("catanet", {"upscale": 2})
-    costs = unit_costs(heads[:4], macs_by_width(task, arch, groups))
+    costs = unit_costs(heads, macs_by_width(task, arch, groups))
     # q, k, v, projection; products with 2 x group tokens and with the centres; centre keys, values
     tokens = 64 * 64
     expected = []
-    for size, centres in zip((256, 128, 64, 32), (16, 32, 64, 128), strict=True):
+    for size, count in zip(sizes, centres, strict=True):
         linear = tokens * 40 * (9 + 10) + (tokens + size) * 40 * (9 + 10)
-        expected.append(linear + tokens * 19 * (2 * size + centres) + centres * 40 * 19)
-    assert [costs[g.name] for g in heads[:4]] == expected
+        expected.append(linear + tokens * 19 * (2 * size + count) + count * 40 * 19)
+    assert [costs[g.name] for g in heads] == expected

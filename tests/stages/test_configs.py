@@ -16,6 +16,7 @@ from kdp.shipped import CONFIGS
 from kdp.stages.configs import copy_config, list_configs, show_config, to_text
 from kdp.stages.paths import chain_paths
 from tests.conftest import ROOT
+from tests.shipped import NAMES, shipped
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +48,9 @@ def test_user_files_come_first_and_shadow_shipped_ones() -> None:
     assert to_text(list_configs()).startswith("configurations (configs)\n")
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("overlays")])
+@pytest.mark.parametrize("name", NAMES)
 def test_no_file_of_a_chain_says_a_stage_twice(name: str) -> None:
-    for path in asdict(chain_paths(load_config(Path(name)))).values():
+    for path in asdict(chain_paths(shipped(name))).values():
         words = [word for word in path.stem.split("_") if word.endswith("ed")]
         assert len(words) == len(set(words)), path
 
