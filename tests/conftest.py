@@ -11,6 +11,8 @@ from functools import cache
 # One process per core runs tests; more threads than that only wait for one another. Set before
 # torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Many commands run in this folder; their chains are none of its user's.
+os.environ["KDP_NO_CHAINS"] = "1"
 
 from pathlib import Path
 from typing import Any

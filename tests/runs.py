@@ -22,6 +22,7 @@ import torch
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 
+from kdp import written
 from kdp.artifacts import Artifact, make_record, save
 from kdp.config import Config
 from kdp.models import build
@@ -46,8 +47,12 @@ SHORT: dict[str, Any] = {
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     """A configuration that trains and fine-tunes a tiny CATANet on three images, on a CPU."""
     images, others = (
-        {"kind": "hr_only", "hr": str(_images(folder / name, seed)), "cache": str(folder / "cache")}
-        for name, seed in (("images", 0), ("evaluation", 100))
+        {
+            "kind": "hr_only",
+            "hr": str(_images(folder / name, count)),
+            "cache": str(folder / "cache"),
+        }
+        for name, count in (("images", 3), ("evaluation", 2))
     )
     return {
         "device": "cpu",
@@ -171,6 +176,8 @@ def _run_main(
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.chdir(cwd)
+    if cwd == ROOT:
+        written.WRITTEN_FILE = outputs[0].with_name("written.jsonl")
     sys.argv = command
     if before:
         before()
@@ -342,11 +349,12 @@ def change_data(folder: Path, change: str) -> None:
         last.rename(folder / f"0{last.name}")
 
 
-def _images(folder: Path, seed: int) -> Path:
+def _images(folder: Path, count: int) -> Path:
+    """A folder with as many images, all different from those of other counts."""
     if not folder.exists():
         folder.mkdir()
-        for number in range(3):
-            random = np.random.default_rng(seed + number)
+        for number in range(count):
+            random = np.random.default_rng((count, number))
             coarse = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
             image = cv2.resize(coarse, (48, 48), interpolation=cv2.INTER_CUBIC)
             cv2.imwrite(str(folder / f"{number}.png"), image)
