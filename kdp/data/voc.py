@@ -163,9 +163,8 @@ def _size(
     except ValueError:
         return size
     sides = zip(annotated, size, strict=True)
-    if any(
-        declared > 0 and declared != side for declared, side in sides
-    ):  # many tools write 0 for unknown
+    # Many tools write 0 for unknown.
+    if any(declared > 0 and declared != side for declared, side in sides):
         issues.add("images of another size than their annotation's, left out", name)
         return None
     return size

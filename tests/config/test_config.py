@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from kdp.config import Config, base
 from kdp.config.compose import load_config, load_with_files
@@ -38,6 +40,27 @@ def _fault(path: Path, *overrides: str) -> str:
     assert "\n" not in message
     assert str(path) in message
     return message
+
+
+def test_files_of_a_configuration_are_forgotten(write: Writer) -> None:
+    """An overlay of one must not be found by the next, and Hydra copies all that it knows."""
+    named = write("output: {name: a}\n", "named.yml")
+    load_config(named)
+    before = _known(ConfigStore.instance().repo)
+    load_config(ROOT / "configs" / "face_mask" / "face_mask.yml", ["faces=real"])
+    _fault(write("output: {name: a}\nsede: 1\n"))
+    load_config(named)
+    assert _known(ConfigStore.instance().repo) == before
+    assert not any("face_mask" in name or name.startswith("faces") for name in before)
+
+
+def _known(group: dict[str, Any], prefix: str = "") -> set[str]:
+    """Names of the configurations that Hydra knows."""
+    return {
+        name
+        for key, entry in group.items()
+        for name in (_known(entry, f"{key}/") if isinstance(entry, dict) else {prefix + key})
+    }
 
 
 def test_there_are_shipped_files() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def documented(title: str, column: int = 0, table: int = 0) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short chain with every kind of artifact."""
     root = tmp_path_factory.mktemp("formats")
     config = settings(root, distill=None, finetune=None)

@@ -32,12 +32,12 @@ class Kind:
 
 
 KINDS = {
-    "configurations": Kind(of_inputs(configurations.make), 8, 5000),
-    "artifacts": Kind(of_inputs(artifacts.make), 6, 3000),
-    "data": Kind(of_inputs(data_files.make), 5, 1500),
-    "transformers": Kind(of_inputs(transformers_folders.make), 1, 300),
+    "configurations": Kind(of_inputs(configurations.make), 14, 5000),
+    "artifacts": Kind(of_inputs(artifacts.make), 10, 3000),
+    "data": Kind(of_inputs(data_files.make), 8, 1500),
+    "transformers": Kind(of_inputs(transformers_folders.make), 2, 300),
     "kills": Kind(kills.run, 1, 400),
-    "flips": Kind(flips.run, 4, 400, allowed=0.02),
+    "flips": Kind(flips.run, 6, 400, allowed=0.02),
 }
 SEED = 0
 """Of the series that the tests run."""

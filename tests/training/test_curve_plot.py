@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -92,3 +93,26 @@ def test_one_point_leaves_ink_in_its_panel() -> None:
     blue = [int((image[..., 0].astype(int) - image[..., 2] > 100).sum()) for image in images]
     assert blue[0] > 20
     assert blue[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1e-9, 3e-9), (1.05e-5, 1.35e-5), (-1e7, 12_345_678), (29.000001, 29.000003), (1e-3, 1e12)],
+)
+def test_numbers_beside_an_axis_fit_into_its_margin(
+    monkeypatch: Any, low: float, high: float
+) -> None:
+    values = [low, (low + high) / 2, high]
+    rows = [
+        {"step": 10_000 * step, "lr": v, "loss": v, "A/loss": v, "A/psnr": v, "A/ssim": v}
+        for step, v in enumerate(values, 1)
+    ]
+    axes = panels(rows, monkeypatch, ("psnr", "ssim"))
+    figure = axes[0].get_figure()
+    assert figure is not None
+    others = [panel.get_window_extent() for panel in axes]
+    for panel in axes:
+        for label in panel.get_yticklabels():
+            box = label.get_window_extent()
+            assert box.x0 >= 0, label
+            assert not any(box.overlaps(other) for other in others if label.get_text()), label
