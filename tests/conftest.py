@@ -49,8 +49,12 @@ def same_params(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def pytest_configure() -> None:
-    """Stop on SIGHUP as in a terminal: `nohup` has tests and what they start ignore it."""
+    """Stop on signals as in a terminal.
+
+    `nohup` has tests, and what they start, ignore SIGHUP; a script's `&` has them ignore SIGINT.
+    """
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 SLOW = ("test_yolo", "test_ultralytics", "tests/stages/", "tests/training/", "tests/docs/")
