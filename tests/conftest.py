@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 # One process per core runs tests; more threads than that only wait for one another. Set before
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from kdp.log import log, log_once
 from kdp.training.curve_plot import plot_curves
+from kdp.training.curves import CurveRow
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,11 +95,16 @@ def _one_command_line() -> Iterator[None]:
         yield
 
 
+def no_plot(rows: Sequence[CurveRow], metrics: Sequence[str]) -> bytes:
+    """Stands in for `plot_curves`."""
+    return b"Matplotlib"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_plots() -> Iterator[None]:
     """Trainings draw no curves: that takes longer than most of them; see `plots`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdp.training.curves.plot_curves", lambda rows, metrics: b"Matplotlib")
+        patch.setattr("kdp.training.curves.plot_curves", no_plot)
         yield
 
 

@@ -37,12 +37,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
         model: on any device, "meta" included; training modes are restored.
         example: the input, on the same device.
     """
-    counter = FlopCounterMode(display=False)
-    # The counter fails on a module whose output is a view of a parameter that requires gradients.
-    detached = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    with eval_mode(model), true_widths(), sdpa_kernel([SDPBackend.MATH]), counter:
-        functional_call(model, detached, (example,))
-    return int(counter.get_total_flops()) // 2
+    return _count_by_module(model, example)[""]
 
 
 def count_macs_of(arch: Arch, example: Tensor) -> int:
@@ -51,17 +46,42 @@ def count_macs_of(arch: Arch, example: Tensor) -> int:
     Raises:
         KdpError: unknown network, or arguments that it does not accept.
     """
+    return macs_by_module(arch, example)[""]
+
+
+def macs_by_module(arch: Arch, example: Tensor) -> dict[str, int]:
+    """MACs of the modules of an architecture, as `count_macs` counts them.
+
+    Returns:
+        Dotted name -> MACs, submodules included; "" is the whole network. Modules that are not
+        called, such as lists, and those without MACs are absent.
+
+    Raises:
+        KdpError: unknown network, or arguments that it does not accept.
+    """
     if arch.source is not None:  # the user's code, which may have changed
-        return count_macs(build_on_meta(arch), example.to("meta"))
+        return _count_by_module(build_on_meta(arch), example.to("meta"))
     key = (repr(arch), tuple(example.shape), example.dtype)
     if key not in _counted:
-        _counted[key] = count_macs(build_on_meta(arch), example.to("meta"))
+        _counted[key] = _count_by_module(build_on_meta(arch), example.to("meta"))
     return _counted[key]
 
 
 # A search asks for the same widths again and again, and a forward pass on the meta device takes up
 # to a second, since its kernels are Python.
-_counted: dict[tuple[str, tuple[int, ...], torch.dtype], int] = {}
+_counted: dict[tuple[str, tuple[int, ...], torch.dtype], dict[str, int]] = {}
+
+
+def _count_by_module(model: nn.Module, example: Tensor) -> dict[str, int]:
+    counter = FlopCounterMode(display=False)
+    # The counter fails on a module whose output is a view of a parameter that requires gradients.
+    detached = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    with eval_mode(model), true_widths(), sdpa_kernel([SDPBackend.MATH]), counter:
+        functional_call(model, detached, (example,))
+    flops = {name: sum(count.values()) for name, count in counter.get_flop_counts().items()}
+    root = f"{type(model).__name__}."
+    modules = {name.removeprefix(root): n // 2 for name, n in flops.items() if root in name}
+    return {**modules, "": int(counter.get_total_flops()) // 2}
 
 
 def count_module_macs(model: nn.Module, example: Tensor) -> tuple[int, str]:

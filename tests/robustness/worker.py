@@ -21,6 +21,7 @@ import time
 import traceback
 from contextlib import suppress
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -70,8 +71,23 @@ def main() -> None:
     for name in PRELOADED:
         with suppress(ImportError):
             importlib.import_module(name)
+    _warm_up()
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), file=replies, flush=True)
+
+
+def _warm_up() -> None:
+    """Build the command line and the schema once, if the checkout has them where this one does."""
+    with suppress(ImportError, AttributeError):
+        import typer
+
+        from kdp.cli import app
+
+        vars(typer.main)["get_command"] = cache(typer.main.get_command)
+        typer.main.get_command(app)
+        from kdp.config.schema import full_schema
+
+        full_schema()
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:

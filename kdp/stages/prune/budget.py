@@ -8,9 +8,9 @@ from functools import cache
 from kdp.config import PruneConfig
 from kdp.errors import KdpError, join_names
 from kdp.log import log
-from kdp.measure.complexity import count_macs_of
+from kdp.measure.complexity import count_macs_of, macs_by_module
 from kdp.models import build_on_meta
-from kdp.pruning.counting import weight_mac_counter
+from kdp.pruning.counting import shape_mac_counter
 from kdp.pruning.groups import Group
 from kdp.pruning.knapsack import MacCounter
 from kdp.pruning.rebuild import smaller_arch
@@ -22,11 +22,13 @@ from kdp.types import Arch
 def macs_by_width(task: ExampleTask, arch: Arch, groups: list[Group]) -> MacCounter:
     """A counter of the MACs with some groups narrowed; groups that are not named keep all units.
 
-    The real counter builds each narrowed network, and caches the result. A counter from weight
-    shapes replaces it where both agree on the full network and on half of every group.
+    The real counter builds each narrowed network, and caches the result. A counter from shapes
+    replaces it where both agree on the full network and on two narrowed ones.
     """
     example = task.example(task.input_size)
     full = {group.name: group.units for group in groups}
+    # A network may leave out more than the units of an empty group: attention with its norm.
+    may_be_empty = {group.name for group in groups if group.min_units == 0}
 
     @cache
     def counted(kept: tuple[int, ...]) -> int:
@@ -36,9 +38,25 @@ def macs_by_width(task: ExampleTask, arch: Arch, groups: list[Group]) -> MacCoun
     def count(kept: Mapping[str, int]) -> int:
         return counted(tuple({**full, **kept}.values()))
 
-    quick = weight_mac_counter(build_on_meta(arch), example.to("meta"), groups, count(full))
-    half = {name: max(units // 2, 1) for name, units in full.items()}
-    return quick if quick(half) == count(half) else count
+    dense = macs_by_module(arch, example)
+    quick = shape_mac_counter(build_on_meta(arch), groups, dense)
+    if any(quick(kept) != count(kept) for kept in (_half(groups), _uneven(groups))):
+        return count
+
+    def count_by_shapes(kept: Mapping[str, int]) -> int:
+        emptied = any(kept.get(name) == 0 for name in may_be_empty)
+        return count(kept) if emptied else quick(kept)
+
+    return count_by_shapes
+
+
+def _half(groups: list[Group]) -> dict[str, int]:
+    return {group.name: max(group.units // 2, 1) for group in groups}
+
+
+def _uneven(groups: list[Group]) -> dict[str, int]:
+    """Other shares of each group, so that errors of two groups do not cancel out."""
+    return {group.name: 1 + 5 * i % group.units for i, group in enumerate(groups)}
 
 
 def check_kinds(groups: list[Group], settings: PruneConfig, later_round: bool = False) -> None:
