@@ -22,6 +22,7 @@ from kdp.cli import (  # noqa: F401 (importing a module registers its command)
     paths,
     prune,
     rebuild,
+    recover,
     reproduce,
     sweep,
     train,

@@ -17,7 +17,7 @@ from kdp.training.shutdown import stop_at_once
 
 PANELS = {
     "Train and distil": ("train", "cache-targets"),
-    "Prune": ("prune", "finetune", "rebuild"),
+    "Prune": ("prune", "recover", "finetune", "rebuild"),
     "Inspect and compare": ("inspect-weights", "compare", "calculate-performance", "evaluate"),
     "Use": ("infer", "export"),
     "Experiments": ("experiments", "reproduce", "sweep"),

@@ -1,4 +1,4 @@
-"""Stages of a chain that can be resumed: `train`, `prune` and `finetune` take the same options."""
+"""Stages of a chain that can be resumed: `train` and `prune` take the same options."""
 
 from __future__ import annotations
 

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from kdp.cli.chain_stage import resumable_stage
+import typer
 
-if TYPE_CHECKING:
-    from kdp.stages.chains import OpenedChain
-
-
-@resumable_stage(
-    "finetune", "kdp finetune", "kdp finetune -c config_catanet.yml finetune.steps=500"
+from kdp.cli.app import command
+from kdp.cli.echo import echo
+from kdp.cli.options import (
+    ChainConfig,
+    OutputFolder,
+    Overrides,
+    Overwrite,
+    Rerun,
+    Resume,
+    SetValues,
+    StageDevice,
+    merged,
 )
-def finetune(chain: OpenedChain, *, resume: bool, overwrite: bool, rerun: bool) -> Iterable[Path]:
+
+
+@command("finetune", "kdp finetune", "kdp finetune -c config_catanet.yml finetune.steps=500")
+def finetune(
+    overrides: Overrides = None,
+    config: ChainConfig = None,
+    values: SetValues = None,
+    device: StageDevice = None,
+    output: OutputFolder = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Network to fine-tune. Default: the chain's, recovered if it was.",
+        ),
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    rerun: Rerun = False,
+) -> None:
     """Recover the accuracy of a pruned network by distillation; removed units stay removed."""
+    from kdp.stages.chains import open_chain
+
+    chain = open_chain("finetune", config, merged(overrides, values, device, output))
     from kdp.stages.train.finetune import finetune as run
 
-    return chain.run(run, resume=resume, overwrite=overwrite, rerun=rerun).values()
+    options = {"resume": resume, "overwrite": overwrite, "rerun": rerun}
+    for path in chain.run(run, source=source, **options).values():
+        echo(path)

@@ -37,10 +37,11 @@ SECTIONS = {
     "train": ("model", "train"),
     "cache-targets": ("distill",),
     "prune": ("teacher",),
+    "recover": ("teacher",),
     "finetune": ("finetune",),
 }
 """Sections of the configuration without which a stage cannot start."""
-ORDER = ("train", "prune", "finetune", "rebuild")
+ORDER = ("train", "prune", "recover", "finetune", "rebuild")
 """Each reads what the ones before it wrote."""
 START = "start one with `kdp train --config FILE` or `kdp prune --config FILE`"
 

@@ -63,7 +63,7 @@ def clean(config: Config) -> list[Path]:
 def artifact_candidates(config: Config) -> Iterator[Path]:
     """Where the artifacts of a configuration would be."""
     paths = chain_paths(config)
-    yield from (paths.pruned, paths.masks, paths.scores, paths.finetuned)
+    yield from (paths.pruned, paths.masks, paths.scores, paths.recovered, paths.finetuned)
     yield from (paths.trained, paths.last, paths.rebuilt)
     yield from sorted(config.output.dir.glob(f"{_escaped(config)}_round[0-9]*_*.pth"))
 

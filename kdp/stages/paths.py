@@ -31,6 +31,7 @@ class ChainPaths:
         pruned: full size, removed units zeroed.
         masks: what `prune` keeps.
         scores: importance of every unit, by the configured criterion.
+        recovered: refitted without training, removed units still zero.
         finetuned: fine-tuned, removed units still zero; named by the distillation loss.
         checkpoint: what an interrupted fine-tuning resumes from.
         trained: what `train` writes, the weights of the best validation.
@@ -45,6 +46,7 @@ class ChainPaths:
     pruned: Path
     masks: Path
     scores: Path
+    recovered: Path
     finetuned: Path
     checkpoint: Path
     trained: Path
@@ -71,6 +73,7 @@ def chain_paths(config: Config) -> ChainPaths:
         pruned=named("pruned"),
         masks=named("pruning_masks"),
         scores=config.prune.scores or named(f"scores_{config.prune.criterion}"),
+        recovered=named("recovered"),
         finetuned=finetuned,
         checkpoint=in_runs(f"finetune_{label}", "checkpoint.pth"),
         trained=trained,
@@ -137,8 +140,14 @@ def targets_folder(config: Config) -> Path:
 def locked_paths(config: Config) -> list[Path]:
     """What the stages of a configuration hold a lock on while they run."""
     paths = chain_paths(config)
-    files = [paths.masks, paths.trained, paths.finetuned, paths.rebuilt, paths.rounds]
-    return [*files, paths.training.parent, paths.checkpoint.parent, targets_folder(config)]
+    files = [paths.masks, paths.recovered, paths.trained, paths.finetuned, paths.rebuilt]
+    return [
+        *files,
+        paths.rounds,
+        paths.training.parent,
+        paths.checkpoint.parent,
+        targets_folder(config),
+    ]
 
 
 def make_variables(config: Config, files: Sequence[Path] = ()) -> str:

@@ -119,7 +119,8 @@ INTERFACE: dict[str, list[str]] = {
     "train": LONG,
     "cache-targets": [*STAGE, "--output -o", "--overwrite"],
     "prune": LONG,
-    "finetune": LONG,
+    "recover": [*STAGE, "--output -o", "--overwrite"],
+    "finetune": [*LONG, "--from"],
     "rebuild": [*STAGE, "--from", "--masks", "--output -o", "--overwrite"],
     "inspect-weights": [
         "--format",

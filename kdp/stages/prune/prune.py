@@ -121,7 +121,10 @@ def _zero_and_recover(
         return None
     dense = copy.deepcopy(model)
     zero_removed(model, groups, masks)
-    return recover_network(request.recover, task, dense, model, groups, masks, request.seed)
+    stopped = "stopped; the importance of units is saved, start again"
+    return recover_network(
+        request.recover, task, dense, model, groups, masks, request.seed, stopped
+    )
 
 
 def _settings_before(request: PruneRequest) -> str:

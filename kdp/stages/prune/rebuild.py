@@ -24,6 +24,7 @@ from kdp.pruning.rebuild import FUSED_TOLERANCE, TOLERANCE, largest_difference
 from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.experiments.store import record_network
 from kdp.stages.paths import ChainPaths, check_made, do_nothing
+from kdp.stages.prune.latest import latest_masked
 from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.prune.request import RebuildRequest
 from kdp.stages.replacing import check_targets, earlier_record, log_replaced
@@ -135,9 +136,9 @@ def _default_masks(request: RebuildRequest) -> Path | None:
 def _default_source(paths: ChainPaths) -> Path:
     """The chain's last network before this stage; a line says which one.
 
-    That is the fine-tuned network, or the pruned one where none was fine-tuned; the trained one
-    where the chain does not prune, or prunes while it trains. A fine-tuned network of other masks
-    is refused later: the pruned one in its place would be worse without a word.
+    That is the fine-tuned network, or the recovered or pruned one where none was fine-tuned; the
+    trained one where the chain does not prune, or prunes while it trains. A fine-tuned network of
+    other masks is refused later: the pruned one in its place would be worse without a word.
     """
     if paths.source == paths.trained:
         check_made(paths.trained, "train")
@@ -145,6 +146,7 @@ def _default_source(paths: ChainPaths) -> Path:
     if paths.finetuned.exists():
         log.info(f"Rebuilding the fine-tuned network {paths.finetuned}")
         return paths.finetuned
-    check_made(paths.pruned, "prune")
-    log.info(f"Rebuilding the pruned network {paths.pruned}: no network was fine-tuned yet")
-    return paths.pruned
+    source = latest_masked(paths)
+    kind = "recovered" if source == paths.recovered else "pruned"
+    log.info(f"Rebuilding the {kind} network {source}: no network was fine-tuned yet")
+    return source

@@ -1,4 +1,4 @@
-"""The last step of `kdp prune`, if `recover` is configured: layers are refitted in closed form."""
+"""Refitting the layers of a pruned network: the last step of `kdp prune`, or `kdp recover`."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def recover_network(
     groups: Sequence[Group],
     masks: Masks,
     seed: int,
+    stopped: str,
 ) -> Recovery:
     """Refit the layers of a pruned network, in place.
 
@@ -68,10 +69,11 @@ def recover_network(
         groups: all groups.
         masks: which units stay.
         seed: chooses positions of the layers' outputs.
+        stopped: what an interruption says.
 
     Raises:
         KdpError: there are too few samples, or they lead to outputs that are not finite.
-        Interrupted: on SIGINT, SIGTERM or SIGHUP; the importance of units is saved.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP.
     """
     started = time.monotonic()
     device = next(pruned.parameters()).device
@@ -83,7 +85,6 @@ def recover_network(
     fit, rest = inputs[: count - held_out], inputs[count - held_out :]
     samples = Calibration(fit.split(BATCH), rest.split(BATCH), task.output_distance, seed)
     layers, _ = readers(pruned, groups, masks, inputs[:1])
-    stopped = "stopped; the importance of units is saved, start again"
     with stop_at_once(stopped), progress("recovering layers", len(layers)) as advance:
         result = recover(
             dense.eval(), pruned.eval(), groups, masks, samples, settings.ridge, advance

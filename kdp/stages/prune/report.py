@@ -40,10 +40,10 @@ def show(found: Pruned) -> None:
     console.print(f"importance: {plan.kept_importance:.1%} of the sum over all units is kept")
     console.print(f"measuring it took {duration(found.seconds)}")
     if found.recovery is not None:
-        _show_recovery(found.recovery)
+        show_recovery(found.recovery)
 
 
-def _show_recovery(recovery: Recovery) -> None:
+def show_recovery(recovery: Recovery) -> None:
     """Print what refitting the layers has gained."""
     result = recovery.result
     refitted = sum(fit.share > 0 for fit in result.layers)

@@ -98,6 +98,51 @@ class MasksRequest:
 
 
 @dataclass(frozen=True)
+class RecoverRequest:
+    """What `kdp recover` needs of a configuration.
+
+    Attributes:
+        config: the whole configuration, for the task and the record.
+        teacher: the file of the network before pruning.
+        settings: the section `recover`, or its defaults.
+        masks: what the configuration says of the masks.
+        paths: the files of the chain.
+        seed: of positions of the layers' outputs.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    config: Config
+    teacher: Path
+    settings: RecoverConfig
+    masks: MasksRequest
+    paths: ChainPaths
+    seed: int
+    device: str
+
+    @classmethod
+    def from_config(cls, config: Config) -> RecoverRequest:
+        """The request of a configuration.
+
+        Raises:
+            KdpError: the teacher or its file is missing, or the network prunes while it trains.
+        """
+        if config.teacher is None:
+            raise KdpError("kdp recover needs `teacher`, the network before pruning")
+        if config.dynamic is not None:
+            raise KdpError("kdp recover is for networks that kdp prune has pruned; see `dynamic`")
+        check_input(config, "teacher", config.teacher)
+        return cls(
+            config=config,
+            teacher=config.teacher,
+            settings=config.recover or RecoverConfig(),
+            masks=MasksRequest.from_config(config),
+            paths=chain_paths(config),
+            seed=config.seed,
+            device=config.device,
+        )
+
+
+@dataclass(frozen=True)
 class RebuildRequest:
     """What `kdp rebuild` needs of a configuration.
 

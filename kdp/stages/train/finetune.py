@@ -14,6 +14,7 @@ from torch import nn
 from kdp.artifacts import Artifact, read_parents, save
 from kdp.config import Config
 from kdp.distillation.objective import compares_widths
+from kdp.log import log
 from kdp.measure.complexity import count_parameters
 from kdp.models.loading import load_network
 from kdp.pruning.groups import Group, Masks
@@ -24,6 +25,7 @@ from kdp.pruning.rebuild import rebuild as cut
 from kdp.stages.costs import Costs, costs_of, deployed_parameters
 from kdp.stages.experiments.store import RunLabel
 from kdp.stages.paths import check_made, do_nothing
+from kdp.stages.prune.latest import latest_masked
 from kdp.stages.prune.masks_check import check_masks_fit
 from kdp.stages.replacing import TrainingTargets
 from kdp.stages.train.job import RunMode, make_job, record_experiment, run_job, stage_record
@@ -43,12 +45,13 @@ def finetune(
     rerun: bool = False,
     on_ready: Callable[[], None] = do_nothing,
     label: RunLabel | None = None,
+    source: Path | None = None,
 ) -> dict[str, Path]:
     """Train the pruned network as `finetune` and `distill` say (no `distill`: ground truth only).
 
-    Reads the pruned network, its masks and the teacher; writes the weights of the best validation
-    to `{dir}/{name}_finetuned_{loss}.pth`, and in `{runs}/{name}_finetune_{loss}/` the checkpoint
-    and the curves.
+    Reads the pruned or recovered network, its masks and the teacher; writes the weights of the best
+    validation to `{dir}/{name}_finetuned_{loss}.pth`, and in `{runs}/{name}_finetune_{loss}/` the
+    checkpoint and the curves.
 
     Args:
         config: of the chain.
@@ -57,6 +60,7 @@ def finetune(
         rerun: resume if the checkpoint fits, replace what an earlier rerun made.
         on_ready: called once the inputs are valid.
         label: of the round of progressive pruning that this belongs to.
+        source: network to fine-tune (default: the recovered network, or the pruned one).
 
     Raises:
         KdpError: a section or a file is missing, what decided the masks has changed, the masks are
@@ -65,7 +69,8 @@ def finetune(
     """
     started, finetuning = time.time(), FinetuneRequest.from_config(config)
     paths = finetuning.training.paths
-    pruned = _load_pruned(finetuning)
+    source = source or latest_masked(paths)
+    pruned = _load_pruned(finetuning, source)
     request = _training_request(finetuning, pruned.task, label)
     costs = pruned.costs(request.label.unpruned)
     student = pruned.student(request.distill)
@@ -75,7 +80,7 @@ def finetune(
     if student is pruned.model:
         job.after_step = pruned.zero_removed
     teachers = read_parents(objective.parents)
-    parents = [*read_parents([paths.pruned, paths.masks]), *teachers]
+    parents = [*read_parents([source, paths.masks]), *teachers]
     outputs, samples = [paths.finetuned], pruned.task.training_samples
     targets = TrainingTargets(request, outputs, parents, teachers, samples)
     with main_process_lock(paths.finetuned, request.folder):
@@ -152,14 +157,15 @@ class _PrunedNetwork:
         return params
 
 
-def _load_pruned(request: FinetuneRequest) -> _PrunedNetwork:
-    """The chain's pruned network, once it is known to belong to the masks and the configuration."""
+def _load_pruned(request: FinetuneRequest, source: Path) -> _PrunedNetwork:
+    """A masked network, once it is known to belong to the masks and the configuration."""
     paths = request.training.paths
-    check_made(paths.pruned, "prune")
     check_made(paths.masks, "prune")
     check_masks_fit(request.masks, paths.masks)
-    model, arch, artifact = load_network(paths.pruned)
+    if source == paths.recovered:
+        log.info(f"Fine-tuning the recovered network {source}")
+    model, arch, artifact = load_network(source)
     task = task_for(arch, request.training.config)
     groups = task.groups(model)
-    masks, identity = masks_for(paths.pruned, model, artifact, paths.masks, groups)
+    masks, identity = masks_for(source, model, artifact, paths.masks, groups)
     return _PrunedNetwork(model, arch, task, groups, masks, identity)
