@@ -69,6 +69,13 @@ OutputFolder = Annotated[
         "output.dir; the same as output.dir=FOLDER.",
     ),
 ]
+Evaluate = Annotated[
+    bool,
+    typer.Option(
+        "--evaluate/--no-evaluate",
+        help="Measure the quality before pruning, as cut and recovered.",
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue from the checkpoint of an interrupted run.")
 ]

@@ -6,6 +6,7 @@ from kdp.cli.app import command
 from kdp.cli.echo import echo
 from kdp.cli.options import (
     ChainConfig,
+    Evaluate,
     OutputFolder,
     Overrides,
     Overwrite,
@@ -22,6 +23,7 @@ def recover(
     values: SetValues = None,
     device: StageDevice = None,
     output: OutputFolder = None,
+    evaluate: Evaluate = True,
     overwrite: Overwrite = False,
 ) -> None:
     """Refit a pruned network in closed form, from unlabelled samples and without training.
@@ -33,8 +35,10 @@ def recover(
 
     chain = open_chain("recover", config, merged(overrides, values, device, output))
     from kdp.stages.prune.recover import recover as run
-    from kdp.stages.prune.report import show_recovery
+    from kdp.stages.prune.report import show_quality, show_recovery
 
-    done = chain.run(run, overwrite=overwrite)
+    done = chain.run(run, overwrite=overwrite, evaluate=evaluate)
     show_recovery(done.recovery)
+    if done.quality:
+        show_quality(done.quality)
     echo(done.path)

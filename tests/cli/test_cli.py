@@ -118,8 +118,8 @@ INTERFACE: dict[str, list[str]] = {
     ],
     "train": LONG,
     "cache-targets": [*STAGE, "--output -o", "--overwrite"],
-    "prune": LONG,
-    "recover": [*STAGE, "--output -o", "--overwrite"],
+    "prune": [*LONG, "--evaluate --no-evaluate"],
+    "recover": [*STAGE, "--evaluate --no-evaluate", "--output -o", "--overwrite"],
     "finetune": [*LONG, "--from"],
     "rebuild": [*STAGE, "--from", "--masks", "--output -o", "--overwrite"],
     "inspect-weights": [

@@ -96,7 +96,13 @@ class RunLabel:
         return cls(f"{output.replace('/', '-')}-{stage}-{time:%Y%m%d-%H%M%S}")
 
 
-def record_network(config: Config, stage: str, path: Path, unpruned: Arch | None = None) -> None:
+def record_network(
+    config: Config,
+    stage: str,
+    path: Path,
+    unpruned: Arch | None = None,
+    metrics: Mapping[str, Metrics] | None = None,
+) -> None:
     """Evaluate the network of a stage that measures none itself, and record it.
 
     Without the section `experiments` nothing is evaluated.
@@ -106,6 +112,7 @@ def record_network(config: Config, stage: str, path: Path, unpruned: Arch | None
         stage: the subcommand.
         path: the artifact, as the stage wrote it.
         unpruned: the network before anything was removed, if the file does not show it.
+        metrics: by evaluation set, if they were measured.
 
     Raises:
         KdpError: something cannot be read or written.
@@ -119,7 +126,8 @@ def record_network(config: Config, stage: str, path: Path, unpruned: Arch | None
     label = RunLabel.now(request.name, stage)
     if unpruned is not None:
         label = replace(label, unpruned=deployed_parameters(unpruned))
-    store_result(request, stage, path, task, model, task.evaluate(model), label)
+    metrics = task.evaluate(model) if metrics is None else metrics
+    store_result(request, stage, path, task, model, metrics, label)
 
 
 def store_result(

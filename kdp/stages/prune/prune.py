@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,20 @@ from kdp.stages.experiments.store import record_network
 from kdp.stages.header import log_header
 from kdp.stages.paths import do_nothing
 from kdp.stages.prune.budget import check_kinds, check_plan, macs_by_width
+from kdp.stages.prune.quality import (
+    AS_CUT,
+    RECOVERED,
+    UNPRUNED,
+    PrunedQuality,
+    measure_quality,
+)
 from kdp.stages.prune.recovery import Recovery, recover_network
 from kdp.stages.prune.request import PruneRequest
 from kdp.stages.prune.score_cache import Measurements, prunable
 from kdp.stages.replacing import check_targets, earlier_record, log_replaced
 from kdp.stages.settings import difference, masks_settings
 from kdp.tasks import task_for
-from kdp.tasks.base import ExampleTask, PruningTask
+from kdp.tasks.base import ExampleTask, Metrics, PruningTask, Task
 from kdp.types import Arch, Provenance
 
 
@@ -50,6 +57,7 @@ class Pruned:
         groups: all groups of the network.
         seconds: time that measuring importance took, earlier runs included.
         recovery: what refitting reached, if it is configured.
+        quality: before pruning, as cut and recovered, if it was measured.
     """
 
     pruned: Path
@@ -58,12 +66,14 @@ class Pruned:
     groups: list[Group]
     seconds: float
     recovery: Recovery | None = None
+    quality: PrunedQuality | None = None
 
 
 def prune(
     config: Config,
     resume: bool = False,
     overwrite: bool = False,
+    evaluate: bool = False,
     on_ready: Callable[[], None] = do_nothing,
     later_round: bool = False,
 ) -> Pruned:
@@ -73,6 +83,7 @@ def prune(
         config: of the chain.
         resume: use importance that an interrupted run has measured.
         overwrite: replace whatever is there.
+        evaluate: measure the quality before pruning, as cut and recovered.
         on_ready: called once the inputs are valid.
         later_round: the teacher was pruned by earlier rounds, see `check_kinds`.
 
@@ -101,30 +112,61 @@ def prune(
         costs = measurements.unit_costs(candidates, count, task.input_size)
         plan = _plan(request, candidates, groups, scores, costs, count)
         identity = MasksIdentity(masks_digest(plan.masks), network_digest(model.state_dict()))
-        recovery = _zero_and_recover(request, task, model, groups, plan.masks)
-        metrics = _metrics(task, plan, recovery)
-        record = make_record("prune", config.plain(), parents, metrics, started, config.device)
+        cut = _cut(request, task, model, groups, plan.masks, evaluate)
+        metrics = _metrics(task, plan)
+        record = make_record(
+            "prune", config.plain(), parents, {**metrics, **cut.plain()}, started, config.device
+        )
         # The masks are written last: where they exist, the pruned network does too.
         extra = masked_extra(model.cpu(), groups, plan.masks, identity)
         save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
-        save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record))
-    record_network(config, "prune", paths.pruned)
-    return Pruned(paths.pruned, paths.masks, plan, groups, measurements.seconds, recovery)
-
-
-def _zero_and_recover(
-    request: PruneRequest, task: PruningTask, model: nn.Module, groups: list[Group], masks: Masks
-) -> Recovery | None:
-    """Set the removed units to zero, and refit the layers that read them if that is configured."""
-    if request.recover is None:
-        zero_removed(model, groups, masks)
-        return None
-    dense = copy.deepcopy(model)
-    zero_removed(model, groups, masks)
-    stopped = "stopped; the importance of units is saved, start again"
-    return recover_network(
-        request.recover, task, dense, model, groups, masks, request.seed, stopped
+        save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record, metrics))
+    record_network(config, "prune", paths.pruned, metrics=cut.metrics)
+    return Pruned(
+        *(paths.pruned, paths.masks, plan, groups, measurements.seconds),
+        *(cut.recovery, cut.quality),
     )
+
+
+STOPPED = "stopped; the importance of units is saved, start again"
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What the network is like after the units were removed."""
+
+    recovery: Recovery | None
+    quality: PrunedQuality | None
+
+    @property
+    def metrics(self) -> dict[str, Metrics] | None:
+        """By evaluation set, of the network that is written."""
+        return self.quality.last if self.quality else None
+
+    def plain(self) -> dict[str, Any]:
+        """For the record of the file."""
+        recovery = {} if self.recovery is None else {"recovery": self.recovery.plain()}
+        return {**recovery, **(self.quality.plain() if self.quality else {})}
+
+
+def _cut(
+    request: PruneRequest,
+    task: Task,
+    model: nn.Module,
+    groups: list[Group],
+    masks: Masks,
+    evaluate: bool,
+) -> _Cut:
+    """Set the removed units to zero, and refit the layers that read them if that is configured."""
+    dense, recovery = copy.deepcopy(model), None
+    zero_removed(model, groups, masks)
+    states = {UNPRUNED: dense, AS_CUT: model}
+    if request.recover is not None:
+        states |= {AS_CUT: copy.deepcopy(model), RECOVERED: model}
+        recovery = recover_network(
+            request.recover, task, dense, model, groups, masks, request.seed, STOPPED
+        )
+    return _Cut(recovery, measure_quality(task, states, STOPPED) if evaluate else None)
 
 
 def _settings_before(request: PruneRequest) -> str:
@@ -204,6 +246,7 @@ def _masks_artifact(
     identity: MasksIdentity,
     arch: Arch,
     record: Provenance,
+    reached: Mapping[str, Any],
 ) -> Artifact:
     wanted = {
         "mac_constraint": request.mac_constraint,
@@ -212,15 +255,14 @@ def _masks_artifact(
     extra = {
         "masks": plan.masks,
         "scores": scores,
-        "budget": {**wanted, **record.metrics},
+        "budget": {**wanted, **reached},
         "arch_full": arch.plain(),
         **identity.plain(),
     }
     return Artifact({}, record=record, extra=extra)
 
 
-def _metrics(task: ExampleTask, plan: PruningPlan, recovery: Recovery | None) -> dict[str, Any]:
-    recovered = {} if recovery is None else {"recovery": recovery.plain()}
+def _metrics(task: ExampleTask, plan: PruningPlan) -> dict[str, Any]:
     return {
         "macs": plan.macs,
         "planned_macs": plan.planned_macs,
@@ -229,5 +271,4 @@ def _metrics(task: ExampleTask, plan: PruningPlan, recovery: Recovery | None) ->
         "kept_units": kept_units(plan.masks),
         "counter": COUNTER,
         "input_size": list(task.input_size),
-        **recovered,
     }

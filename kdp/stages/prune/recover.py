@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,23 +18,34 @@ from kdp.stages.experiments.store import record_network
 from kdp.stages.header import log_header
 from kdp.stages.paths import check_made, do_nothing
 from kdp.stages.prune.masks_check import check_masks_fit
+from kdp.stages.prune.quality import (
+    AS_CUT,
+    RECOVERED,
+    UNPRUNED,
+    PrunedQuality,
+    measure_quality,
+)
 from kdp.stages.prune.recovery import Recovery, recover_network
 from kdp.stages.prune.request import RecoverRequest
 from kdp.stages.replacing import check_targets, log_replaced
 from kdp.tasks import task_for
 
+STOPPED = "stopped; nothing was written, start again"
+
 
 @dataclass(frozen=True)
 class RecoveredNetwork:
-    """What `recover` wrote, and what it reached."""
+    """What `recover` wrote, what it reached, and the quality if that was measured."""
 
     path: Path
     recovery: Recovery
+    quality: PrunedQuality | None
 
 
 def recover(
     config: Config,
     overwrite: bool = False,
+    evaluate: bool = False,
     on_ready: Callable[[], None] = do_nothing,
 ) -> RecoveredNetwork:
     """Refit the layers of the chain's pruned network that read removed units.
@@ -45,6 +57,7 @@ def recover(
     Args:
         config: of the chain.
         overwrite: replace whatever is there.
+        evaluate: measure the quality before pruning, as cut and recovered.
         on_ready: called once the inputs are valid.
 
     Raises:
@@ -69,15 +82,17 @@ def recover(
         title, samples = f"kdp recover: {paths.recovered.stem}", request.settings.samples
         log_header(title, request.device, {"calibration": samples}, model, [paths.recovered])
         device = pick_device(request.device)
+        states = {UNPRUNED: dense.to(device), AS_CUT: copy.deepcopy(model.to(device))}
         recovery = recover_network(
-            *(request.settings, task, dense.to(device), model.to(device)),
-            *(groups, masks, request.seed, "stopped; nothing was written, start again"),
+            *(request.settings, task, dense, model, groups, masks, request.seed, STOPPED),
         )
+        states[RECOVERED] = model
+        quality = measure_quality(task, states, STOPPED) if evaluate else None
         measured = artifact.record.metrics if artifact.record else {}
-        metrics = {**measured, "recovery": recovery.plain()}
+        metrics = {**measured, "recovery": recovery.plain(), **(quality.plain() if quality else {})}
         parents = read_parents([paths.pruned, paths.masks, request.teacher])
         record = make_record("recover", config.plain(), parents, metrics, started, config.device)
         extra = masked_extra(model.cpu(), groups, masks, identity)
         save(paths.recovered, Artifact(model.state_dict(), arch, record, extra))
-    record_network(config, "recover", paths.recovered)
-    return RecoveredNetwork(paths.recovered, recovery)
+    record_network(config, "recover", paths.recovered, metrics=quality.last if quality else None)
+    return RecoveredNetwork(paths.recovered, recovery, quality)

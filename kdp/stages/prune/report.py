@@ -12,6 +12,7 @@ from kdp.progress import duration
 from kdp.pruning.groups import Group
 from kdp.pruning.masks import kept_units
 from kdp.stages.prune.prune import Pruned
+from kdp.stages.prune.quality import PrunedQuality
 from kdp.stages.prune.recovery import Recovery
 from kdp.stages.tables import plain_table, with_unit
 
@@ -41,6 +42,8 @@ def show(found: Pruned) -> None:
     console.print(f"measuring it took {duration(found.seconds)}")
     if found.recovery is not None:
         show_recovery(found.recovery)
+    if found.quality is not None:
+        show_quality(found.quality)
 
 
 def show_recovery(recovery: Recovery) -> None:
@@ -60,6 +63,19 @@ def show_recovery(recovery: Recovery) -> None:
     console.print(f"recovery: {layers}; {distance} -> {result.after:.3g} ({effort})")
     if result.skipped:
         console.print(f"recovery: left as they are: {join_names(result.skipped)}")
+
+
+def show_quality(quality: PrunedQuality) -> None:
+    """Print the headline metrics of every set before pruning, as cut and recovered."""
+    table = plain_table("quality")
+    table.add_column("")
+    for state in quality.states:
+        table.add_column(state, justify="right")
+    for name, first in quality.last.items():
+        for metric in (metric for metric in quality.headline_metrics if metric in first):
+            values = [state[name][metric] for state in quality.states.values()]
+            table.add_row(f"{name} {metric}", *(f"{value:.4f}" for value in values))
+    console.print(table)
 
 
 def show_rounds(rows: Sequence[Mapping[str, Any]]) -> None:

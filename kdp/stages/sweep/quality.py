@@ -13,8 +13,8 @@ from kdp.tasks import task_for
 from kdp.tasks.base import Metrics
 from kdp.types import Arch
 
-AS_CUT = "prune, as cut"
-"""Name of the stage `prune` where nothing was trained after the cut."""
+AS_CUT, RECOVERED = "prune, as cut", "prune, recovered"
+"""Names of the stage `prune`: nothing was trained after the cut."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class StageQuality:
     """What a stage of a point wrote, and how good it is.
 
     Attributes:
-        stage: the subcommand, or `AS_CUT`.
+        stage: the subcommand; `AS_CUT` or `RECOVERED` for `prune`.
         file: the network.
         headline_metrics: the metrics that a table shows, the primary one first.
         metrics: by evaluation set.
@@ -49,7 +49,7 @@ def recorded_quality(stage: str, output: Path) -> tuple[StageQuality, bool]:
         output: what it printed, the paths of its files among it.
 
     Returns:
-        The quality, and whether it still has to be measured: `prune` measures none.
+        The quality, and whether it still has to be measured: `rebuild` measures none.
     """
     written = [line for line in output.read_text().splitlines() if line.endswith(".pth")]
     if not written:
@@ -62,7 +62,8 @@ def recorded_quality(stage: str, output: Path) -> tuple[StageQuality, bool]:
     recorded = artifact.record.metrics
     metrics = {name: recorded[name] for name in config.evaluation if name in recorded}
     missing = bool(config.evaluation) and not metrics
-    stage = AS_CUT if missing and stage == "prune" else stage
+    if stage == "prune" and not config.rounds:
+        stage = RECOVERED if "recovery" in recorded else AS_CUT
     headline = list(dict.fromkeys([task.primary_metric, *task.headline_metrics]))
     return StageQuality(stage, written[0], headline, metrics), missing
 
