@@ -131,8 +131,10 @@ def _annotated(
 def _tree(path: Path, name: str, issues: DatasetIssues) -> ElementTree.Element | None:
     try:
         data = read_regular(path)
-    except OSError:
-        issues.add("images without annotation, left out", name)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError) and not path.is_symlink()
+        kind = "images without annotation" if missing else "images whose annotation cannot be read"
+        issues.add(f"{kind}, left out", name)
         return None
     # Entities can only be declared in a document type; nested ones expand a small file beyond any
     # memory ("billion laughs"). Dropping zero bytes finds the declaration in UTF-16 as well.

@@ -85,6 +85,21 @@ def test_voc_issues_are_counted_and_named_in_one_line(tmp_path: Path, messages: 
     )
 
 
+def test_a_voc_annotation_that_cannot_be_read_is_not_called_missing(
+    tmp_path: Path, messages: list[str]
+) -> None:
+    names = ["folder", "circle", "gone", "long"]
+    folder = voc(tmp_path, {"good": GOOD, **dict.fromkeys(names)})
+    files = {name: folder / "Annotations" / f"{name}.xml" for name in names}
+    files["folder"].mkdir()
+    files["circle"].symlink_to(files["circle"])
+    files["gone"].symlink_to(folder / "nothing.xml")
+    files["long"].write_bytes(b" " * 10_000_001)
+    assert [image.name for image in voc_folder(folder, "train", CLASSES)] == ["good"]
+    (line,) = messages
+    assert "images whose annotation cannot be read, left out: 4 (folder, circle, gone" in line
+
+
 def test_many_issues_are_a_few_names_and_a_count(messages: list[str]) -> None:
     issues = DatasetIssues("data")
     for name in "abcde":
