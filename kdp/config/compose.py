@@ -19,6 +19,7 @@ from omegaconf.errors import (
     GrammarParseError,
     InterpolationResolutionError,
     OmegaConfBaseException,
+    UnsupportedValueType,
 )
 from pydantic import ValidationError
 
@@ -221,7 +222,18 @@ def _defaults_list(path: Path, node: DictConfig) -> list[Any]:
                 f"{path}: defaults: {entry!r} names no file; give the name of a configuration, "
                 "relative to this file or to configs/, or GROUP: NAME"
             )
+    once = [group for entry in entries for group in _only_once(entry)]
+    if twice := next((name for name in once if once.count(name) > 1), None):
+        raise KdpError(f"{path}: defaults: {twice} stands there more than once; keep one of them")
     return entries
+
+
+def _only_once(entry: Any) -> list[str]:
+    """What an entry of a defaults list has that the list may have once: groups, and `_self_`."""
+    if isinstance(entry, dict):
+        words = [choice.split() for choice in entry]
+        return [name.lstrip("/") for *how, name in words if "override" not in how]
+    return [entry] if entry == "_self_" else []
 
 
 def _is_default(entry: Any) -> bool:
@@ -271,6 +283,11 @@ def _read(path: Path) -> tuple[DictConfig, str]:
     except GrammarParseError as error:
         raise KdpError(
             f"{path}: {error.full_key}: {error.value!r} is no valid reference; {_AS_TEXT}"
+        ) from error
+    except UnsupportedValueType as error:
+        raise KdpError(
+            f"{path}: {error.full_key}: {first_line(error)}; use text, numbers, true, false, null, "
+            "lists and mappings"
         ) from error
     except KdpError:
         raise

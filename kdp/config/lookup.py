@@ -91,7 +91,10 @@ def find_default(name: str, including: Path) -> Path:
     match = _first_match(PurePath(name), including)
     if match:
         return match
-    raise KdpError(f"{including}: the default {name!r} does not exist (looked for {name}.yml)")
+    if any((including.parent / spelling).is_file() for spelling in _spellings(PurePath(name))):
+        raise KdpError(f"{including}: the default {name!r} is this file itself; remove it")
+    files = " and ".join(str(spelling) for spelling in _spellings(PurePath(name)))
+    raise KdpError(f"{including}: the default {name!r} does not exist (looked for {files})")
 
 
 def find_overlay(group: str, name: str, including: Path) -> Path:
