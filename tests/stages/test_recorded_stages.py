@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kdp.artifacts import load
+from kdp.errors import KdpError
 from kdp.stages.experiments.list import list_experiments
 from kdp.stages.prune.prune import prune
 from kdp.stages.prune.rebuild import rebuild
@@ -53,3 +56,40 @@ def test_nothing_is_evaluated_without_the_section(
     monkeypatch.setattr("kdp.stages.experiments.store.store_result", None)
     prune(config)
     assert "toy" not in load(tmp_path / "w/tiny_pruned.pth").record.metrics
+
+
+def _folder(experiments: Path) -> None:
+    (experiments / "results.csv").mkdir(parents=True)
+
+
+def _pipe(experiments: Path) -> None:
+    experiments.mkdir()
+    os.mkfifo(experiments / "results.csv")
+
+
+def _file(experiments: Path) -> None:
+    experiments.write_text("notes")
+
+
+def _damaged(experiments: Path) -> None:
+    experiments.mkdir()
+    (experiments / "results.csv").write_bytes(b"exp_id\n" + b"x" * 200_000)
+
+
+@pytest.mark.parametrize("spoil", [_folder, _pipe, _file, _damaged])
+def test_a_table_that_cannot_be_written_is_named_before_the_first_step(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    plain = {"distill": None, "pruning_ratio": 0.5}
+    train(settings(tmp_path, **plain))
+    prune(settings(tmp_path, **plain))
+    before = sorted(path for path in tmp_path.rglob("*.pth"))
+    spoil(tmp_path / "experiments")
+    experiments = {"folder": str(tmp_path / "experiments")}
+    other = {"name": "other", "dir": str(tmp_path / "w"), "runs": str(tmp_path / "runs")}
+    recorded = settings(tmp_path, **plain, experiments=experiments)
+    elsewhere = settings(tmp_path, **plain, experiments=experiments, output=other)
+    for stage, config in ((train, elsewhere), (prune, elsewhere), (rebuild, recorded)):
+        with pytest.raises(KdpError, match=r"experiments.* (cannot be written|is damaged)|cannot"):
+            stage(config)
+    assert sorted(path for path in tmp_path.rglob("*.pth")) == before

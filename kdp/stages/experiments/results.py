@@ -13,7 +13,7 @@ from typing import Any
 
 from kdp.contents import InfoContent, read_json
 from kdp.errors import KdpError
-from kdp.files import check_regular
+from kdp.files import check_regular, check_writable
 from kdp.serialize import csv_of_mappings
 from kdp.text import from_csv_cell
 
@@ -89,6 +89,25 @@ def table_rows(path: Path, table: bytes) -> list[list[str]]:
         return [row for row in csv.reader(text) if row]
     except csv.Error as error:
         raise KdpError(f"{path} is damaged: {error}") from error
+
+
+def check_table(folder: Path) -> None:
+    """Make sure that experiments can be recorded in a folder, before hours are spent on one.
+
+    Raises:
+        KdpError: the folder or its table cannot be written, or the table is damaged.
+    """
+    check_writable(folder)
+    path = folder / RESULTS
+    if not path.exists():
+        return
+    try:
+        check_regular(path)
+        with path.open("ab+") as file:
+            file.seek(0)
+            table_rows(path, file.read())
+    except OSError as error:
+        raise KdpError(f"cannot write {path}: {error.strerror}") from error
 
 
 def add_row(folder: Path, info: ExperimentInfo) -> None:

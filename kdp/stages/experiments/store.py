@@ -43,6 +43,7 @@ from kdp.stages.experiments.results import (
     PREDICTIONS,
     ExperimentInfo,
     add_row,
+    check_table,
 )
 from kdp.tasks import task_for
 from kdp.tasks.base import EvaluationTask, Metrics, Task
@@ -68,10 +69,15 @@ class ExperimentRequest:
 
     @classmethod
     def from_config(cls, config: Config) -> ExperimentRequest | None:
-        """The request of a configuration, None without the section `experiments`."""
+        """The request of a configuration, None without the section `experiments`.
+
+        Raises:
+            KdpError: the folder or its table cannot be written.
+        """
         section = config.experiments
         if section is None:
             return None
+        check_table(section.folder)
         return cls(section.folder, section.notes, config.output.name, config.plain())
 
 
@@ -97,6 +103,7 @@ class RunLabel:
 
 
 def record_network(
+    request: ExperimentRequest | None,
     config: Config,
     stage: str,
     path: Path,
@@ -105,9 +112,10 @@ def record_network(
 ) -> None:
     """Evaluate the network of a stage that measures none itself, and record it.
 
-    Without the section `experiments` nothing is evaluated.
+    Without a request nothing is evaluated.
 
     Args:
+        request: where to record it.
         config: of the chain.
         stage: the subcommand.
         path: the artifact, as the stage wrote it.
@@ -117,7 +125,6 @@ def record_network(
     Raises:
         KdpError: something cannot be read or written.
     """
-    request = ExperimentRequest.from_config(config)
     if request is None:
         return
     model, arch, _ = load_network(path)

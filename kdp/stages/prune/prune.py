@@ -121,7 +121,7 @@ def prune(
         extra = masked_extra(model.cpu(), groups, plan.masks, identity)
         save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
         save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record, metrics))
-    record_network(config, "prune", paths.pruned, metrics=cut.metrics)
+    record_network(request.experiment, config, "prune", paths.pruned, metrics=cut.metrics)
     return Pruned(
         *(paths.pruned, paths.masks, plan, groups, measurements.seconds),
         *(cut.recovery, cut.quality),

@@ -89,7 +89,7 @@ def rebuild(
     with file_lock(target):
         record = make_record("rebuild", config.plain(), parents, metrics, started)
         save(target, Artifact(small.state_dict(), small_arch, record, dict(identity.plain())))
-    record_network(config, "rebuild", target, arch)
+    record_network(request.experiment, config, "rebuild", target, arch)
     return Rebuilt(target, count_parameters(small), count_parameters(model), difference)
 
 

@@ -94,5 +94,11 @@ def recover(
         record = make_record("recover", config.plain(), parents, metrics, started, config.device)
         extra = masked_extra(model.cpu(), groups, masks, identity)
         save(paths.recovered, Artifact(model.state_dict(), arch, record, extra))
-    record_network(config, "recover", paths.recovered, metrics=quality.last if quality else None)
+    record_network(
+        request.experiment,
+        config,
+        "recover",
+        paths.recovered,
+        metrics=quality.last if quality else None,
+    )
     return RecoveredNetwork(paths.recovered, recovery, quality)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdp.config import Config, PruneConfig, RecoverConfig
 from kdp.errors import KdpError
+from kdp.stages.experiments.store import ExperimentRequest
 from kdp.stages.paths import ChainPaths, chain_paths, check_input, prunes
 from kdp.stages.settings import masks_settings
 from kdp.types import Arch
@@ -28,6 +29,7 @@ class PruneRequest:
         paths: the files of the chain.
         seed: of random importance.
         device: "auto", "cpu", "cuda", ...
+        experiment: where the result is recorded, if anywhere.
     """
 
     config: Config
@@ -40,6 +42,7 @@ class PruneRequest:
     paths: ChainPaths
     seed: int
     device: str
+    experiment: ExperimentRequest | None
 
     @classmethod
     def from_config(cls, config: Config) -> PruneRequest:
@@ -67,6 +70,7 @@ class PruneRequest:
             paths=chain_paths(config),
             seed=config.seed,
             device=config.device,
+            experiment=ExperimentRequest.from_config(config),
         )
 
 
@@ -109,6 +113,7 @@ class RecoverRequest:
         paths: the files of the chain.
         seed: of positions of the layers' outputs.
         device: "auto", "cpu", "cuda", ...
+        experiment: where the result is recorded, if anywhere.
     """
 
     config: Config
@@ -118,6 +123,7 @@ class RecoverRequest:
     paths: ChainPaths
     seed: int
     device: str
+    experiment: ExperimentRequest | None
 
     @classmethod
     def from_config(cls, config: Config) -> RecoverRequest:
@@ -139,6 +145,7 @@ class RecoverRequest:
             paths=chain_paths(config),
             seed=config.seed,
             device=config.device,
+            experiment=ExperimentRequest.from_config(config),
         )
 
 
@@ -150,14 +157,17 @@ class RebuildRequest:
         config: the whole configuration, for the task and the record.
         paths: the files of the chain.
         masks: of the chain; None where it does not prune.
+        experiment: where the result is recorded, if anywhere.
     """
 
     config: Config
     paths: ChainPaths
     masks: MasksRequest | None
+    experiment: ExperimentRequest | None
 
     @classmethod
     def from_config(cls, config: Config) -> RebuildRequest:
         """The request of a configuration."""
         masks = MasksRequest.from_config(config) if prunes(config) else None
-        return cls(config, chain_paths(config), masks)
+        experiment = ExperimentRequest.from_config(config)
+        return cls(config, chain_paths(config), masks, experiment)
