@@ -14,6 +14,7 @@ from kdp.artifacts import Artifact, load, make_record, read_parents, save
 from kdp.files import sha256
 from kdp.models.loading import load_network
 from kdp.models.onnx_file import OnnxNetwork
+from kdp.shipped import WEIGHTS
 from kdp.types import Arch, CodeSource, Parent, Provenance, RunTime
 from tests.artifact_helpers import ARCH, EMPTY_ARTIFACT, RunsCode, catanet
 from tests.conftest import ROOT, TINY, same_params
@@ -81,8 +82,9 @@ def test_a_file_of_version_1_is_read(tmp_path: Path) -> None:
     assert artifact.record.plain() == old
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "weights").glob("*.pth")), ids=lambda p: p.name)
-def test_shipped_weights_of_version_1_are_read(path: Path) -> None:
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_shipped_weights_of_version_1_are_read(name: str) -> None:
+    path = ROOT / "weights" / name
     content = torch.load(path, weights_only=True)
     assert content["version"] == 1, "rewritten: keep a file of version 1 for this test"
     model, _, artifact = load_network(path)
