@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -65,6 +66,12 @@ SLOW = ("test_yolo", "test_ultralytics", "tests/stages/", "tests/training/", "te
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the fast files first, so that most failures show within a minute."""
     items.sort(key=lambda item: any(part in item.nodeid for part in SLOW))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the libraries, whose objects stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

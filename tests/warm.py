@@ -6,6 +6,7 @@ Typer makes the command line anew for every command. Trainings draw no curves.
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 
 import torch
@@ -24,3 +25,4 @@ vars(typer.main)["get_command"] = cache(typer.main.get_command)
 typer.main.get_command(app)
 full_schema()
 count_macs(build_on_meta(Arch("catanet", TINY)), torch.zeros(1, 3, 16, 16, device="meta"))
+gc.freeze()  # the forks need not look at what is here to stay

@@ -72,10 +72,8 @@ def build(name: str, **args: Any) -> nn.Module:
         check_arguments(MODELS[name], args)
     except ValueError as error:
         raise KdpError(f"cannot build {name!r}: {error}") from error
-    key = repr((name, args))
-    if torch.get_default_device().type != "meta" and key not in _buildable:
+    if torch.get_default_device().type != "meta" and repr((name, args)) not in _buildable:
         build_on_meta(Arch(name, args))
-        _buildable.add(key)
     try:
         return MODELS[name](**args)
     # Arguments may come from any file: torch raises RuntimeError for what it cannot allocate.
@@ -84,7 +82,8 @@ def build(name: str, **args: Any) -> nn.Module:
 
 
 _buildable: set[str] = set()
-"""Networks and arguments that `build` has built on the meta device, so that it does so once."""
+"""Networks and arguments that were built on the meta device: `build` does so once before memory is
+taken."""
 
 
 def build_on_meta(arch: Arch) -> nn.Module:
@@ -95,7 +94,9 @@ def build_on_meta(arch: Arch) -> nn.Module:
             than any that kdp can train.
     """
     with torch.device("meta"), limit_size():
-        return build(arch.name, **arch.args).to("meta")
+        model = build(arch.name, **arch.args).to("meta")
+    _buildable.add(repr((arch.name, arch.args)))
+    return model
 
 
 def fused_arch(arch: Arch) -> Arch:

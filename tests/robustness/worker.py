@@ -11,6 +11,7 @@ reply: see `tests.robustness.client.Result`.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -72,6 +73,7 @@ def main() -> None:
         with suppress(ImportError):
             importlib.import_module(name)
     _warm_up()
+    gc.freeze()  # the forks need not look at what is here to stay
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), file=replies, flush=True)
 
