@@ -35,10 +35,8 @@ def recover(
 
     chain = open_chain("recover", config, merged(overrides, values, device, output))
     from kdp.stages.prune.recover import recover as run
-    from kdp.stages.prune.report import show_quality, show_recovery
+    from kdp.stages.prune.report import show_reached
 
     done = chain.run(run, overwrite=overwrite, evaluate=evaluate)
-    show_recovery(done.recovery)
-    if done.quality:
-        show_quality(done.quality)
+    show_reached(done.reached)
     echo(done.path)

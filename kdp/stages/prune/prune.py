@@ -30,20 +30,14 @@ from kdp.stages.experiments.store import record_network
 from kdp.stages.header import log_header
 from kdp.stages.paths import do_nothing
 from kdp.stages.prune.budget import check_kinds, check_plan, macs_by_width
-from kdp.stages.prune.quality import (
-    AS_CUT,
-    RECOVERED,
-    UNPRUNED,
-    PrunedQuality,
-    measure_quality,
-)
-from kdp.stages.prune.recovery import Recovery, recover_network
+from kdp.stages.prune.quality import PrunedQuality, Reached, refit_and_measure
+from kdp.stages.prune.recovery import Recovery
 from kdp.stages.prune.request import PruneRequest
 from kdp.stages.prune.score_cache import Measurements, prunable
 from kdp.stages.replacing import check_targets, earlier_record, log_replaced
 from kdp.stages.settings import difference, masks_settings
 from kdp.tasks import task_for
-from kdp.tasks.base import ExampleTask, Metrics, PruningTask, Task
+from kdp.tasks.base import ExampleTask, PruningTask, Task
 from kdp.types import Arch, Provenance
 
 
@@ -106,47 +100,22 @@ def prune(
         check_targets([paths.pruned, paths.masks, *scores_file], overwrite)
         on_ready()
         _log_header(request, model, scores_file)
-        context = scoring_context(request.device, request.seed, task, model, groups)
-        scores = _scores(request, measurements.complete(context, candidates))
-        count = macs_by_width(task, arch, groups)
-        costs = measurements.unit_costs(candidates, count, task.input_size)
-        plan = _plan(request, candidates, groups, scores, costs, count)
+        scores, plan = _search(request, measurements, task, arch, model, groups)
         identity = MasksIdentity(masks_digest(plan.masks), network_digest(model.state_dict()))
         cut = _cut(request, task, model, groups, plan.masks, evaluate)
-        metrics = _metrics(task, plan)
-        record = make_record(
-            "prune", config.plain(), parents, {**metrics, **cut.plain()}, started, config.device
-        )
+        plain, reached = config.plain(), _metrics(task, plan)
+        metrics = {**reached, **cut.plain()}
+        record = make_record("prune", plain, parents, metrics, started, config.device)
         # The masks are written last: where they exist, the pruned network does too.
         extra = masked_extra(model.cpu(), groups, plan.masks, identity)
         save(paths.pruned, Artifact(model.state_dict(), arch, record, extra))
-        save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record, metrics))
+        save(paths.masks, _masks_artifact(request, plan, scores, identity, arch, record, reached))
     record_network(request.experiment, config, "prune", paths.pruned, metrics=cut.metrics)
-    return Pruned(
-        *(paths.pruned, paths.masks, plan, groups, measurements.seconds),
-        *(cut.recovery, cut.quality),
-    )
+    files, seconds = (paths.pruned, paths.masks), measurements.seconds
+    return Pruned(*files, plan, groups, seconds, cut.recovery, cut.quality)
 
 
 STOPPED = "stopped; the importance of units is saved, start again"
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """What the network is like after the units were removed."""
-
-    recovery: Recovery | None
-    quality: PrunedQuality | None
-
-    @property
-    def metrics(self) -> dict[str, Metrics] | None:
-        """By evaluation set, of the network that is written."""
-        return self.quality.last if self.quality else None
-
-    def plain(self) -> dict[str, Any]:
-        """For the record of the file."""
-        recovery = {} if self.recovery is None else {"recovery": self.recovery.plain()}
-        return {**recovery, **(self.quality.plain() if self.quality else {})}
 
 
 def _cut(
@@ -156,17 +125,30 @@ def _cut(
     groups: list[Group],
     masks: Masks,
     evaluate: bool,
-) -> _Cut:
-    """Set the removed units to zero, and refit the layers that read them if that is configured."""
-    dense, recovery = copy.deepcopy(model), None
+) -> Reached:
+    """Set the removed units to zero, recover the network if that is configured, and measure."""
+    dense = copy.deepcopy(model)
     zero_removed(model, groups, masks)
-    states = {UNPRUNED: dense, AS_CUT: model}
-    if request.recover is not None:
-        states |= {AS_CUT: copy.deepcopy(model), RECOVERED: model}
-        recovery = recover_network(
-            request.recover, task, dense, model, groups, masks, request.seed, STOPPED
-        )
-    return _Cut(recovery, measure_quality(task, states, STOPPED) if evaluate else None)
+    return refit_and_measure(
+        *(request.recover, task, dense, model, groups, masks, request.seed, STOPPED, evaluate)
+    )
+
+
+def _search(
+    request: PruneRequest,
+    measurements: Measurements,
+    task: PruningTask,
+    arch: Arch,
+    model: nn.Module,
+    groups: list[Group],
+) -> tuple[Scores, PruningPlan]:
+    """Score the units that may go, as far as that was not done, and choose which do."""
+    candidates = prunable(request.settings, task, model)
+    context = scoring_context(request.device, request.seed, task, model, groups)
+    scores = _scores(request, measurements.complete(context, candidates))
+    count = macs_by_width(task, arch, groups)
+    costs = measurements.unit_costs(candidates, count, task.input_size)
+    return scores, _plan(request, candidates, groups, scores, costs, count)
 
 
 def _settings_before(request: PruneRequest) -> str:

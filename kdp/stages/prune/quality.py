@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from kdp.config import RecoverConfig
 from kdp.finite import outputs_finite
 from kdp.progress import progress
+from kdp.pruning.groups import Group, Masks
+from kdp.stages.prune.recovery import Recovery, recover_network
 from kdp.tasks.base import Metrics, Task
 from kdp.training.shutdown import stop_at_once
 
@@ -37,6 +41,53 @@ class PrunedQuality:
     def plain(self) -> dict[str, Any]:
         """For the record of the file: metrics by set, as every stage has them, and by state."""
         return {**self.last, "quality": self.states}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What is left of a network after the cut: recovered if that is configured, and measured."""
+
+    recovery: Recovery | None
+    quality: PrunedQuality | None
+
+    @property
+    def metrics(self) -> dict[str, Metrics] | None:
+        """By evaluation set, of the network that is written."""
+        return self.quality.last if self.quality else None
+
+    def plain(self) -> dict[str, Any]:
+        """For the record of the file."""
+        recovery = {} if self.recovery is None else {"recovery": self.recovery.plain()}
+        return {**recovery, **(self.quality.plain() if self.quality else {})}
+
+
+def refit_and_measure(
+    settings: RecoverConfig | None,
+    task: Task,
+    dense: nn.Module,
+    pruned: nn.Module,
+    groups: list[Group],
+    masks: Masks,
+    seed: int,
+    stopped: str,
+    evaluate: bool,
+) -> Reached:
+    """Recover a pruned network in place, and measure its states.
+
+    Args:
+        settings: the section `recover`; None leaves the network as cut.
+        task, dense, pruned, groups, masks, seed, stopped: see `recover_network`.
+        evaluate: whether the states are measured.
+
+    Raises:
+        KdpError: see `recover_network` and `measure_quality`.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP.
+    """
+    states, recovery = {UNPRUNED: dense, AS_CUT: pruned}, None
+    if settings is not None:
+        states |= {AS_CUT: copy.deepcopy(pruned), RECOVERED: pruned}
+        recovery = recover_network(settings, task, dense, pruned, groups, masks, seed, stopped)
+    return Reached(recovery, measure_quality(task, states, stopped) if evaluate else None)
 
 
 def measure_quality(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import nn
 
 from kdp.artifacts import Artifact, make_record, read_parents, save
 from kdp.config import Config
@@ -18,14 +19,7 @@ from kdp.stages.experiments.store import record_network
 from kdp.stages.header import log_header
 from kdp.stages.paths import check_made, do_nothing
 from kdp.stages.prune.masks_check import check_masks_fit
-from kdp.stages.prune.quality import (
-    AS_CUT,
-    RECOVERED,
-    UNPRUNED,
-    PrunedQuality,
-    measure_quality,
-)
-from kdp.stages.prune.recovery import Recovery, recover_network
+from kdp.stages.prune.quality import Reached, refit_and_measure
 from kdp.stages.prune.request import RecoverRequest
 from kdp.stages.replacing import check_targets, log_replaced
 from kdp.tasks import task_for
@@ -35,11 +29,10 @@ STOPPED = "stopped; nothing was written, start again"
 
 @dataclass(frozen=True)
 class RecoveredNetwork:
-    """What `recover` wrote, what it reached, and the quality if that was measured."""
+    """What `recover` wrote, and what it reached."""
 
     path: Path
-    recovery: Recovery
-    quality: PrunedQuality | None
+    reached: Reached
 
 
 def recover(
@@ -78,27 +71,22 @@ def recover(
     with file_lock(paths.recovered):
         check_targets([paths.recovered], overwrite)
         on_ready()
-        log_replaced([paths.recovered])
-        title, samples = f"kdp recover: {paths.recovered.stem}", request.settings.samples
-        log_header(title, request.device, {"calibration": samples}, model, [paths.recovered])
+        _log_header(request, model)
         device = pick_device(request.device)
-        states = {UNPRUNED: dense.to(device), AS_CUT: copy.deepcopy(model.to(device))}
-        recovery = recover_network(
-            *(request.settings, task, dense, model, groups, masks, request.seed, STOPPED),
+        reached = refit_and_measure(
+            *(request.settings, task, dense.to(device), model.to(device), groups, masks),
+            *(request.seed, STOPPED, evaluate),
         )
-        states[RECOVERED] = model
-        quality = measure_quality(task, states, STOPPED) if evaluate else None
-        measured = artifact.record.metrics if artifact.record else {}
-        metrics = {**measured, "recovery": recovery.plain(), **(quality.plain() if quality else {})}
+        metrics = {**(artifact.record.metrics if artifact.record else {}), **reached.plain()}
         parents = read_parents([paths.pruned, paths.masks, request.teacher])
         record = make_record("recover", config.plain(), parents, metrics, started, config.device)
         extra = masked_extra(model.cpu(), groups, masks, identity)
         save(paths.recovered, Artifact(model.state_dict(), arch, record, extra))
-    record_network(
-        request.experiment,
-        config,
-        "recover",
-        paths.recovered,
-        metrics=quality.last if quality else None,
-    )
-    return RecoveredNetwork(paths.recovered, recovery, quality)
+    record_network(request.experiment, config, "recover", paths.recovered, metrics=reached.metrics)
+    return RecoveredNetwork(paths.recovered, reached)
+
+
+def _log_header(request: RecoverRequest, model: nn.Module) -> None:
+    target, samples = request.paths.recovered, {"calibration": request.settings.samples}
+    log_replaced([target])
+    log_header(f"kdp recover: {target.stem}", request.device, samples, model, [target])

@@ -12,7 +12,7 @@ from kdp.progress import duration
 from kdp.pruning.groups import Group
 from kdp.pruning.masks import kept_units
 from kdp.stages.prune.prune import Pruned
-from kdp.stages.prune.quality import PrunedQuality
+from kdp.stages.prune.quality import PrunedQuality, Reached
 from kdp.stages.prune.recovery import Recovery
 from kdp.stages.tables import plain_table, with_unit
 
@@ -40,13 +40,18 @@ def show(found: Pruned) -> None:
     console.print(f"MACs: {with_unit(plan.macs)}, {share:.1%} of the unpruned network's")
     console.print(f"importance: {plan.kept_importance:.1%} of the sum over all units is kept")
     console.print(f"measuring it took {duration(found.seconds)}")
-    if found.recovery is not None:
-        show_recovery(found.recovery)
-    if found.quality is not None:
-        show_quality(found.quality)
+    show_reached(Reached(found.recovery, found.quality))
 
 
-def show_recovery(recovery: Recovery) -> None:
+def show_reached(reached: Reached) -> None:
+    """Print what recovery has gained, and the quality."""
+    if reached.recovery is not None:
+        _show_recovery(reached.recovery)
+    if reached.quality is not None:
+        _show_quality(reached.quality)
+
+
+def _show_recovery(recovery: Recovery) -> None:
     """Print what refitting the layers has gained."""
     result = recovery.result
     refitted = sum(fit.share > 0 for fit in result.layers)
@@ -65,7 +70,7 @@ def show_recovery(recovery: Recovery) -> None:
         console.print(f"recovery: left as they are: {join_names(result.skipped)}")
 
 
-def show_quality(quality: PrunedQuality) -> None:
+def _show_quality(quality: PrunedQuality) -> None:
     """Print the headline metrics of every set before pruning, as cut and recovered."""
     table = plain_table("quality")
     table.add_column("")

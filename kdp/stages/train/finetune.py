@@ -63,26 +63,23 @@ def finetune(
         source: network to fine-tune (default: the recovered network, or the pruned one).
 
     Raises:
-        KdpError: a section or a file is missing, what decided the masks has changed, the masks are
-            those of another network, removed units are not zero, a file may not be replaced, or
-            whatever the loop raises.
+        KdpError: a section or a file is missing, files do not belong together or to the
+            configuration, one may not be replaced, or whatever the loop raises.
     """
     started, finetuning = time.time(), FinetuneRequest.from_config(config)
     paths = finetuning.training.paths
     source = source or latest_masked(paths)
     pruned = _load_pruned(finetuning, source)
     request = _training_request(finetuning, pruned.task, label)
-    costs = pruned.costs(request.label.unpruned)
-    student = pruned.student(request.distill)
+    costs, student = pruned.costs(request.label.unpruned), pruned.student(request.distill)
     torch.manual_seed(request.seed)
     objective = build_objective(pruned.task, student, request.distill, request.settings.steps)
     job = make_job(request, pruned.task, student, objective, costs)
     if student is pruned.model:
         job.after_step = pruned.zero_removed
-    teachers = read_parents(objective.parents)
+    teachers, samples = read_parents(objective.parents), pruned.task.training_samples
     parents = [*read_parents([source, paths.masks]), *teachers]
-    outputs, samples = [paths.finetuned], pruned.task.training_samples
-    targets = TrainingTargets(request, outputs, parents, teachers, samples)
+    targets = TrainingTargets(request, [paths.finetuned], parents, teachers, samples)
     with main_process_lock(paths.finetuned, request.folder):
         mode = RunMode(resume, overwrite, rerun, on_ready)
         result = run_job(job, targets, pruned.task, mode, costs, pruned.note(student))
