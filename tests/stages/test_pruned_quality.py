@@ -52,13 +52,19 @@ def test_recovery_later_measures_the_same_states(folder: Path) -> None:
     assert later.reached.quality == at_once.quality
 
 
+def test_a_network_that_was_not_measured_has_no_quality_of_another(folder: Path) -> None:
+    prune(config(folder, **SETTINGS), evaluate=True)
+    done = recover(config(folder, **SETTINGS, recover=RECOVER))
+    assert set(load(done.path).record.metrics) == {"recovery"}
+
+
 @pytest.mark.parametrize("stage", ["prune", "recover"])
 def test_the_command_prints_them_unless_told_otherwise(folder: Path, stage: str) -> None:
     file = config_file(folder, **SETTINGS, recover=RECOVER if stage == "recover" else None)
     if stage == "recover":
         prune(config(folder, **SETTINGS))
-    said = call_kdp(stage, "--config", file).stdout
-    lines = [line.split() for line in said.splitlines()]
+    printed = call_kdp(stage, "--config", file).stdout
+    lines = [line.split() for line in printed.splitlines()]
     states = ["unpruned", "as", "cut", *(["recovered"] if stage == "recover" else [])]
     assert states in lines
     (row,) = [line for line in lines if line[:2] == ["small", "psnr"]]

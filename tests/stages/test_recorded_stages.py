@@ -89,7 +89,8 @@ def test_a_table_that_cannot_be_written_is_named_before_the_first_step(
     other = {"name": "other", "dir": str(tmp_path / "w"), "runs": str(tmp_path / "runs")}
     recorded = settings(tmp_path, **plain, experiments=experiments)
     elsewhere = settings(tmp_path, **plain, experiments=experiments, output=other)
+    words = r"experiments cannot be written|experiments/results\.csv"
     for stage, config in ((train, elsewhere), (prune, elsewhere), (rebuild, recorded)):
-        with pytest.raises(KdpError, match=r"experiments.* (cannot be written|is damaged)|cannot"):
+        with pytest.raises(KdpError, match=words):
             stage(config)
     assert sorted(path for path in tmp_path.rglob("*.pth")) == before

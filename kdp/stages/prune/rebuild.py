@@ -138,7 +138,7 @@ def _default_source(paths: ChainPaths) -> Path:
 
     That is the fine-tuned network, or the recovered or pruned one where none was fine-tuned; the
     trained one where the chain does not prune, or prunes while it trains. A fine-tuned network of
-    other masks is refused later: the pruned one in its place would be worse without a word.
+    other masks is refused later, not replaced by the pruned one, which would be worse.
     """
     if paths.source == paths.trained:
         check_made(paths.trained, "train")

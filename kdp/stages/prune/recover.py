@@ -77,9 +77,8 @@ def recover(
             *(request.settings, task, dense.to(device), model.to(device), groups, masks),
             *(request.seed, STOPPED, evaluate),
         )
-        metrics = {**(artifact.record.metrics if artifact.record else {}), **reached.plain()}
-        parents = read_parents([paths.pruned, paths.masks, request.teacher])
-        record = make_record("recover", config.plain(), parents, metrics, started, config.device)
+        parents, plain = read_parents([paths.pruned, paths.masks, request.teacher]), config.plain()
+        record = make_record("recover", plain, parents, reached.plain(), started, config.device)
         extra = masked_extra(model.cpu(), groups, masks, identity)
         save(paths.recovered, Artifact(model.state_dict(), arch, record, extra))
     record_network(request.experiment, config, "recover", paths.recovered, metrics=reached.metrics)

@@ -49,7 +49,7 @@ def recorded_quality(stage: str, output: Path) -> tuple[StageQuality, bool]:
         output: what it printed, the paths of its files among it.
 
     Returns:
-        The quality, and whether it still has to be measured: `rebuild` measures none.
+        The quality, and whether it still has to be measured: the record may hold none.
     """
     written = [line for line in output.read_text().splitlines() if line.endswith(".pth")]
     if not written:
